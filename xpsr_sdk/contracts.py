@@ -1,0 +1,282 @@
+"""What a plug-in implements: one contract a kind.
+
+A component is a class that is built as ``Class(config)`` from an instance of its own nested ``Config``
+(an :class:`Options`) and then satisfies the contract of its kind. The contracts are typing protocols: no
+base class is needed, and importing this module loads no torch.
+
+Letters in shapes: B batch, C channels, H W pixels, h w latents, T tokens, D text width, s scale.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+
+from pydantic import BaseModel, ConfigDict
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+
+Level = Literal["high", "low"]
+"""``high``: what the photo shows. ``low``: how good or bad its quality is."""
+
+
+class Options(BaseModel):
+    """Base of every component's ``Config``: frozen, and unknown options are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+@dataclass(frozen=True)
+class ComponentSpec:
+    """An entry of a hook's answer: cheap to make, imports nothing.
+
+    Attributes:
+        name: What a user writes to choose the component, for instance ``"dpmpp-2m"``.
+        target: ``"package.module:Class"``, imported only when the component is chosen.
+        summary: One line for the listing.
+        defaults: Options that this name sets, so that several presets may share a class.
+    """
+
+    name: str
+    target: str
+    summary: str
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Item:
+    """An image on its way in.
+
+    Attributes:
+        image: The picture, in mode RGB.
+        path: Where it came from, if from a file.
+        sha256: Hex digest of the file's bytes, if from a file.
+    """
+
+    image: Image.Image
+    path: Path | None = None
+    sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """The descriptions of one image.
+
+    ``""`` is a description and is encoded as empty text; ``None`` means that the level is absent.
+
+    Attributes:
+        high: Content of the photo.
+        low: Quality of the photo.
+        source: For each level that is present, who said so (a provider's name, or ``"user"``).
+        errors: For each level that failed, why.
+    """
+
+    high: str | None = None
+    low: str | None = None
+    source: Mapping[Level, str] = field(default_factory=dict)
+    errors: Mapping[Level, str] = field(default_factory=dict)
+
+
+@runtime_checkable
+class PromptProvider(Protocol):
+    """Describes images. Gives the description only: the pipeline appends its own positive words."""
+
+    def describe(self, items: Sequence[Item], levels: Collection[Level]) -> list[Prompts]:
+        """Describe each item at the asked levels; a level that is not offered is ``None``.
+
+        A failure is reported in ``Prompts.errors``, never raised: a captioner must not stop a restoration.
+        """
+        ...
+
+    def unload(self) -> None:
+        """Free whatever memory the provider holds; ``describe`` may be called again later."""
+        ...
+
+
+@dataclass(frozen=True)
+class AttentionSite:
+    """Where a fusion module sits, and what it may need to know to build its layers.
+
+    Attributes:
+        place: The name of the site's own attention in its model, for instance ``"down_blocks.0.attentions.1"``.
+        channels: C of the feature map.
+        heads: Attention heads of the site's own attention.
+        head_dim: Channels of each head.
+        text_width: D of the text embeddings.
+        depth: Transformer layers of the site's own attention.
+        norm_groups: Groups of its group norm.
+        linear_projection: Whether its projections are linear layers (SD 2.x) or 1x1 convolutions (SD 1.x).
+        upcast_attention: Whether attention scores are computed in float32.
+    """
+
+    place: str
+    channels: int
+    heads: int
+    head_dim: int
+    text_width: int
+    depth: int
+    norm_groups: int
+    linear_projection: bool
+    upcast_attention: bool
+
+
+class FusionAttention(Protocol):
+    """Joins a site's own attention with the low-level prompt: a ``torch.nn.Module``, one a site.
+
+    Built as ``Class(config, site)``. Its weights are part of the model's state dict. The site's own attention
+    belongs to the base model and stays where it is, under its own name, so that LoRA files find it; the fusion
+    is handed it as ``attend`` at each call.
+    """
+
+    def __call__(
+        self,
+        attend: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+        x: torch.Tensor,
+        high: torch.Tensor,
+        low: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """Attend to both prompts.
+
+        Args:
+            attend: The site's own attention: ``attend(x, text)`` gives B C h w.
+            x: Features, B C h w.
+            high: Content embeddings, B T D.
+            low: Quality embeddings, B T D, or ``None`` when there is no low-level prompt.
+
+        Returns:
+            Features, B C h w, in the dtype of ``x``. No branch may depend on a tensor's value.
+        """
+        ...
+
+    def init_from_attention(self, attention: torch.nn.Module) -> None:
+        """Take start values from the site's own attention; called once, on a freshly built model."""
+        ...
+
+
+@runtime_checkable
+class DegradationModel(Protocol):
+    """Makes the low-resolution photo that a training pair needs."""
+
+    scale: int
+    """s: how many times smaller the result is."""
+
+    def __call__(self, hr: torch.Tensor, generators: Sequence[torch.Generator]) -> torch.Tensor:
+        """Degrade a batch.
+
+        Args:
+            hr: B 3 H W in [0, 1]; H and W are multiples of s.
+            generators: One an image, on the CPU. An image's result depends on its own generator alone.
+
+        Returns:
+            B 3 H/s W/s in [0, 1].
+        """
+        ...
+
+
+class Denoiser(Protocol):
+    """What a sampler is handed: the model after guidance and tiles, and the noise schedule it was trained with."""
+
+    prediction_type: str
+    """``"epsilon"``, ``"v_prediction"`` or ``"sample"``."""
+    scheduler: Any
+    """The base model's own diffusers scheduler; copy it before use, since schedulers hold state."""
+    alphas_cumprod: torch.Tensor
+    """Cumulative signal power of the noise schedule, one a training timestep."""
+    start_timestep: int
+    """Sampling begins at this training timestep; the latents handed over carry its noise."""
+
+    def predict(self, x_t: torch.Tensor, t: torch.Tensor | int) -> torch.Tensor:
+        """The raw model prediction, after guidance. ``x_t``: B C h w with unit-variance scaling; ``t``: a timestep."""
+        ...
+
+    def denoised(self, x: torch.Tensor, sigma: torch.Tensor | float) -> torch.Tensor:
+        """The estimate of the clean latents from ``x = x_0 + sigma * noise``, as k-diffusion style samplers ask for it."""
+        ...
+
+
+StepCallback = Callable[[int, int, "torch.Tensor"], None]
+"""``callback(step, timestep, latents)``, after each step."""
+
+
+@runtime_checkable
+class Sampler(Protocol):
+    """Turns noisy latents into clean ones by asking the denoiser."""
+
+    def sample(
+        self,
+        denoiser: Denoiser,
+        latents: torch.Tensor,
+        *,
+        num_inference_steps: int,
+        generators: Sequence[torch.Generator],
+        callback: StepCallback | None = None,
+    ) -> torch.Tensor:
+        """Sample.
+
+        Args:
+            denoiser: The model.
+            latents: B C h w at the noise level of ``denoiser.start_timestep``.
+            num_inference_steps: How many model evaluations to spend.
+            generators: One an image, for samplers that add noise.
+            callback: Called after each step.
+
+        Returns:
+            Clean latents, B C h w.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """Encoded text.
+
+    Attributes:
+        embeddings: B T D.
+        pooled: B D, for backbones that use it.
+    """
+
+    embeddings: torch.Tensor
+    pooled: torch.Tensor | None = None
+
+
+class Backbone(Protocol):
+    """A version of Stable Diffusion: everything of it that is not XPSR.
+
+    Built as ``Class(config)``, cheap; ``load`` reads the weights.
+    """
+
+    prediction_type: str
+    latent_channels: int
+    stride: int
+    """Pixels a latent, in each direction."""
+    max_tokens: int
+    """T: how many tokens the text encoder reads."""
+    scheduler: Any
+    """The model's own diffusers scheduler: the noise schedule."""
+    unet_config: Mapping[str, Any]
+
+    def encode_text(self, texts: Sequence[str]) -> Conditioning:
+        """Encode each text; long ones are cut at ``max_tokens`` with a warning."""
+        ...
+
+    def encode(self, image: torch.Tensor, lr: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
+        """Latents, B C h w, scaled to unit variance, of ``image`` (B 3 H W in [-1, 1]); ``lr``: the resized input in [0, 1]."""
+        ...
+
+    def decode(self, latents: torch.Tensor, lr: torch.Tensor) -> torch.Tensor:
+        """The image, B 3 H W in [-1, 1], of scaled latents; ``lr``: the resized input in [0, 1]."""
+        ...
+
+
+KINDS: dict[str, str] = {
+    "prompt_provider": "xpsr_prompt_providers",
+    "fusion_attention": "xpsr_fusion_attentions",
+    "degradation_model": "xpsr_degradation_models",
+    "sampler": "xpsr_samplers",
+    "backbone": "xpsr_backbones",
+}
+"""The kinds of component, each with the hook that offers it."""

@@ -1,0 +1,63 @@
+"""The exceptions of the SDK.
+
+    XPSRError                   anything this package raises on purpose
+    ├── ConfigError             an option, a config file or a combination of them is wrong
+    ├── PluginError             a plug-in could not be used
+    │   ├── UnknownComponent    no plug-in offers that name
+    │   ├── DuplicateComponent  two distributions offer the same name
+    │   └── BrokenPlugin        the plug-in failed; ``__cause__`` is its own exception
+    ├── CheckpointError         weights are missing, damaged or of another architecture
+    ├── ImageError              an image cannot be read, restored or written
+    └── TrainingError           training cannot start or go on
+
+Every message says what was wrong, where, and what would be right.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class XPSRError(Exception):
+    """Base of all exceptions that this package raises on purpose."""
+
+
+class ConfigError(XPSRError):
+    """An option, a config file or a combination of them is wrong."""
+
+
+class PluginError(XPSRError):
+    """A plug-in could not be used."""
+
+
+class UnknownComponent(PluginError):
+    """No plug-in offers a component of that name."""
+
+
+class DuplicateComponent(PluginError):
+    """Two distributions offer a component of the same kind and name."""
+
+
+class BrokenPlugin(PluginError):
+    """A plug-in failed to import, to register or to be built; ``__cause__`` is its own exception."""
+
+
+class CheckpointError(XPSRError):
+    """Weights are missing, damaged or of another architecture."""
+
+
+class ImageError(XPSRError):
+    """An image cannot be read, restored or written."""
+
+
+class TrainingError(XPSRError):
+    """Training cannot start or go on."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A sentence that lists the valid names, the nearest first: to end an error message with."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f"Did you mean {near[0]!r}? " if near else ""
+    return f"{hint}Known: {', '.join(names) or 'none'}."
