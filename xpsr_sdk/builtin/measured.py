@@ -1,0 +1,99 @@
+"""The default prompt provider: measures a photo's quality and words it. No model, no download.
+
+The sentence has one phrase for each measured property, always in the same order, for instance::
+
+    low resolution, strong blur, mild jpeg artifacts, normal contrast, normal exposure, moderate gray noise.
+
+Each phrase is one of the fixed :data:`VOCABULARY`, so that a text encoder with a small vocabulary can learn them.
+The limits between the grades are such that the grades are about equally frequent under the default degradation.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Collection, Sequence
+
+import numpy as np
+
+from xpsr_sdk.builtin.quality import Quality, measure
+from xpsr_sdk.contracts import Item, Level, Options, Prompts
+
+GRADES = ("no", "faint", "mild", "moderate", "strong", "extreme")
+
+RESOLUTIONS = ("tiny resolution", "low resolution", "medium resolution", "high resolution")
+BLURS = tuple(f"{grade} blur" for grade in GRADES)
+JPEGS = tuple(f"{grade} jpeg artifacts" for grade in GRADES)
+CONTRASTS = ("low contrast", "normal contrast", "high contrast")
+EXPOSURES = ("dark exposure", "normal exposure", "bright exposure")
+GRAY_NOISES = tuple(f"{grade} gray noise" for grade in GRADES)
+COLOR_NOISES = tuple(f"{grade} color noise" for grade in GRADES)
+
+VOCABULARY: tuple[str, ...] = (
+    *RESOLUTIONS, *BLURS, *JPEGS, *CONTRASTS, *EXPOSURES, *GRAY_NOISES, *COLOR_NOISES,
+)  # fmt: skip
+"""Every phrase that a sentence may hold."""
+
+RESOLUTION_LIMITS = (64 * 64, 384 * 384, 1024 * 1024)
+"""Pixels."""
+BLUR_LIMITS = (0.6, 0.9, 1.2, 1.5, 2.0)
+"""Gaussian sigma, pixels."""
+JPEG_LIMITS = (5.0, 20.0, 35.0, 50.0, 62.0)
+"""100 minus JPEG quality."""
+CONTRAST_LIMITS = (35.0, 65.0)
+"""Standard deviation, gray levels of 255."""
+EXPOSURE_LIMITS = (80.0, 150.0)
+"""Mean, gray levels of 255."""
+NOISE_LIMITS = (0.6, 1.2, 2.0, 3.2, 5.5)
+"""Standard deviation, gray levels of 255."""
+COLOR_NOISE_RATIO = 0.4
+"""Noise is coloured where its standard deviation in Cr is more than this share of the one in luma."""
+
+
+class MeasuredPrompts:
+    """Words the measured quality as the low-level prompt; does not offer the high level.
+
+    Deterministic, needs no memory worth freeing, and takes some milliseconds an image.
+    """
+
+    class Config(Options):
+        """There is nothing to choose."""
+
+    def __init__(self, config: Config | None = None) -> None:
+        self.config = config or self.Config()
+
+    def describe(self, items: Sequence[Item], levels: Collection[Level]) -> list[Prompts]:
+        """Describe the quality of each item's image, mode RGB; the high level is always ``None``.
+
+        What fails is reported in ``Prompts.errors["low"]``.
+        """
+        return [self._describe(item) if "low" in levels else Prompts() for item in items]
+
+    def unload(self) -> None:
+        """Nothing is held."""
+
+    def _describe(self, item: Item) -> Prompts:
+        try:
+            pixels = np.asarray(item.image.convert("RGB"))
+            low = word(measure(pixels), pixels.shape[0] * pixels.shape[1])
+        except Exception as error:  # whatever it is, it must not stop a restoration
+            return Prompts(errors={"low": f"The quality could not be measured: {type(error).__name__}: {error}"})
+        return Prompts(low=low, source={"low": "measured"})
+
+
+def word(quality: Quality, pixels: int) -> str:
+    """The sentence for a quality, of an image of that many pixels."""
+    colored = quality.chroma_noise > COLOR_NOISE_RATIO * quality.noise
+    phrases = (
+        _grade(RESOLUTIONS, RESOLUTION_LIMITS, pixels),
+        _grade(BLURS, BLUR_LIMITS, quality.blur),
+        _grade(JPEGS, JPEG_LIMITS, 100 - quality.jpeg_quality),
+        _grade(CONTRASTS, CONTRAST_LIMITS, quality.contrast),
+        _grade(EXPOSURES, EXPOSURE_LIMITS, quality.brightness),
+        _grade(COLOR_NOISES if colored else GRAY_NOISES, NOISE_LIMITS, quality.noise),
+    )
+    return ", ".join(phrases) + "."
+
+
+def _grade(phrases: tuple[str, ...], limits: Sequence[float], value: float) -> str:
+    """The phrase whose range holds the value; the lowest for NaN."""
+    return phrases[bisect_right(limits, value) if value == value else 0]
