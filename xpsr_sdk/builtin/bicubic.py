@@ -1,0 +1,39 @@
+"""The classical degradation: bicubic downscaling and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+
+from xpsr_sdk.builtin.degrading import check_batch, to_8_bit
+from xpsr_sdk.contracts import Options
+
+
+class BicubicDegradation:
+    """Antialiased bicubic downscaling, in 8-bit levels. Nothing is drawn: the generators are only counted."""
+
+    class Config(Options):
+        """Options of :class:`BicubicDegradation`."""
+
+        scale: int = Field(default=4, ge=1, le=8, description="How many times smaller the result is.")
+
+    def __init__(self, config: Config | None = None) -> None:
+        self.config = config or self.Config()
+        self.scale = self.config.scale
+
+    @torch.no_grad()
+    def __call__(self, hr: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+        """Downscale B 3 H W in [0, 1] to B 3 H/s W/s in [0, 1], in the device and dtype of ``hr``.
+
+        Raises:
+            ImageError: Wrong shape, sides that are not multiples of s, or not one generator an image.
+        """
+        check_batch(hr, generators, self.scale)
+        size = [n // self.scale for n in hr.shape[-2:]]
+        # In float32, since half precision can't tell neighbouring 8-bit levels apart while summing.
+        lr = F.interpolate(hr.float(), size=size, mode="bicubic", antialias=True)
+        return to_8_bit(lr).to(hr.dtype)
