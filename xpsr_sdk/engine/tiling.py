@@ -1,0 +1,55 @@
+"""Overlapping latent tiles, blended with Gaussian weights."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A rectangle of a feature map: rows ``top`` to ``bottom``, columns ``left`` to ``right``."""
+
+    top: int
+    left: int
+    bottom: int
+    right: int
+
+    def of(self, x: Tensor, stride: int = 1) -> Tensor:
+        """The tile's part of ``x`` (B C H W), which is ``stride`` times as large as the map that the tile is of."""
+        return x[..., self.top * stride : self.bottom * stride, self.left * stride : self.right * stride]
+
+
+def plan_tiles(height: int, width: int, tile: int | None, overlap: int) -> list[Tile]:
+    """Cut a map of ``height`` x ``width`` latents into square tiles of side ``tile``.
+
+    The stride is ``tile - overlap``; the last tile of a row or column snaps to the border. A map that has no more
+    latents than a tile stays whole, as does any with ``tile`` None.
+    """
+    if tile is None or height * width <= tile * tile:
+        return [Tile(0, 0, height, width)]
+    tile = min(tile, height, width)
+    # A tile no larger than the overlap (a very thin map) still has to move on.
+    stride = max(tile - overlap, 1)
+
+    def starts(size: int) -> list[int]:
+        count = 1 + math.ceil(max(size - tile, 0) / stride)
+        return [min(i * stride, size - tile) for i in range(count)]
+
+    return [Tile(top, left, top + tile, left + tile) for left in starts(width) for top in starts(height)]
+
+
+def gaussian_weights(height: int, width: int) -> Tensor:
+    """Blending weights of a tile, ``height`` x ``width``, of variance 0.01 in units of the tile's side.
+
+    The published code centres them at (n-1)/2 along x but at n/2 along y; results are the same only with both.
+    """
+
+    def along(size: int, middle: float) -> Tensor:
+        offsets = torch.arange(size, dtype=torch.float64) - middle
+        return torch.exp(-(offsets**2) / size**2 / 0.02) / math.sqrt(0.02 * math.pi)
+
+    return torch.outer(along(height, height / 2), along(width, (width - 1) / 2))

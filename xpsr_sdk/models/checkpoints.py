@@ -1,0 +1,138 @@
+"""Reading and writing XPSR checkpoints: a folder with ``unet/`` and ``controlnet/``, as the published training makes them.
+
+Each of the two holds ``config.json`` and ``diffusion_pytorch_model.safetensors``. Tensor names on disk are the
+published ones (``attentions_lowlevel.0``, ``attentions_connect.0``), in memory ours (``fusions.0.lowlevel``, ...).
+Every tensor must be consumed, and every parameter filled.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from diffusers import ModelMixin
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from xpsr_sdk.errors import CheckpointError
+from xpsr_sdk.models.controlnet import XPSRControlNet
+from xpsr_sdk.models.fusion import from_published_name, to_published_name
+from xpsr_sdk.models.unet import XPSRUNet
+
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+Model = TypeVar("Model", bound=ModelMixin)
+
+
+def read_checkpoint(folder: Path, weights: str = WEIGHTS) -> tuple[XPSRUNet, XPSRControlNet]:
+    """U-Net and ControlNet of a checkpoint folder.
+
+    Args:
+        folder: ``checkpoint-N/``, or a whole model's folder.
+        weights: File name of the weights in each of the two; name a ``.bin`` to allow pickled ones.
+
+    Raises:
+        CheckpointError: Something is missing, damaged or of another architecture.
+    """
+    return read_model(XPSRUNet, folder / "unet", weights), read_model(XPSRControlNet, folder / "controlnet", weights)
+
+
+def write_checkpoint(folder: Path, unet: XPSRUNet, controlnet: XPSRControlNet) -> None:
+    """Write a checkpoint folder, whole or not at all."""
+    with whole_folder(folder) as partial:
+        write_model(unet, partial / "unet")
+        write_model(controlnet, partial / "controlnet")
+
+
+def read_model(cls: type[Model], folder: Path, weights: str = WEIGHTS) -> Model:
+    """A model of class ``cls`` from its folder, checked to match tensor by tensor."""
+    config = read_json(folder / "config.json")
+    with torch.device("meta"):
+        model: Model = cls.from_config(config)
+    tensors = {from_published_name(name): tensor for name, tensor in _read_tensors(folder / weights).items()}
+    _check_same(model.state_dict(), tensors, folder / weights)
+    model.load_state_dict(tensors, assign=True)
+    return model.eval()
+
+
+def write_model(model: ModelMixin, folder: Path) -> None:
+    """Write ``config.json`` and the weights under their published names."""
+    folder.mkdir(parents=True, exist_ok=True)
+    model.save_config(folder)
+    tensors = {to_published_name(name): t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+        CheckpointError: The file is missing or not a JSON object.
+    """
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"{file} does not exist: a model folder needs it.") from None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{file} cannot be read: {error}.") from None
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{file} must hold a JSON object, not {type(content).__name__}.")
+    return content
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """A temporary folder beside ``folder`` that takes its place (and that of an older one) if the block succeeds."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    partial.chmod(0o755)
+    try:
+        yield partial
+        old = None
+        if folder.exists():
+            old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
+            os.replace(folder, old / "it")
+        os.replace(partial, folder)
+        if old:
+            shutil.rmtree(old)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def _read_tensors(file: Path) -> dict[str, Tensor]:
+    try:
+        if file.suffix == ".safetensors":
+            return load_file(file)
+        tensors = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    except FileNotFoundError:
+        pickled = sorted(p.name for p in file.parent.glob("*.bin"))
+        hint = f" There is {pickled[0]}: name it to load pickled weights." if pickled else ""
+        raise CheckpointError(f"{file} does not exist.{hint}") from None
+    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
+        raise CheckpointError(f"{file} is damaged or not a weights file: {error}.") from None
+    return dict(tensors)
+
+
+def _check_same(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], file: Path) -> None:
+    """Every tensor that the model has, with its shape, and no other."""
+    wrong = [f"{name} is missing" for name in expected if name not in found]
+    wrong += [f"{name} is not part of the model" for name in found if name not in expected]
+    wrong += [
+        f"{name} has shape {tuple(found[name].shape)}, not {tuple(tensor.shape)}"
+        for name, tensor in expected.items()
+        if name in found and found[name].shape != tensor.shape
+    ]
+    if wrong:
+        raise CheckpointError(
+            f"{file} does not fit the model that its config.json describes: {wrong[0]}"
+            + (f" (and {len(wrong) - 1} more tensors)." if len(wrong) > 1 else ".")
+            + " Is it a checkpoint of another architecture or fusion?"
+        )

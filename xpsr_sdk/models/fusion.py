@@ -1,0 +1,98 @@
+"""Places a fusion module at each attention site of a model.
+
+Which fusion a model holds is written in its ``config.json`` as ``{"name": ..., <options>}`` (absent: XPSR's own),
+so a saved model finds its plug-in again when it is loaded.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+from diffusers import Transformer2DModel
+from torch import Tensor, nn
+
+from xpsr_sdk.contracts import AttentionSite
+from xpsr_sdk.registry import Registry, default_registry
+
+FusionConfig = Mapping[str, Any] | str | None
+
+_registry: ContextVar[Registry | None] = ContextVar("xpsr_fusion_registry", default=None)
+
+_PUBLISHED = re.compile(r"\.attentions_(lowlevel|connect)\.(\d+)\.")
+_OURS = re.compile(r"\.fusions\.(\d+)\.(lowlevel|connect)\.")
+
+
+@contextmanager
+def fusions_from(registry: Registry | None) -> Iterator[None]:
+    """Within the block, models take their fusions from ``registry`` instead of the default one.
+
+    A context, because diffusers builds models from ``config.json`` alone, which cannot hold a registry.
+    """
+    token = _registry.set(registry)
+    try:
+        yield
+    finally:
+        _registry.reset(token)
+
+
+def describe_site(attention: Transformer2DModel, place: str) -> AttentionSite:
+    """What a fusion may know about the site of ``attention``, whose name in its model is ``place``."""
+    config = attention.config
+    return AttentionSite(
+        place=place,
+        channels=config.in_channels,
+        heads=config.num_attention_heads,
+        head_dim=config.attention_head_dim,
+        text_width=config.cross_attention_dim,
+        depth=config.num_layers,
+        norm_groups=config.norm_num_groups,
+        linear_projection=config.use_linear_projection,
+        upcast_attention=config.upcast_attention,
+    )
+
+
+def add_fusions(block: nn.Module, name: str, fusion: FusionConfig) -> None:
+    """Give ``block`` (called ``name`` in its model) a ``fusions`` list beside its ``attentions``, one a site."""
+    attentions = getattr(block, "attentions", None)
+    if attentions is None:
+        return
+    registry = _registry.get() or default_registry()
+    sites = (describe_site(attention, f"{name}.attentions.{i}") for i, attention in enumerate(attentions))
+    chosen = fusion or "xpsr"
+    block.fusions = nn.ModuleList(registry.create("fusion_attention", chosen, site) for site in sites)
+
+
+def init_fusions(model: nn.Module) -> None:
+    """Let every fusion of a freshly built ``model`` take its start values from its site's own attention."""
+    for block in model.modules():
+        if isinstance(fusions := getattr(block, "fusions", None), nn.ModuleList):
+            for fusion, attention in zip(fusions, block.attentions, strict=True):
+                fusion.init_from_attention(attention)
+
+
+def attend(block: nn.Module, index: int, x: Tensor, high: Tensor, low: Tensor | None) -> Tensor:
+    """Site ``index`` of ``block``: its own attention to ``high``, joined by the fusion if there is one."""
+    attention = block.attentions[index]
+
+    def own_attention(x: Tensor, text: Tensor) -> Tensor:
+        out: Tensor = attention(x, encoder_hidden_states=text, return_dict=False)[0]
+        return out
+
+    if hasattr(block, "fusions"):
+        fused: Tensor = block.fusions[index](own_attention, x, high, low)
+        return fused
+    return own_attention(x, high)
+
+
+def from_published_name(key: str) -> str:
+    """The name in our models of a tensor of a published checkpoint."""
+    return _PUBLISHED.sub(r".fusions.\2.\1.", key)
+
+
+def to_published_name(key: str) -> str:
+    """The name in a published checkpoint of a tensor of our models."""
+    return _OURS.sub(r".attentions_\2.\1.", key)

@@ -1,0 +1,153 @@
+"""XPSR's U-Net: Stable Diffusion's, whose decoder layers also attend to the ControlNet's residuals."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+from diffusers import Transformer2DModel, UNet2DConditionModel
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
+from torch import Tensor, nn
+
+from xpsr_sdk.models.blocks import run_down, run_mid, run_up
+from xpsr_sdk.models.fusion import FusionConfig, add_fusions, from_published_name, init_fusions
+
+
+class XPSRUNet(UNet2DConditionModel):
+    """Stable Diffusion's U-Net with pixel attention in every decoder layer (arXiv 2403.05049, section 3.2).
+
+    Args:
+        fusion: Fusion of the sites that use the low-level prompt: name or ``{"name": ..., <options>}``; None: XPSR's own.
+        up_use_lowlevel_prompt: Whether each up block's sites have fusions (one value for all, or one a block).
+        mid_use_lowlevel_prompt: Whether the middle block's site has one.
+        down_use_lowlevel_prompt: Whether the down blocks' sites have them.
+        unet_config: The base model's U-Net config.
+    """
+
+    def __init__(
+        self,
+        *,
+        fusion: FusionConfig = None,
+        up_use_lowlevel_prompt: bool | Sequence[bool] = False,
+        mid_use_lowlevel_prompt: bool = False,
+        down_use_lowlevel_prompt: bool = False,
+        **unet_config: Any,
+    ) -> None:
+        super().__init__(**unet_config)
+        if isinstance(up_use_lowlevel_prompt, bool):
+            up_use_lowlevel_prompt = [up_use_lowlevel_prompt] * len(self.up_blocks)
+        self.register_to_config(
+            fusion=fusion,
+            up_use_lowlevel_prompt=list(up_use_lowlevel_prompt),
+            mid_use_lowlevel_prompt=mid_use_lowlevel_prompt,
+            down_use_lowlevel_prompt=down_use_lowlevel_prompt,
+        )
+        for i, block in enumerate(self.down_blocks):
+            if down_use_lowlevel_prompt:
+                add_fusions(block, f"down_blocks.{i}", fusion)
+        if mid_use_lowlevel_prompt:
+            add_fusions(self.mid_block, "mid_block", fusion)
+        for i, block in enumerate(self.up_blocks):
+            if up_use_lowlevel_prompt[i]:
+                add_fusions(block, f"up_blocks.{i}", fusion)
+            block.pixel_attentions = nn.ModuleList(self._pixel_attentions(i))
+
+    def _pixel_attentions(self, level: int) -> list[Transformer2DModel]:
+        """Pixel attention of up block ``level``: one a layer, as wide as the layer, reading its skip's residual."""
+        config = self.config
+        count = len(config.block_out_channels)
+
+        def of_level(value: Any) -> Any:
+            return value[count - 1 - level] if isinstance(value, (list, tuple)) else value
+
+        heads = of_level(config.num_attention_heads or config.attention_head_dim)
+        layers = []
+        for resnet in self.up_blocks[level].resnets:
+            # A layer's input is the features so far beside the skip; the features are as wide as the previous layer's output.
+            previous = layers[-1].config.in_channels if layers else self._width_before(level)
+            layers.append(
+                Transformer2DModel(
+                    num_attention_heads=heads,
+                    attention_head_dim=resnet.out_channels // heads,
+                    in_channels=resnet.out_channels,
+                    num_layers=of_level(config.transformer_layers_per_block),
+                    cross_attention_dim=resnet.in_channels - previous,
+                    norm_num_groups=config.norm_num_groups,
+                    use_linear_projection=config.use_linear_projection,
+                    only_cross_attention=of_level(config.only_cross_attention),
+                    upcast_attention=config.upcast_attention,
+                )
+            )
+        return layers
+
+    def _width_before(self, level: int) -> int:
+        channels = self.config.block_out_channels
+        return int(channels[-1] if level == 0 else channels[len(channels) - level])
+
+    @classmethod
+    def from_base(cls, base: UNet2DConditionModel, **options: Any) -> XPSRUNet:
+        """A fresh XPSR U-Net on a base model's weights; ``options``: the named arguments of the constructor."""
+        config = {k: v for k, v in base.config.items() if k in cls._get_init_keys(cls)}
+        unet = cls(**{**config, **options})
+        unet.load_state_dict(base.state_dict(), strict=False)
+        init_fusions(unet)
+        return unet.to(dtype=base.dtype)
+
+    @staticmethod
+    def _get_init_keys(input_class: type) -> set[str]:
+        # diffusers reads the names of config entries off the signature, where ours has **unet_config.
+        parents = [c.__init__ for c in input_class.__mro__ if c in (XPSRUNet, UNet2DConditionModel, input_class)]
+        keys = {name for init in parents for name in inspect.signature(init).parameters}
+        return keys - {"unet_config"}
+
+    def _fix_state_dict_keys_on_load(self, state_dict: dict[str, Tensor]) -> None:
+        for key in list(state_dict):
+            state_dict[from_published_name(key)] = state_dict.pop(key)
+        super()._fix_state_dict_keys_on_load(state_dict)
+
+    def forward(
+        self,
+        sample: Tensor,
+        timestep: Tensor | float | int,
+        encoder_hidden_states: Tensor,
+        lowlevel_encoder_hidden_states: Tensor | None = None,
+        down_block_additional_residuals: Sequence[Tensor] | None = None,
+        mid_block_additional_residual: Tensor | None = None,
+        return_dict: bool = True,
+    ) -> UNet2DConditionOutput | tuple[Tensor]:
+        """Predict what the noise schedule's prediction type asks for.
+
+        Args:
+            sample: Noisy latents, B C h w.
+            timestep: One for all, or B.
+            encoder_hidden_states: High-level text, B T D.
+            lowlevel_encoder_hidden_states: Low-level text, B T D; read only where the config puts fusions.
+            down_block_additional_residuals: The ControlNet's, scaled, one a skip connection. None: a plain U-Net.
+            mid_block_additional_residual: The ControlNet's, scaled, for the middle.
+            return_dict: Whether to wrap the result as diffusers does.
+
+        Returns:
+            The prediction, B C h w.
+        """
+        high, low, residuals = encoder_hidden_states, lowlevel_encoder_hidden_states, down_block_additional_residuals
+        temb = self.time_embedding(self.get_time_embed(sample=sample, timestep=timestep))
+        x = self.conv_in(sample)
+        skips = [x]
+        for block in self.down_blocks:
+            x, more = run_down(block, x, temb, high, low)
+            skips += more
+        x = run_mid(self.mid_block, x, temb, high, low)
+        if residuals is not None:
+            skips = [skip + residual for skip, residual in zip(skips, residuals, strict=True)]
+            x = x + mid_block_additional_residual
+
+        for block in self.up_blocks:
+            n = len(block.resnets)
+            of_block = None if residuals is None else residuals[len(skips) - n : len(skips)]
+            here, skips = skips[-n:], skips[:-n]
+            size = tuple(skips[-1].shape[-2:]) if skips else None
+            x = run_up(block, x, temb, here, of_block, high, low, size)
+        x = self.conv_out(self.conv_act(self.conv_norm_out(x)))
+        return UNet2DConditionOutput(sample=x) if return_dict else (x,)
+
