@@ -1,0 +1,33 @@
+"""A prompt provider that says the same of every image."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from pydantic import Field
+
+from xpsr_sdk.contracts import Item, Level, Options, Prompts
+
+
+class FixedPrompts:
+    """Gives every image the texts of its Config: for experiments, and for folders whose photos are alike."""
+
+    class Config(Options):
+        """The texts; ``None`` leaves a level out, and ``""`` is encoded as empty text."""
+
+        high: str | None = Field(default=None, description="What every photo shows.")
+        low: str | None = Field(default=None, description="How good or bad every photo's quality is.")
+
+    def __init__(self, config: Config | None = None) -> None:
+        self.config = config or self.Config()
+
+    def describe(self, items: Sequence[Item], levels: Collection[Level]) -> list[Prompts]:
+        """The configured text of each asked level, once for each item."""
+        high = self.config.high if "high" in levels else None
+        low = self.config.low if "low" in levels else None
+        texts: dict[Level, str | None] = {"high": high, "low": low}
+        source: dict[Level, str] = {level: "fixed" for level, text in texts.items() if text is not None}
+        return [Prompts(high=high, low=low, source=source) for _ in items]
+
+    def unload(self) -> None:
+        """Nothing is held."""
