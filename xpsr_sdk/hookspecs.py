@@ -1,0 +1,199 @@
+"""The hooks: how a distribution offers its components.
+
+A plug-in is a module that implements one or more of these functions, marked ``@hookimpl``, and is named by an
+entry point of the group ``xpsr_sdk``:
+
+```toml
+[project.entry-points.xpsr_sdk]
+my-plugin = "my_plugin"
+```
+
+Every hook returns specs, which are cheap: the module of a plug-in is imported whenever components are listed,
+so it should import nothing heavy; the class that a spec's ``target`` names is imported only when it is chosen.
+Components are told apart by their names alone; the order of plug-ins has no meaning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pluggy
+
+from xpsr_sdk.contracts import ComponentSpec
+
+PROJECT = "xpsr"
+
+hookimpl = pluggy.HookimplMarker(PROJECT)
+"""Marks a function of a plug-in as the implementation of the hook of the same name."""
+
+hookspec = pluggy.HookspecMarker(PROJECT)
+
+
+@hookspec
+def xpsr_prompt_providers() -> Iterable[ComponentSpec]:  # type: ignore[empty-body]
+    """Offer prompt providers: what describes the content and the quality of a photo.
+
+    The contract is [PromptProvider][xpsr_sdk.contracts.PromptProvider]. A provider that takes the content
+    from the file's name:
+
+    ```python
+    # my_plugin.py
+    from xpsr_sdk import ComponentSpec, Options, Prompts, hookimpl
+
+
+    class FileNamePrompts:
+        class Config(Options):
+            pass
+
+        def __init__(self, config=None):
+            pass
+
+        def describe(self, items, levels):
+            return [self.describe_one(item) if "high" in levels else Prompts() for item in items]
+
+        def describe_one(self, item):
+            if item.path is None:
+                return Prompts(errors={"high": "The image has no file name."})
+            return Prompts(high=item.path.stem.replace("_", " "), source={"high": "file-name"})
+
+        def unload(self):
+            pass
+
+
+    @hookimpl
+    def xpsr_prompt_providers():
+        return [ComponentSpec("file-name", "my_plugin:FileNamePrompts", "The file's name, as content.")]
+    ```
+    """
+
+
+@hookspec
+def xpsr_fusion_attentions() -> Iterable[ComponentSpec]:  # type: ignore[empty-body]
+    """Offer fusion attentions: how a model's attention takes the low-level prompt into account.
+
+    The contract is [FusionAttention][xpsr_sdk.contracts.FusionAttention]. A fusion with one weight, which
+    mixes the site's attention to either prompt; it lives in a module of its own, since it imports torch:
+
+    ```python
+    # my_plugin.py
+    from xpsr_sdk import ComponentSpec, hookimpl
+
+
+    @hookimpl
+    def xpsr_fusion_attentions():
+        return [ComponentSpec("mix", "my_fusion:MixFusion", "One weight mixes both prompts.")]
+    ```
+
+    ```python
+    # my_fusion.py
+    import torch
+
+    from xpsr_sdk import Options
+
+
+    class MixFusion(torch.nn.Module):
+        class Config(Options):
+            pass
+
+        def __init__(self, config, site):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.zeros(()))
+
+        def init_from_attention(self, attention):
+            pass
+
+        def forward(self, attend, x, high, low):
+            out = attend(x, high)
+            return out if low is None else torch.lerp(out, attend(x, low), self.weight)
+    ```
+    """
+
+
+@hookspec
+def xpsr_degradation_models() -> Iterable[ComponentSpec]:  # type: ignore[empty-body]
+    """Offer degradation models: what makes the low-resolution photos of the training pairs.
+
+    The contract is [DegradationModel][xpsr_sdk.contracts.DegradationModel]. A sensor with bigger pixels:
+
+    ```python
+    # my_plugin.py
+    from pydantic import Field
+
+    from xpsr_sdk import ComponentSpec, Options, hookimpl
+
+
+    class BigPixels:
+        class Config(Options):
+            scale: int = Field(4, ge=1, le=8, description="How many times smaller the result is.")
+
+        def __init__(self, config=None):
+            self.scale = (config or self.Config()).scale
+
+        def __call__(self, hr, generators):
+            rows = hr.unflatten(-2, (-1, self.scale)).mean(-2)
+            return rows.unflatten(-1, (-1, self.scale)).mean(-1)
+
+
+    @hookimpl
+    def xpsr_degradation_models():
+        return [ComponentSpec("big-pixels", "my_plugin:BigPixels", "The mean of s x s pixels.")]
+    ```
+    """
+
+
+@hookspec
+def xpsr_samplers() -> Iterable[ComponentSpec]:  # type: ignore[empty-body]
+    """Offer samplers: how noise becomes an image.
+
+    The contract is [Sampler][xpsr_sdk.contracts.Sampler]. The model's own estimate, in a single step:
+
+    ```python
+    # my_plugin.py
+    from xpsr_sdk import ComponentSpec, Options, hookimpl
+
+
+    class OneStep:
+        class Config(Options):
+            pass
+
+        def __init__(self, config=None):
+            pass
+
+        def sample(self, denoiser, latents, *, num_inference_steps, generators, callback=None):
+            alpha = denoiser.alphas_cumprod[denoiser.start_timestep]
+            clean = denoiser.denoised(latents / alpha**0.5, ((1 - alpha) / alpha) ** 0.5)
+            if callback is not None:
+                callback(0, denoiser.start_timestep, clean)
+            return clean
+
+
+    @hookimpl
+    def xpsr_samplers():
+        return [ComponentSpec("one-step", "my_plugin:OneStep", "The model's estimate, in a single step.")]
+    ```
+    """
+
+
+@hookspec
+def xpsr_backbones() -> Iterable[ComponentSpec]:  # type: ignore[empty-body]
+    """Offer backbones: versions of Stable Diffusion.
+
+    The contract is [Backbone][xpsr_sdk.contracts.Backbone]. A spec may name a class of the SDK and set some of
+    its options, to make a preset:
+
+    ```python
+    # my_plugin.py
+    from xpsr_sdk import ComponentSpec, hookimpl
+
+
+    @hookimpl
+    def xpsr_backbones():
+        return [
+            ComponentSpec(
+                "house-style",
+                "xpsr_sdk.builtin.stable_diffusion:StableDiffusion",
+                "Our own fine-tuned Stable Diffusion.",
+            )
+        ]
+    ```
+    """

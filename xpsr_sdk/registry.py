@@ -1,0 +1,453 @@
+"""Finds plug-ins, keeps the broken ones from harming the rest, and turns names into components."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import os
+import re
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any, Literal
+
+import pluggy
+from pydantic import BaseModel, ValidationError
+
+import xpsr_sdk
+from xpsr_sdk import contracts, hookspecs
+from xpsr_sdk.contracts import KINDS, ComponentSpec, Options
+from xpsr_sdk.errors import (
+    BrokenPlugin,
+    ConfigError,
+    DuplicateComponent,
+    UnknownComponent,
+    XPSRError,
+    did_you_mean,
+)
+
+GROUP = "xpsr_sdk"
+"""The entry-point group of plug-ins."""
+
+State = Literal["ok", "broken", "duplicate"]
+
+_CONTRACTS: dict[str, type] = {
+    "prompt_provider": contracts.PromptProvider,
+    "fusion_attention": contracts.FusionAttention,
+    "degradation_model": contracts.DegradationModel,
+    "sampler": contracts.Sampler,
+    "backbone": contracts.Backbone,
+}
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """A plug-in before it is loaded.
+
+    Attributes:
+        distribution: The distribution that brings it.
+        version: The version of that distribution.
+        load: Gives the module (or any other object) that holds the hook implementations.
+    """
+
+    distribution: str
+    version: str
+    load: Callable[[], object]
+
+
+@dataclass(frozen=True)
+class PluginFailure:
+    """A plug-in that could not be loaded.
+
+    Attributes:
+        distribution: The distribution that brings it.
+        version: The version of that distribution.
+        error: What it raised, with its traceback.
+    """
+
+    distribution: str
+    version: str
+    error: BaseException
+
+    @property
+    def reason(self) -> str:
+        """The error in one line."""
+        return _one_line(self.error)
+
+    @property
+    def traceback(self) -> str:
+        """The whole traceback of the error."""
+        return "".join(traceback.format_exception(self.error))
+
+    def __str__(self) -> str:
+        return f"The plug-in {self.distribution} {self.version} is broken: {self.reason}"
+
+
+@dataclass(frozen=True)
+class RegisteredComponent:
+    """A component that a plug-in offers.
+
+    Attributes:
+        spec: The plug-in's own words.
+        kind: A key of ``xpsr_sdk.contracts.KINDS``.
+        distribution: The distribution that offers it.
+        version: The version of that distribution.
+        state: ``"ok"``, ``"broken"`` (its plug-in failed) or ``"duplicate"`` (another one has the same name).
+        error: Why it cannot be used, unless its state is ``"ok"``.
+    """
+
+    spec: ComponentSpec
+    kind: str
+    distribution: str
+    version: str
+    state: State = "ok"
+    error: BaseException | None = None
+
+    def __str__(self) -> str:
+        return f"{_words(self.kind)} {self.spec.name!r} of {self.distribution} {self.version}"
+
+
+class Registry:
+    """The components that can be chosen: the built-in ones and those of plug-ins.
+
+    A plug-in is taken whole or not at all: one that fails to import, raises in a hook, misspells one or
+    returns something other than specs is recorded in ``failures``, logged as one warning, and costs the others
+    nothing.
+
+    Args:
+        plugins: The plug-ins beside the built-in ones: modules or other objects with hook implementations, or
+            ``Plugin``. By default those that are installed, see ``installed_plugins``.
+
+    Raises:
+        BrokenPlugin: A plug-in failed and the environment variable ``XPSR_STRICT`` is ``1``.
+    """
+
+    failures: list[PluginFailure]
+    """The plug-ins that failed."""
+
+    def __init__(self, plugins: Iterable[object] | None = None) -> None:
+        self.failures = []
+        self._components: list[RegisteredComponent] = []
+        self._add(Plugin("xpsr-sdk", xpsr_sdk.__version__, lambda: import_module("xpsr_sdk.builtin")))
+        for plugin in installed_plugins() if plugins is None else map(_as_plugin, plugins):
+            self._add(plugin)
+        self._mark_duplicates()
+        if self.failures and os.environ.get("XPSR_STRICT") == "1":
+            raise BrokenPlugin(" ".join(map(str, self.failures))) from self.failures[0].error
+
+    def specs(self, kind: str) -> list[RegisteredComponent]:
+        """All components of a kind, the unusable ones too, in the order of their names.
+
+        Raises:
+            ConfigError: There is no such kind.
+        """
+        if kind not in KINDS:
+            raise ConfigError(f"There is no kind of component {kind!r}. {did_you_mean(kind, KINDS)}")
+        found = [component for component in self._components if component.kind == kind]
+        return sorted(found, key=lambda component: (component.spec.name, component.distribution))
+
+    def find(self, kind: str, name: str) -> RegisteredComponent:
+        """The one usable component of that kind and name.
+
+        Raises:
+            UnknownComponent: No plug-in offers it.
+            DuplicateComponent: Several do.
+            BrokenPlugin: The plug-in that offers it failed, or none offers it and one that failed might have.
+        """
+        found = [component for component in self.specs(kind) if component.spec.name == name]
+        usable = [component for component in found if component.state != "broken"]
+        if len(usable) == 1:
+            return usable[0]
+        if usable:
+            raise _duplicate(usable)
+        if found:
+            raise BrokenPlugin(
+                f"The {found[0]} cannot be used, because its plug-in is broken: {_one_line(found[0].error)}"
+            ) from found[0].error
+        hint = self._known(kind, name)
+        if self.failures:
+            reasons = " ".join(map(str, self.failures))
+            raise BrokenPlugin(
+                f"No working plug-in offers the {_words(kind)} {name!r}. {reasons} {hint}"
+            ) from self.failures[0].error
+        raise UnknownComponent(f"No plug-in offers the {_words(kind)} {name!r}. {hint}")
+
+    def resolve(self, kind: str, name: str) -> type[Any]:
+        """Import the class of a component.
+
+        Raises:
+            PluginError: As ``find``.
+            BrokenPlugin: The class cannot be imported, or has no ``Config`` derived from ``Options``.
+        """
+        component = self.find(kind, name)
+        try:
+            return _import_class(component.spec.target)
+        except (Exception, SystemExit) as error:
+            raise BrokenPlugin(f"The {component} cannot be imported: {_one_line(error)}") from error
+
+    def config(self, kind: str, choice: str | Mapping[str, Any]) -> Options:
+        """The validated options of a component: the class's own, the spec's defaults, then the given ones.
+
+        Args:
+            kind: A key of ``xpsr_sdk.contracts.KINDS``.
+            choice: A name, or a mapping with ``"name"`` and options.
+
+        Raises:
+            ConfigError: An option is unknown or out of range.
+            PluginError: As ``resolve``.
+        """
+        name, options = _name_and_options(kind, choice)
+        component = self.find(kind, name)
+        schema: type[Options] = self.resolve(kind, name).Config
+        try:
+            return schema.model_validate({**component.spec.defaults, **options})
+        except ValidationError as error:
+            raise config_error(f"The {component}", error, schema) from error
+
+    def create(self, kind: str, choice: object, *args: Any, default: str | None = None) -> Any:
+        """Build the component that was chosen.
+
+        Args:
+            kind: A key of ``xpsr_sdk.contracts.KINDS``.
+            choice: A name, a mapping with ``"name"`` and options, an object that satisfies the contract (it is
+                returned as it is), or ``None`` for the default.
+            args: Handed to the class after its config.
+            default: The name that ``None`` stands for.
+
+        Raises:
+            ConfigError: An option is unknown or out of range, or the object lacks a part of the contract.
+            PluginError: As ``resolve``; a class that fails to be built is a ``BrokenPlugin``.
+        """
+        choice = default if choice is None else choice
+        if choice is None:
+            raise ConfigError(f"No {_words(kind)} is chosen. {self._known(kind)}")
+        if not isinstance(choice, str | Mapping):
+            _check_contract(kind, choice)
+            return choice
+        config = self.config(kind, choice)
+        name, _ = _name_and_options(kind, choice)
+        try:
+            return self.resolve(kind, name)(config, *args)
+        except XPSRError:
+            raise
+        except Exception as error:
+            raise BrokenPlugin(f"The {self.find(kind, name)} cannot be built: {_one_line(error)}") from error
+
+    def _known(self, kind: str, name: str = "") -> str:
+        return did_you_mean(name, {c.spec.name for c in self.specs(kind) if c.state != "broken"})
+
+    def _add(self, plugin: Plugin) -> None:
+        offers: list[tuple[str, ComponentSpec]] = []
+        error: BaseException | None = None
+        try:
+            for offer in _offers(plugin.load()):
+                offers.append(offer)  # what came before a failure is kept, to be listed as broken
+        except (Exception, SystemExit) as raised:  # a module that calls sys.exit() must not end the host
+            error = raised
+            failure = PluginFailure(plugin.distribution, plugin.version, raised)
+            self.failures.append(failure)
+            _log.warning("%s", failure)
+        state: State = "broken" if error else "ok"
+        self._components += [
+            RegisteredComponent(spec, kind, plugin.distribution, plugin.version, state, error)
+            for kind, spec in offers
+        ]
+
+    def _mark_duplicates(self) -> None:
+        counts = Counter((c.kind, c.spec.name) for c in self._components if c.state == "ok")
+        for index, component in enumerate(self._components):
+            key = (component.kind, component.spec.name)
+            if component.state == "ok" and counts[key] > 1:
+                rivals = [c for c in self._components if (c.kind, c.spec.name) == key and c.state != "broken"]
+                self._components[index] = replace(component, state="duplicate", error=_duplicate(rivals))
+
+
+@cache
+def default_registry() -> Registry:
+    """The registry of the built-in and the installed plug-ins, made once, at the first call."""
+    return Registry()
+
+
+def installed_plugins() -> list[Plugin]:
+    """The plug-ins in the entry-point group ``xpsr_sdk``, in the order of their names.
+
+    The environment variable ``XPSR_PLUGINS`` limits them to the distributions that it lists, separated by
+    commas; if it is set but empty, there are none. A listed distribution that brings no plug-in is given as one
+    that fails to load.
+    """
+    found = sorted(
+        (
+            Plugin(entry.dist.name, entry.dist.version, entry.load)
+            for entry in entry_points(group=GROUP)
+            if entry.dist
+        ),
+        key=lambda plugin: plugin.distribution,
+    )
+    limit = os.environ.get("XPSR_PLUGINS")
+    if limit is None:
+        return found
+    wanted = {_normalized(name): name.strip() for name in limit.split(",") if name.strip()}
+    present = {_normalized(plugin.distribution) for plugin in found}
+    absent = [_absent_plugin(name, present) for key, name in wanted.items() if key not in present]
+    return [plugin for plugin in found if _normalized(plugin.distribution) in wanted] + absent
+
+
+def config_error(where: str, error: ValidationError, schema: type[BaseModel]) -> ConfigError:
+    """A ``ConfigError`` with a line for each wrong field: its name, what is allowed and what was given.
+
+    Args:
+        where: What is wrong, to begin the message with, for instance ``"The file train.toml"``.
+        error: What pydantic raised.
+        schema: The model that was validated.
+    """
+    lines = [f"{where} has wrong options:"]
+    for detail in error.errors(include_url=False):
+        field = ".".join(map(str, detail["loc"])) or "all together"
+        if detail["type"] == "extra_forbidden":
+            hint = (
+                did_you_mean(str(detail["loc"][-1]), schema.model_fields) if len(detail["loc"]) == 1 else ""
+            )
+            lines.append(f"  {field}: there is no such option. {hint}".rstrip())
+        elif detail["type"] == "missing":
+            lines.append(f"  {field}: is required.")
+        else:
+            lines.append(f"  {field}: {detail['msg']}, not {_short(detail['input'])}.")
+    return ConfigError("\n".join(lines))
+
+
+def _as_plugin(plugin: object) -> Plugin:
+    if isinstance(plugin, Plugin):
+        return plugin
+    name = getattr(plugin, "__name__", type(plugin).__name__)
+    return Plugin(name, str(getattr(plugin, "__version__", "0")), lambda: plugin)
+
+
+def _absent_plugin(name: str, present: Iterable[str]) -> Plugin:
+    def load() -> object:
+        raise ConfigError(f"XPSR_PLUGINS lists it, but it is not installed. {did_you_mean(name, present)}")
+
+    return Plugin(name, "(absent)", load)
+
+
+def _offers(plugin: object) -> Iterator[tuple[str, ComponentSpec]]:
+    """Every kind and spec of a plug-in. A manager for each plug-in: none can see or stop another's hooks."""
+    manager = pluggy.PluginManager(hookspecs.PROJECT)
+    manager.add_hookspecs(hookspecs)
+    manager.register(plugin)
+    for kind, hook in KINDS.items():
+        for specs in getattr(manager.hook, hook)():
+            for spec in _checked(hook, specs):
+                yield kind, spec
+    _check_hook_names(plugin)
+    if not manager.get_hookcallers(plugin):
+        raise TypeError(f"{plugin!r} implements no hook; the hooks are {', '.join(KINDS.values())}")
+
+
+def _checked(hook: str, specs: object) -> Iterator[ComponentSpec]:
+    if not isinstance(specs, Iterable):
+        raise TypeError(f"{hook} returned {_short(specs)}; it must return an iterable of ComponentSpec")
+    for spec in specs:
+        if not isinstance(spec, ComponentSpec):
+            raise TypeError(
+                f"{hook} returned a {type(spec).__name__}, {_short(spec)}, where a ComponentSpec must be"
+            )
+        if not isinstance(spec.name, str) or not spec.name.strip():
+            raise ValueError(
+                f"{hook} returned a ComponentSpec whose name is {spec.name!r}; it must be a word"
+            )
+        if not isinstance(spec.target, str) or not re.fullmatch(r"[\w.]+:[\w.]+", spec.target):
+            raise ValueError(
+                f"{hook} returned the ComponentSpec {spec.name!r} whose target is {_short(spec.target)}; "
+                f"it must be 'package.module:Class'"
+            )
+        if not isinstance(spec.defaults, Mapping):
+            raise TypeError(
+                f"{hook} returned the ComponentSpec {spec.name!r} whose defaults are "
+                f"{_short(spec.defaults)}; they must be a mapping of options"
+            )
+        yield spec
+
+
+def _check_hook_names(plugin: object) -> None:
+    """Refuse functions that look like hooks but would never be called."""
+    for name in dir(plugin):
+        function = getattr(plugin, name)
+        if not inspect.isroutine(function):
+            continue
+        mark = getattr(function, f"{hookspecs.PROJECT}_impl", None)
+        hook = (mark or {}).get("specname") or name
+        if (mark is not None or name.startswith("xpsr_")) and hook not in KINDS.values():
+            raise NameError(f"There is no hook {hook!r}. {did_you_mean(hook, KINDS.values())}")
+        if mark is None and hook in KINDS.values():
+            raise TypeError(
+                f"The function {name!r} is not a hook implementation: it must be marked @xpsr_sdk.hookimpl"
+            )
+
+
+def _import_class(target: str) -> type[Any]:
+    module, _, path = target.partition(":")
+    found: Any = import_module(module)
+    for name in path.split("."):
+        found = getattr(found, name)
+    if not isinstance(found, type):
+        raise TypeError(f"{target} is {_short(found)}; it must be a class")
+    config = getattr(found, "Config", None)
+    if not (isinstance(config, type) and issubclass(config, Options)):
+        raise TypeError(f"{target} has no class Config derived from xpsr_sdk.Options")
+    return found
+
+
+def _name_and_options(kind: str, choice: object) -> tuple[str, dict[str, Any]]:
+    options = dict(choice) if isinstance(choice, Mapping) else {"name": choice}
+    name = options.pop("name", None)
+    if not isinstance(name, str):
+        raise ConfigError(
+            f'The {_words(kind)} {_short(choice)} has no name; write "name" or {{"name": "...", ...}}.'
+        )
+    return name, options
+
+
+def _check_contract(kind: str, component: object) -> None:
+    contract = _CONTRACTS[kind]
+    members = {*vars(contract), *inspect.get_annotations(contract)}
+    wanted = sorted(name for name in members if name == "__call__" or not name.startswith("_"))
+    missing = [name for name in wanted if not hasattr(component, name)]
+    article = f"The {_words(kind)} that was handed over, {_short(component)},"
+    if isinstance(component, type):
+        raise ConfigError(f"{article} is a class; hand over a name or an instance.")
+    if missing:
+        raise ConfigError(
+            f"{article} lacks {', '.join(missing)}; xpsr_sdk.{contract.__name__} says what it must have."
+        )
+
+
+def _duplicate(rivals: Iterable[RegisteredComponent]) -> DuplicateComponent:
+    first, *others = rivals
+    sources = " and ".join(f"{c.distribution} {c.version} ({c.spec.target})" for c in (first, *others))
+    return DuplicateComponent(
+        f"The {_words(first.kind)} {first.spec.name!r} is offered by {sources}; "
+        f"uninstall one, or list those to load in XPSR_PLUGINS."
+    )
+
+
+def _normalized(distribution: str) -> str:
+    return re.sub(r"[-_.]+", "-", distribution.strip()).lower()
+
+
+def _words(kind: str) -> str:
+    return kind.replace("_", " ")
+
+
+def _one_line(error: BaseException | None) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
