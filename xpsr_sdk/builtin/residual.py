@@ -1,0 +1,72 @@
+"""A backbone without an autoencoder to train: latents are what bicubic enlargement misses, pixel-unshuffled.
+
+Encoding loses nothing, and zero latents decode to the bicubic image, so that a small model only has to learn the
+residual. ResShift (arXiv 2307.12348) diffuses a residual likewise, in the latents of an autoencoder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import ConfigMixin, ModelMixin
+from diffusers.configuration_utils import register_to_config
+from torch import Tensor
+from torch.nn.functional import pixel_shuffle, pixel_unshuffle
+
+from xpsr_sdk.builtin.stable_diffusion import StableDiffusion
+
+
+class ResidualAutoencoder(ModelMixin, ConfigMixin):
+    """Turns the residual to the resized input into latents and back.
+
+    Args:
+        stride: Pixels a latent, in each direction; latents have 3 * stride^2 channels.
+        scaling_factor: Factor on the residual (of an image in [-1, 1]) that gives latents of about unit variance.
+    """
+
+    config_name = "config.json"
+
+    @register_to_config
+    def __init__(self, stride: int = 4, scaling_factor: float = 8.0) -> None:
+        super().__init__()
+        # A model of diffusers must hold a tensor to have a device and a dtype.
+        self.register_buffer("scale", torch.tensor(scaling_factor))
+
+    def encode(self, image: Tensor, lr: Tensor) -> Tensor:
+        """Latents of ``image`` (B 3 H W in [-1, 1]) given the resized input ``lr`` (B 3 H W in [0, 1])."""
+        return pixel_unshuffle((image - (2 * lr - 1)) * self.config.scaling_factor, self.config.stride)
+
+    def decode(self, latents: Tensor, lr: Tensor) -> Tensor:
+        """The image, B 3 H W in [-1, 1]."""
+        return pixel_shuffle(latents, self.config.stride) / self.config.scaling_factor + (2 * lr - 1)
+
+
+class ResidualBackbone(StableDiffusion):
+    """A Stable Diffusion folder whose ``vae/`` is a :class:`ResidualAutoencoder`. See :class:`xpsr_sdk.Backbone`."""
+
+    def load_autoencoder(self, folder: Path, dtype: torch.dtype) -> Any:
+        """The autoencoder that ``folder/config.json`` describes: it has no weights."""
+        return ResidualAutoencoder.from_config(ResidualAutoencoder.load_config(folder)).to(dtype)
+
+    @property
+    def latent_channels(self) -> int:
+        """C of the latents."""
+        return 3 * self.stride**2
+
+    @property
+    def stride(self) -> int:
+        """Pixels a latent, in each direction."""
+        return int(self.vae.config.stride)
+
+    def encode(self, image: Tensor, lr: Tensor, generators: Sequence[torch.Generator] | None = None) -> Tensor:
+        """Latents, B C h w. Nothing is drawn: ``generators`` is not needed here."""
+        latents: Tensor = self.vae.encode(image, lr)
+        return latents
+
+    def decode(self, latents: Tensor, lr: Tensor) -> Tensor:
+        """The image, B 3 H W in [-1, 1]."""
+        image: Tensor = self.vae.decode(latents, lr)
+        return image

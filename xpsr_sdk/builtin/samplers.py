@@ -1,0 +1,73 @@
+"""Samplers out of diffusers' schedulers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from inspect import signature
+from typing import Any
+
+import diffusers
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from xpsr_sdk.contracts import Denoiser, Options, StepCallback
+from xpsr_sdk.errors import ConfigError
+
+
+class DiffusersSampler:
+    """Samples with any scheduler of diffusers that is compatible with the model's own.
+
+    The scheduler is made anew for each call, since schedulers hold state, from the model's own noise schedule. To begin
+    at a timestep before the last one, the schedule is cut off after it: what is left is a noise schedule in its own right.
+    """
+
+    class Config(Options):
+        """Which scheduler, and how it is set up."""
+
+        scheduler: str = Field("UniPCMultistepScheduler", description="Class name of a diffusers scheduler.")
+        options: dict[str, Any] = Field(
+            default_factory=dict, description="Options of that scheduler that differ from the model's own."
+        )
+
+    def __init__(self, config: Config | None = None) -> None:
+        self.config = config or self.Config()
+        scheduler_class = getattr(diffusers, self.config.scheduler, None)
+        if scheduler_class is None or not hasattr(scheduler_class, "set_timesteps"):
+            raise ConfigError(f"diffusers has no scheduler {self.config.scheduler!r}.")
+        self._class = scheduler_class
+
+    def sample(
+        self,
+        denoiser: Denoiser,
+        latents: Tensor,
+        *,
+        num_inference_steps: int,
+        generators: Sequence[torch.Generator],
+        callback: StepCallback | None = None,
+    ) -> Tensor:
+        """See :class:`xpsr_sdk.Sampler`."""
+        scheduler = self._scheduler_for(denoiser)
+        scheduler.set_timesteps(num_inference_steps, device=latents.device)
+        if float(scheduler.init_noise_sigma) != 1:
+            # Such a scheduler counts noise as sigma beside a signal of 1; our latents have signal and noise of power 1.
+            latents = latents * (1 + scheduler.sigmas[0] ** 2) ** 0.5
+        extra = {"generator": list(generators)} if "generator" in signature(scheduler.step).parameters else {}
+        for i, t in enumerate(scheduler.timesteps):
+            model_input = scheduler.scale_model_input(latents, t)
+            prediction = denoiser.predict(model_input, t)
+            latents = scheduler.step(prediction, t, latents, **extra, return_dict=False)[0]
+            if callback:
+                callback(i, int(t), latents)
+        return latents
+
+    def _scheduler_for(self, denoiser: Denoiser) -> Any:
+        options = dict(self.config.options)
+        last = len(denoiser.alphas_cumprod) - 1
+        if denoiser.start_timestep < last:
+            count = denoiser.start_timestep + 1
+            options |= {"num_train_timesteps": count, "trained_betas": denoiser.scheduler.betas[:count].tolist()}
+            # Those betas are final, and "leading" would leave out the first timestep, whose noise the latents carry.
+            options |= {"rescale_betas_zero_snr": False, "timestep_spacing": "trailing"}
+        config = {k: v for k, v in denoiser.scheduler.config.items() if not k.startswith("_")}
+        return self._class.from_config({**config, **options})

@@ -1,0 +1,109 @@
+"""Stable Diffusion 1.x and 2.x as a backbone, from a folder in the diffusers layout."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from xpsr_sdk.contracts import Conditioning, Options
+from xpsr_sdk.errors import CheckpointError
+from xpsr_sdk.models.checkpoints import read_json
+
+
+class StableDiffusion:
+    """Tokenizer, text encoder, autoencoder and noise schedule of SD 1.x or 2.x. See :class:`xpsr_sdk.Backbone`."""
+
+    class Config(Options):
+        """No options."""
+
+    tokenizer: Any
+    text_encoder: Any
+    vae: Any
+    scheduler: Any
+
+    def __init__(self, config: Config | None = None) -> None:
+        self.config = config or self.Config()
+
+    def load(self, folder: Path, dtype: torch.dtype = torch.float32) -> None:
+        """Read everything but the U-Net from ``folder``.
+
+        Raises:
+            CheckpointError: A part is missing or damaged.
+        """
+        settings = read_json(folder / "scheduler" / "scheduler_config.json")
+        scheduler_class = getattr(diffusers, settings.get("_class_name", ""), None)
+        if scheduler_class is None:
+            raise CheckpointError(f"{folder}/scheduler names no scheduler of diffusers: {settings.get('_class_name')!r}.")
+        try:
+            self.scheduler = scheduler_class.from_config(settings)
+            self.tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
+            self.text_encoder = CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=dtype, local_files_only=True)
+            self.vae = self.load_autoencoder(folder / "vae", dtype)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(f"{folder} is not a whole Stable Diffusion folder: {error}") from error
+        self.text_encoder.eval()
+
+    def load_autoencoder(self, folder: Path, dtype: torch.dtype) -> Any:
+        """The autoencoder of ``folder``, in ``dtype``."""
+        return AutoencoderKL.from_pretrained(folder, torch_dtype=dtype, local_files_only=True).eval()
+
+    @property
+    def prediction_type(self) -> str:
+        """What the U-Net predicts: ``"epsilon"``, ``"v_prediction"`` or ``"sample"``."""
+        return str(self.scheduler.config.prediction_type)
+
+    @property
+    def latent_channels(self) -> int:
+        """C of the latents."""
+        return int(self.vae.config.latent_channels)
+
+    @property
+    def stride(self) -> int:
+        """Pixels a latent, in each direction."""
+        return int(2 ** (len(self.vae.config.block_out_channels) - 1))
+
+    @property
+    def max_tokens(self) -> int:
+        """How many tokens the text encoder reads, the start and end marks included."""
+        return int(self.text_encoder.config.max_position_embeddings)
+
+    def encode_text(self, texts: Sequence[str]) -> Conditioning:
+        """Encode each text, padded or cut to :attr:`max_tokens`; a cut is a warning that says how much was lost."""
+        lengths = [len(ids) for ids in self.tokenizer(list(texts), truncation=False, verbose=False).input_ids]
+        for text, length in zip(texts, lengths, strict=True):
+            if length > self.max_tokens:
+                warnings.warn(
+                    f"A prompt of {length - 2} tokens was cut to {self.max_tokens - 2}: {text[:60]!r}...", stacklevel=2
+                )
+        tokens = self.tokenizer(
+            list(texts), padding="max_length", max_length=self.max_tokens, truncation=True, return_tensors="pt"
+        )
+        device = next(self.text_encoder.parameters()).device
+        embeddings = self.text_encoder(tokens.input_ids.to(device))[0]
+        return Conditioning(embeddings=embeddings)
+
+    def encode(self, image: Tensor, lr: Tensor, generators: Sequence[torch.Generator] | None = None) -> Tensor:
+        """Latents, B C h w, scaled to about unit variance, of ``image`` (B 3 H W in [-1, 1]).
+
+        Args:
+            image: What to encode.
+            lr: The resized input in [0, 1]; not needed here.
+            generators: One an image, to sample the latents' distribution with; None: its mean.
+        """
+        distribution = self.vae.encode(image.to(self.vae.dtype)).latent_dist
+        latents = distribution.mode() if generators is None else distribution.sample(list(generators))
+        scaled: Tensor = latents * self.vae.config.scaling_factor
+        return scaled
+
+    def decode(self, latents: Tensor, lr: Tensor) -> Tensor:
+        """The image, B 3 H W in [-1, 1], of scaled latents. ``lr``: the resized input; not needed here."""
+        image: Tensor = self.vae.decode((latents / self.vae.config.scaling_factor).to(self.vae.dtype)).sample
+        return image

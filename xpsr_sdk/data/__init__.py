@@ -1,0 +1,1 @@
+"""Images and training pairs on disk."""
