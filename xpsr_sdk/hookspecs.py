@@ -8,9 +8,9 @@ entry point of the group ``xpsr_sdk``:
 my-plugin = "my_plugin"
 ```
 
-Every hook returns specs, which are cheap: the module of a plug-in is imported whenever components are listed,
-so it should import nothing heavy; the class that a spec's ``target`` names is imported only when it is chosen.
-Components are told apart by their names alone; the order of plug-ins has no meaning.
+Every hook returns specs, which are cheap: the module of a plug-in is imported whenever components are
+listed, so it should import nothing heavy; the class that a spec's ``target`` names is imported only when it
+is chosen. Components are told apart by their names alone; the order of plug-ins has no meaning.
 """
 
 from __future__ import annotations
@@ -178,8 +178,8 @@ def xpsr_samplers() -> Iterable[ComponentSpec]:  # type: ignore[empty-body]
 def xpsr_backbones() -> Iterable[ComponentSpec]:  # type: ignore[empty-body]
     """Offer backbones: versions of Stable Diffusion.
 
-    The contract is [Backbone][xpsr_sdk.contracts.Backbone]. A spec may name a class of the SDK and set some of
-    its options, to make a preset:
+    The contract is [Backbone][xpsr_sdk.contracts.Backbone]. A spec may name a class of the SDK and set some
+    of its options, to make a preset:
 
     ```python
     # my_plugin.py

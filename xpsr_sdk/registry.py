@@ -116,8 +116,8 @@ class Registry:
     """The components that can be chosen: the built-in ones and those of plug-ins.
 
     A plug-in is taken whole or not at all: one that fails to import, raises in a hook, misspells one or
-    returns something other than specs is recorded in ``failures``, logged as one warning, and costs the others
-    nothing.
+    returns something other than specs is recorded in ``failures``, logged as one warning, and costs the
+    others nothing.
 
     Args:
         plugins: The plug-ins beside the built-in ones: modules or other objects with hook implementations, or
@@ -214,8 +214,8 @@ class Registry:
 
         Args:
             kind: A key of ``xpsr_sdk.contracts.KINDS``.
-            choice: A name, a mapping with ``"name"`` and options, an object that satisfies the contract (it is
-                returned as it is), or ``None`` for the default.
+            choice: A name, a mapping with ``"name"`` and options, an object that satisfies the contract (it
+                is returned as it is), or ``None`` for the default.
             args: Handed to the class after its config.
             default: The name that ``None`` stands for.
 
@@ -277,8 +277,8 @@ def installed_plugins() -> list[Plugin]:
     """The plug-ins in the entry-point group ``xpsr_sdk``, in the order of their names.
 
     The environment variable ``XPSR_PLUGINS`` limits them to the distributions that it lists, separated by
-    commas; if it is set but empty, there are none. A listed distribution that brings no plug-in is given as one
-    that fails to load.
+    commas; if it is set but empty, there are none. A listed distribution that brings no plug-in is given as
+    one that fails to load.
     """
     found = sorted(
         (

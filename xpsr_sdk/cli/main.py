@@ -1,0 +1,77 @@
+"""The command ``xpsr``: its subcommands, each imported when it is used, and what errors look like."""
+
+from __future__ import annotations
+
+import os
+import traceback
+from importlib import import_module
+from typing import Any
+
+import click
+
+from xpsr_sdk import __version__
+from xpsr_sdk.errors import ConfigError, PluginError, XPSRError
+
+SUMMARIES = {
+    "upscale": "Restore and enlarge photos.",
+    "train": "Train a model as a config file says.",
+    "evaluate": "Compare restored photos with the originals.",
+    "data": "Prepare the photos and prompts that training needs.",
+    "plugins": "List the parts that can be chosen, and their options.",
+}
+"""Each subcommand and its line in the help. The command NAME lives in the module ``xpsr_sdk.cli.NAME``."""
+
+
+class LazyGroup(click.Group):
+    """Imports a subcommand when it is invoked, so that ``xpsr --help`` is quick; tells errors in a sentence."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(SUMMARIES)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in SUMMARIES:
+            return None
+        command: click.Command = getattr(import_module(f"xpsr_sdk.cli.{cmd_name}"), cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(SUMMARIES.items()))
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            click.echo("Interrupted.", err=True)
+            ctx.exit(130)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as error:
+            if os.environ.get("XPSR_TRACEBACK") == "1":
+                traceback.print_exc()
+            raise _in_one_sentence(error) from error
+
+
+class WrongUse(click.ClickException):
+    """An error that the user can mend by asking for something else."""
+
+    exit_code = 2
+
+
+def _in_one_sentence(error: Exception) -> click.ClickException:
+    if isinstance(error, ConfigError | PluginError):
+        return WrongUse(str(error))
+    if isinstance(error, XPSRError):
+        return click.ClickException(str(error))
+    return click.ClickException(
+        f"Unexpected {type(error).__name__}: {error} (XPSR_TRACEBACK=1 shows where; please report it)"
+    )
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="xpsr")
+def xpsr() -> None:
+    """Restore photos with diffusion models of which every part can be swapped.
+
+    Exit codes: 0 done; 1 something failed, the rest was done; 2 wrong usage, option or plug-in.
+    """

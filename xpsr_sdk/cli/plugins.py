@@ -1,0 +1,166 @@
+"""``xpsr plugins``: the components that can be chosen, and their options."""
+
+from __future__ import annotations
+
+import json
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+import click
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined, to_jsonable_python
+from rich import box
+from rich.table import Table
+
+from xpsr_sdk.cli.output import print_json, print_table
+from xpsr_sdk.contracts import KINDS
+from xpsr_sdk.registry import PluginFailure, RegisteredComponent, default_registry
+
+BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<", "min_length": "length ≥", "max_length": "length ≤"}
+
+
+@click.group(invoke_without_command=True)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_context
+def plugins(ctx: click.Context, as_json: bool) -> None:
+    """List the parts that can be chosen.
+
+    Plug-ins are found in the entry-point group xpsr_sdk of the installed distributions. XPSR_PLUGINS limits
+    them to a comma-separated list of distributions (empty: none); with XPSR_STRICT=1 a broken one is an error.
+    """
+    if ctx.invoked_subcommand is not None:
+        return
+    registry = default_registry()
+    components = [component for kind in KINDS for component in registry.specs(kind)]
+    if as_json:
+        print_json(
+            {
+                "components": [_component_record(component) for component in components],
+                "failures": [_failure_record(failure) for failure in registry.failures],
+            }
+        )
+    else:
+        print_table(_listing(components, registry.failures))
+
+
+@plugins.command()
+@click.argument("kind", type=click.Choice(list(KINDS)), metavar="KIND")
+@click.argument("name")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def show(kind: str, name: str, as_json: bool) -> None:
+    """Show what a part is, its options and an example."""
+    registry = default_registry()
+    component = registry.find(kind, name)
+    fields = registry.resolve(kind, name).Config.model_fields
+    options = list(_option_records(fields, component.spec.defaults))
+    if as_json:
+        print_json(
+            {**_component_record(component), "options": options, "example": _example(component, options)}
+        )
+        return
+    spec = component.spec
+    click.echo(f"{spec.name}: {spec.summary}")
+    click.echo(f"{kind.replace('_', ' ')} of {component.distribution} {component.version}, {spec.target}\n")
+    if options:
+        print_table(_option_table(options))
+    else:
+        click.echo("It has no options.")
+    click.echo(f"\nIn a config file:\n\n{_example(component, options)}")
+
+
+def _component_record(component: RegisteredComponent) -> dict[str, Any]:
+    return {
+        "kind": component.kind,
+        "name": component.spec.name,
+        "distribution": component.distribution,
+        "version": component.version,
+        "summary": component.spec.summary,
+        "target": component.spec.target,
+        "defaults": to_jsonable_python(dict(component.spec.defaults), fallback=str),
+        "state": component.state,
+        "error": str(component.error) if component.error else None,
+    }
+
+
+def _failure_record(failure: PluginFailure) -> dict[str, str]:
+    return {
+        "distribution": failure.distribution,
+        "version": failure.version,
+        "error": failure.reason,
+        "traceback": failure.traceback,
+    }
+
+
+def _listing(components: list[RegisteredComponent], failures: list[PluginFailure]) -> Table:
+    table = _table("kind", "name", "distribution", "version", "summary", "state")
+    for c in components:
+        table.add_row(c.kind, c.spec.name, c.distribution, c.version, c.spec.summary, c.state)
+    listed = {(c.distribution, c.version) for c in components if c.state == "broken"}
+    for failure in failures:
+        if (failure.distribution, failure.version) not in listed:
+            table.add_row("?", "?", failure.distribution, failure.version, failure.reason, "broken")
+    return table
+
+
+def _option_records(
+    fields: Mapping[str, FieldInfo], defaults: Mapping[str, Any], prefix: str = ""
+) -> Iterator[dict[str, Any]]:
+    """A record for each option; the options of a group of options follow as ``group.option``."""
+    for name, field in fields.items():
+        default = defaults.get(name, field.get_default(call_default_factory=True, validated_data={}))
+        if isinstance(default, BaseModel):
+            yield from _option_records(type(default).model_fields, dict(default), f"{prefix}{name}.")
+            continue
+        required = default is PydanticUndefined
+        yield {
+            "name": prefix + name,
+            "type": _type_words(field.annotation),
+            "required": required,
+            "default": None if required else to_jsonable_python(default, fallback=str),
+            "range": _range_words(field),
+            "meaning": field.description or "",
+        }
+
+
+def _type_words(annotation: Any) -> str:
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Literal:
+        return " or ".join(json.dumps(value) for value in arguments)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(_type_words(argument) for argument in arguments if argument is not type(None))
+    if origin is typing.Annotated:
+        return _type_words(arguments[0])
+    if origin is not None:
+        inside = ", ".join("..." if argument is ... else _type_words(argument) for argument in arguments)
+        return f"{_type_words(origin)}[{inside}]"
+    return getattr(annotation, "__name__", str(annotation))
+
+
+def _range_words(field: FieldInfo) -> str:
+    bounds = ((sign, getattr(item, name, None)) for item in field.metadata for name, sign in BOUNDS.items())
+    return ", ".join(f"{sign} {value}" for sign, value in bounds if value is not None)
+
+
+def _option_table(options: list[dict[str, Any]]) -> Table:
+    table = _table("option", "type", "default", "range", "meaning")
+    for option in options:
+        default = "required" if option["required"] else json.dumps(option["default"], ensure_ascii=False)
+        table.add_row(option["name"], option["type"], default, option["range"], option["meaning"])
+    return table
+
+
+def _example(component: RegisteredComponent, options: list[dict[str, Any]]) -> str:
+    lines = [f"[{component.kind}]", f"name = {json.dumps(component.spec.name)}"]
+    simple = [option for option in options if isinstance(option["default"], bool | int | float | str)]
+    lines += [f"{option['name']} = {json.dumps(option['default'])}" for option in simple]
+    return "\n".join(lines)
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold", no_wrap=column in ("kind", "name", "option", "state"))
+    return table
