@@ -40,14 +40,15 @@ def xpsr_degradation_models() -> Iterable[ComponentSpec]:
 @hookimpl
 def xpsr_samplers() -> Iterable[ComponentSpec]:
     target = f"{__name__}.samplers:DiffusersSampler"
-    presets = {
-        "unipc": ("UniPCMultistepScheduler", "UniPC (arXiv 2302.04867): the default."),
-        "dpmpp-2m": ("DPMSolverMultistepScheduler", "DPM-Solver++ 2M (arXiv 2211.01095)."),
-        "ddim": ("DDIMScheduler", "DDIM (arXiv 2010.02502)."),
-        "euler": ("EulerDiscreteScheduler", "Euler's method (arXiv 2206.00364)."),
-    }
-    for name, (scheduler, summary) in presets.items():
-        yield ComponentSpec(name, target, summary, {"scheduler": scheduler})
+    # The published code runs a UniPC that ends at the smallest sigma of the schedule instead of at zero.
+    unipc = {"scheduler": "UniPCMultistepScheduler", "options": {"final_sigmas_type": "sigma_min"}}
+    yield ComponentSpec("unipc", target, "UniPC (arXiv 2302.04867): XPSR's default.", unipc)
+    dpm = {"scheduler": "DPMSolverMultistepScheduler"}
+    yield ComponentSpec("dpmpp-2m", target, "DPM-Solver++ 2M (arXiv 2211.01095).", dpm)
+    ddim = {"scheduler": "DDIMScheduler", "options": {"clip_sample": False, "timestep_spacing": "trailing"}}
+    yield ComponentSpec("ddim", target, "DDIM (arXiv 2010.02502).", ddim)
+    euler = {"scheduler": "EulerDiscreteScheduler", "options": {"timestep_spacing": "trailing"}}
+    yield ComponentSpec("euler", target, "Euler's method (arXiv 2206.00364).", euler)
 
 
 @hookimpl

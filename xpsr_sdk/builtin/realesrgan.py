@@ -390,7 +390,9 @@ def _blur(image: Tensor, blur: Blur | Sinc | None) -> Tensor:
 
 def _resize(image: Tensor, size: tuple[int, int], mode: ResizeMode) -> Tensor:
     """Not antialiased, as in the original: aliasing is one of the flaws to be learnt."""
-    return F.interpolate(image[None], size=size, mode=mode)[0]
+    # Channels go as a batch: torch's bilinear kernel rounds several channels by the number of threads, and a
+    # worker has fewer of them than the main process.
+    return F.interpolate(image[:, None], size=size, mode=mode)[:, 0]
 
 
 def _gaussian_noise(image: Tensor, noise: Noise, generator: torch.Generator) -> Tensor:

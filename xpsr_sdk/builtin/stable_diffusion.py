@@ -11,7 +11,7 @@ import diffusers
 import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
-from transformers import CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from xpsr_sdk.contracts import Conditioning, Options
 from xpsr_sdk.errors import CheckpointError
@@ -32,8 +32,8 @@ class StableDiffusion:
     def __init__(self, config: Config | None = None) -> None:
         self.config = config or self.Config()
 
-    def load(self, folder: Path, dtype: torch.dtype = torch.float32) -> None:
-        """Read everything but the U-Net from ``folder``.
+    def load(self, folder: Path, dtype: torch.dtype = torch.float32, from_scratch: bool = False) -> None:
+        """Read everything but the U-Net from ``folder``; ``from_scratch``: with random weights in the text encoder.
 
         Raises:
             CheckpointError: A part is missing or damaged.
@@ -45,7 +45,12 @@ class StableDiffusion:
         try:
             self.scheduler = scheduler_class.from_config(settings)
             self.tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
-            self.text_encoder = CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=dtype, local_files_only=True)
+            if from_scratch:
+                self.text_encoder = CLIPTextModel(CLIPTextConfig.from_pretrained(folder / "text_encoder"))
+            else:
+                self.text_encoder = CLIPTextModel.from_pretrained(
+                    folder / "text_encoder", dtype=dtype, local_files_only=True
+                )
             self.vae = self.load_autoencoder(folder / "vae", dtype)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise CheckpointError(f"{folder} is not a whole Stable Diffusion folder: {error}") from error

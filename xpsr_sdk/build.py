@@ -1,0 +1,163 @@
+"""Turns names into objects: the only file that does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from diffusers import UNet2DConditionModel
+
+from xpsr_sdk.config import Component, PipelineConfig, load_config
+from xpsr_sdk.contracts import Backbone, PromptProvider, Sampler
+from xpsr_sdk.errors import CheckpointError, ConfigError, did_you_mean
+from xpsr_sdk.models.checkpoints import WEIGHTS, read_checkpoint, read_json, read_model
+from xpsr_sdk.models.controlnet import XPSRControlNet
+from xpsr_sdk.models.fusion import fusions_from
+from xpsr_sdk.models.unet import XPSRUNet
+from xpsr_sdk.pipeline import ModelDefaults, Pipeline
+from xpsr_sdk.registry import Registry, default_registry
+
+if TYPE_CHECKING:
+    from xpsr_sdk.training.config import ModelSection
+
+PRESETS = Path(__file__).parent / "presets"
+"""Models that are shipped with the package."""
+
+
+def build_pipeline(
+    config: PipelineConfig | None = None,
+    *,
+    registry: Registry | None = None,
+    prompt_provider: Component | PromptProvider | None = None,
+    sampler: Component | Sampler | None = None,
+    backbone: Component | Backbone | None = None,
+    **settings: Any,
+) -> Pipeline:
+    """A pipeline that is ready to restore photos.
+
+    Every component can be given by name, as ``{"name": ..., <options>}``, or as an object that satisfies its contract.
+
+    Args:
+        config: Everything in one object; what else is given here replaces its fields.
+        registry: Where names are looked up; None: the built-in and the installed plug-ins.
+        prompt_provider: Who describes the photos.
+        sampler: Who turns noise into latents.
+        backbone: Which Stable Diffusion.
+        settings: Further fields of :class:`xpsr_sdk.PipelineConfig`.
+
+    Raises:
+        ConfigError: A setting is unknown or out of range.
+        PluginError: A component is unknown or broken.
+        CheckpointError: The model is missing, damaged or of another architecture.
+    """
+    registry = registry or default_registry()
+    given = config.model_dump(exclude_unset=True) if config else {}
+    config = load_config(PipelineConfig, {**given, **settings}, "build_pipeline")
+    folder = find_model(config.model)
+    index = read_json(folder / "model_index.json")
+    dtype: torch.dtype = getattr(torch, config.dtype or "float32")
+
+    chosen = backbone or config.backbone or index.get("backbone") or "stable-diffusion"
+    parts = registry.create("backbone", chosen)
+    parts.load(folder, dtype)
+    unet, controlnet = _networks(config, folder, registry)
+    pipeline = Pipeline(
+        vae=parts.vae,
+        text_encoder=parts.text_encoder,
+        tokenizer=parts.tokenizer,
+        unet=unet.to(dtype),
+        controlnet=controlnet.to(dtype),
+        scheduler=parts.scheduler,
+        backbone=chosen if isinstance(chosen, str) else None,
+        defaults=index.get("defaults"),
+    )
+    defaults = ModelDefaults.model_validate(index.get("defaults") or {})
+    pipeline.equip(
+        backbone=parts,
+        prompt_provider=registry.create("prompt_provider", prompt_provider or config.prompt_provider, default="measured"),
+        sampler=registry.create("sampler", sampler or config.sampler or defaults.sampler),
+        config=config,
+    )
+    return pipeline.to(config.device or best_device())
+
+
+def build_for_training(
+    section: ModelSection, registry: Registry | None = None
+) -> tuple[Backbone, XPSRUNet, XPSRControlNet]:
+    """Backbone, U-Net and ControlNet for a training run, in float32 on the CPU.
+
+    Raises:
+        PluginError: A component is unknown or broken.
+        CheckpointError: The base or the checkpoint is missing, damaged or of another architecture.
+    """
+    registry = registry or default_registry()
+    backbone: Any = registry.create("backbone", section.backbone)
+    with fusions_from(registry):
+        if section.from_scratch:
+            backbone.load(section.base, from_scratch=True)
+            config = read_json(section.base / "unet" / "config.json")
+            base = UNet2DConditionModel.from_config(config)
+        else:
+            backbone.load(section.base)
+            checkpoint = section.checkpoint or _checkpoint_in(section.base)
+            if checkpoint:
+                return backbone, *read_checkpoint(checkpoint)
+            base = read_model(UNet2DConditionModel, section.base / "unet")
+        controlnet = XPSRControlNet.from_unet(base, section.conditioning_widths, section.fusion)
+        return backbone, XPSRUNet.from_base(base), controlnet
+
+
+def find_model(name: str) -> Path:
+    """The folder of a model: a preset, a local folder, or the hub's (downloaded at first use).
+
+    Raises:
+        ConfigError: There is no such model.
+    """
+    if Path(name).is_dir():
+        return Path(name)
+    presets = sorted(p.name for p in PRESETS.iterdir() if p.is_dir()) if PRESETS.is_dir() else []
+    if name in presets:
+        return PRESETS / name
+    if name.count("/") == 1 and not name.startswith((".", "/", "~")):
+        return _from_hub(name)
+    raise ConfigError(f"There is no model {name!r}: neither a folder nor a preset. {did_you_mean(name, presets)}")
+
+
+def best_device() -> str:
+    """The first there is of cuda, xpu, mps, cpu."""
+    for name in ("cuda", "xpu", "mps"):
+        backend = getattr(torch, name, None)
+        if backend is not None and backend.is_available():
+            return name
+    return "cpu"
+
+
+def _from_hub(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    wanted = ["*.json", "*.txt", "*/*.json", "*/*.txt", "*/*.safetensors"]
+    try:
+        return Path(snapshot_download(name, allow_patterns=wanted))
+    except (OSError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
+        raise ConfigError(
+            f"The model {name!r} is neither a folder here nor could it be had from the hub: {error}"
+        ) from error
+
+
+def _networks(
+    config: PipelineConfig, folder: Path, registry: Registry
+) -> tuple[XPSRUNet, XPSRControlNet]:
+    checkpoint = config.checkpoint or _checkpoint_in(folder)
+    if checkpoint is None:
+        raise CheckpointError(
+            f"{folder} is a base model: it has no controlnet/. Name an XPSR checkpoint for it (--checkpoint)."
+        )
+    with fusions_from(registry):
+        return read_checkpoint(checkpoint, config.checkpoint_weights or WEIGHTS)
+
+
+def _checkpoint_in(folder: Path) -> Path | None:
+    return folder if (folder / "controlnet").is_dir() else None
+

@@ -1,0 +1,123 @@
+"""What can be configured: one set of pydantic models for Python, the command line and TOML files.
+
+Everything is frozen and unknown names are errors. Components are given by name, or as a table with ``name`` and the
+component's own options. ``None`` always means the default, since TOML has no null.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from xpsr_sdk.errors import ConfigError
+from xpsr_sdk.registry import config_error
+
+Component = str | dict[str, Any]
+Dtype = Literal["float32", "bfloat16", "float16"]
+ColorCorrection = Literal["none", "adain", "wavelet"]
+
+
+class Settings(BaseModel):
+    """Base of all configs: frozen, unknown fields are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+AnySettings = TypeVar("AnySettings", bound=Settings)
+
+
+class RestoreConfig(Settings):
+    """How photos are restored; each field can also be set for a single call."""
+
+    scale: float = Field(4.0, ge=1, le=8, description="How many times larger the result is, in each direction.")
+    num_inference_steps: int | None = Field(None, ge=1, le=1000, description="Model evaluations. None: the model's.")
+    guidance_scale: float | None = Field(
+        None, ge=0, le=50, description="Classifier-free guidance; 1 is none. None: the model's."
+    )
+    fidelity: float | None = Field(
+        None, ge=0, le=1, description="1: closest to the input; 0: most realistic. None: the model's."
+    )
+    conditioning_scale: float = Field(1.0, ge=0, le=2, description="Strength of the ControlNet.")
+    seed: int | None = Field(None, ge=0, lt=2**63, description="Seed of the noise. None: drawn, and told in the result.")
+    color: ColorCorrection | None = Field(
+        None, description="How the colours of the input are kept. None: the model's."
+    )
+    tile: int | None = Field(
+        None, ge=64, description="Side of a tile in output pixels; larger photos are restored in tiles. None: the model's."
+    )
+    tile_overlap: int = Field(32, ge=0, description="Overlap of neighbouring tiles in output pixels.")
+    tile_batch: int = Field(1, ge=1, description="Tiles a forward pass.")
+    prompt: str | None = Field(None, description="What the photo shows. None: ask the prompt provider.")
+    low_prompt: str | None = Field(None, description="How good the photo is. None: ask the prompt provider.")
+    positive: str | None = Field(None, description="Words added to every high-level prompt. None: the model's.")
+    negative: str | None = Field(None, description="Negative high-level prompt. None: the model's.")
+    low_negative: str | None = Field(None, description="Negative low-level prompt. None: the model's.")
+
+
+class PipelineConfig(RestoreConfig):
+    """What :func:`xpsr_sdk.build_pipeline` builds."""
+
+    model: str = Field("nano", description="A preset, a folder in the diffusers layout, or the id of a model on the hub.")
+    checkpoint: Path | None = Field(None, description="Folder with unet/ and controlnet/ that replace the model's.")
+    checkpoint_weights: str | None = Field(
+        None, description="File name of the checkpoint's weights; name a .bin to allow pickled ones."
+    )
+    backbone: Component | None = Field(None, description="Backbone. None: the one that the model names.")
+    prompt_provider: Component | None = Field(None, description="Who describes the photos. None: 'measured'.")
+    sampler: Component | None = Field(None, description="Sampler. None: the one that the model names.")
+    device: str | None = Field(None, description="None: the first there is of cuda, xpu, mps, cpu.")
+    dtype: Dtype | None = Field(None, description="None: float32.")
+
+
+def load_config(cls: type[AnySettings], values: Mapping[str, Any], where: str) -> AnySettings:
+    """Validate.
+
+    Args:
+        cls: The model to validate with.
+        values: What to validate.
+        where: What to call it in messages, for instance a file's name.
+
+    Raises:
+        ConfigError: A field is unknown or wrong; the message has a line for each.
+    """
+    try:
+        return cls.model_validate(dict(values))
+    except ValidationError as error:
+        raise config_error(where, error, cls) from None
+
+
+def read_toml(cls: type[AnySettings], file: Path, overrides: Sequence[str] = ()) -> AnySettings:
+    """A config from a TOML file, with ``"section.field=value"`` overrides.
+
+    Raises:
+        ConfigError: The file is missing, is not TOML, or a field is wrong.
+    """
+    try:
+        values = tomllib.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{file} does not exist.") from None
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{file} is not a TOML file that can be read: {error}.") from None
+    for override in overrides:
+        _set(values, override)
+    return load_config(cls, values, str(file))
+
+
+def _set(values: dict[str, Any], override: str) -> None:
+    name, equals, text = override.partition("=")
+    if not equals or not name:
+        raise ConfigError(f"{override!r} is no override: write section.field=value.")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text  # a bare word is a string, as people write it in a shell
+    *sections, field = name.split(".")
+    for section in sections:
+        values = values.setdefault(section, {})
+        if not isinstance(values, dict):
+            raise ConfigError(f"{override!r}: {section} is not a section.")
+    values[field] = value

@@ -1,0 +1,357 @@
+"""The whole of inference: image in, prompts, text, latents, denoise, decode, colour, image out."""
+
+from __future__ import annotations
+
+import secrets
+import time
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from diffusers import DiffusionPipeline
+from diffusers.loaders import StableDiffusionLoraLoaderMixin
+from PIL import Image
+from torch import Tensor
+from torch.nn.functional import pad
+
+from xpsr_sdk.config import ColorCorrection, Component, PipelineConfig, RestoreConfig, Settings, load_config
+from xpsr_sdk.contracts import Backbone, Item, Level, PromptProvider, Prompts, Sampler, StepCallback
+from xpsr_sdk.data.images import read_image, resize, to_image, to_rgb, to_tensor, write_image
+from xpsr_sdk.engine.color import correct_color
+from xpsr_sdk.engine.denoiser import GuidedDenoiser
+from xpsr_sdk.engine.tiling import plan_tiles
+from xpsr_sdk.errors import ConfigError, ImageError
+from xpsr_sdk.models.checkpoints import read_json
+from xpsr_sdk.registry import default_registry
+
+SMALLEST = 16
+"""Pixels that a photo must have in each direction."""
+
+Photo = str | PathLike[str] | Image.Image | Item
+
+
+class ModelDefaults(Settings):
+    """What a model was made for; stands in its ``model_index.json`` under ``defaults``. Its own defaults are XPSR's."""
+
+    num_inference_steps: int = 20
+    guidance_scale: float = 5.0
+    fidelity: float = 0.0
+    start: Literal["lr", "mean"] = "lr"
+    """What noise is added to: the latents of the input, or the model's estimate of the mean of all sharp photos."""
+    color: ColorCorrection = "adain"
+    tile: int = 512
+    sampler: Component = "unipc"
+    positive: str = "clean, high-resolution, 8k, high quality, clear text."
+    negative: str = "blurry, dotted, noise, raster lines, unclear, lowres, over-smoothed."
+    low_negative: str = "high resolution, best quality, clear"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a photo was restored: the same plan and seed give the same bits on the same machine.
+
+    Attributes:
+        settings: All settings, with nothing left to a default.
+        start_timestep: Where sampling began; -1: not at all, the start itself was decoded.
+        tiles: How many tiles.
+        device: Where it ran.
+        dtype: In which precision.
+    """
+
+    settings: RestoreConfig
+    start_timestep: int
+    tiles: int
+    device: str
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Result:
+    """A restored photo.
+
+    Attributes:
+        image: In mode RGB, exactly ``scale`` times the input's size.
+        prompts: What the photo was described as, without added words, and by whom.
+        seed: Of the noise.
+        plan: How it was made.
+        timings: Seconds of each stage, and ``total``.
+        path: Where the input came from, if from a file.
+    """
+
+    image: Image.Image
+    prompts: Prompts
+    seed: int
+    plan: Plan
+    timings: Mapping[str, float] = field(default_factory=dict)
+    path: Path | None = None
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the image, whole or not at all; the suffix says the type.
+
+        Raises:
+            ImageError: The suffix is not supported, or the place cannot be written to.
+        """
+        write_image(self.image, Path(path))
+
+
+class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):  # type: ignore[misc]
+    """Restores photos. A diffusers pipeline: ``to``, ``save_pretrained``, LoRA files and offload hooks work as there.
+
+    Made by :func:`xpsr_sdk.build_pipeline`; ``Pipeline.from_pretrained`` gives one with the default components.
+    """
+
+    model_cpu_offload_seq = "text_encoder->controlnet->unet->vae"
+    _lora_loadable_modules = ("unet", "text_encoder")
+
+    def __init__(
+        self,
+        vae: Any,
+        text_encoder: Any,
+        tokenizer: Any,
+        unet: Any,
+        controlnet: Any,
+        scheduler: Any,
+        backbone: str | None = None,
+        defaults: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.register_modules(
+            vae=vae,
+            text_encoder=text_encoder,
+            tokenizer=tokenizer,
+            unet=unet,
+            controlnet=controlnet,
+            scheduler=scheduler,
+        )
+        self.register_to_config(backbone=backbone, defaults=defaults)
+        self.set_progress_bar_config(disable=True)
+        self.defaults = load_config(ModelDefaults, defaults or {}, "model_index.json, defaults")
+        self.equip()
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Pipeline:
+        """As in diffusers, from a whole model's folder. The backbone's plug-in is imported first, as diffusers demands."""
+        index = Path(pretrained_model_name_or_path) / "model_index.json"
+        if index.is_file():
+            default_registry().resolve("backbone", read_json(index).get("backbone") or "stable-diffusion")
+        pipeline: Pipeline = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+        return pipeline
+
+    def equip(
+        self,
+        backbone: Backbone | None = None,
+        prompt_provider: PromptProvider | None = None,
+        sampler: Sampler | None = None,
+        config: PipelineConfig | None = None,
+    ) -> None:
+        """Choose the parts that are no networks; None: the model's own or the default."""
+        registry = default_registry()
+        if backbone is None:
+            parts: Any = registry.create("backbone", self.config.backbone or "stable-diffusion")
+            parts.vae, parts.scheduler = self.vae, self.scheduler
+            parts.text_encoder, parts.tokenizer = self.text_encoder, self.tokenizer
+            backbone = parts
+        self.backbone: Any = backbone
+        self.prompt_provider: PromptProvider = prompt_provider or registry.create("prompt_provider", "measured")
+        self.sampler: Sampler = sampler or registry.create("sampler", self.defaults.sampler)
+        self.settings = RestoreConfig.model_validate(
+            {k: v for k, v in (config.model_dump() if config else {}).items() if k in RestoreConfig.model_fields}
+        )
+
+    def __call__(
+        self,
+        photos: Photo | Sequence[Photo],
+        *,
+        latents: Tensor | None = None,
+        callback_on_step_end: StepCallback | None = None,
+        **settings: Any,
+    ) -> Any:
+        """Restore one photo, or several.
+
+        Args:
+            photos: Paths, PIL images or items; one of them or a list.
+            latents: Start latents, 1 C h w, instead of noise at the start that ``fidelity`` asks for.
+            callback_on_step_end: ``callback(step, timestep, latents)``, after each step.
+            settings: Fields of :class:`xpsr_sdk.config.RestoreConfig`, for this call.
+
+        Returns:
+            A :class:`Result`, or a list of them for a list.
+
+        Raises:
+            ConfigError: A setting is unknown or out of range.
+            ImageError: A photo cannot be read, or is too small.
+        """
+        chosen = self.resolve(settings)
+        one = isinstance(photos, (str, PathLike, Image.Image, Item))
+        results = [
+            self._restore(as_item(photo), chosen, latents, callback_on_step_end)
+            for photo in ([photos] if one else photos)
+        ]
+        return results[0] if one else results
+
+    def resolve(self, settings: Mapping[str, Any]) -> RestoreConfig:
+        """The settings of a call: its own, else the pipeline's, else the model's."""
+        given = {name: value for name, value in settings.items() if value is not None}
+        merged = load_config(RestoreConfig, {**self.settings.model_dump(), **given}, "The call")
+        of_model = {
+            name: getattr(self.defaults, name)
+            for name in ModelDefaults.model_fields
+            if name in RestoreConfig.model_fields and getattr(merged, name) is None
+        }
+        return merged.model_copy(update=of_model)
+
+    @torch.no_grad()
+    def _restore(
+        self, item: Item, settings: RestoreConfig, latents: Tensor | None, callback: StepCallback | None
+    ) -> Result:
+        clock = Clock()
+        seed = secrets.randbelow(2**31) if settings.seed is None else settings.seed
+        generator = torch.Generator().manual_seed(seed)
+        with clock.stage("prompts"):
+            prompts = self._describe(item, settings)
+        with clock.stage("text"):
+            high, low = self._encode_prompts(prompts, settings)
+        lr, height, width = self._enlarge(item, settings)
+        tiles = plan_tiles(
+            lr.shape[-2] // self.stride,
+            lr.shape[-1] // self.stride,
+            None if settings.tile is None else max(settings.tile // self.stride, 1),
+            settings.tile_overlap // self.stride,
+        )
+        last = len(self.scheduler.alphas_cumprod) - 1
+        start = last if latents is not None else round((1 - float(settings.fidelity or 0)) * (last + 1)) - 1
+        with clock.stage("denoise"):
+            denoiser = GuidedDenoiser(
+                self.unet,
+                self.controlnet,
+                high=high,
+                low=low,
+                condition=lr,
+                scheduler=self.scheduler,
+                tiles=tiles,
+                start_timestep=start,
+                guidance_scale=float(settings.guidance_scale or 0),
+                conditioning_scale=settings.conditioning_scale,
+                tile_batch=settings.tile_batch,
+            )
+            latents = latents if latents is not None else self._start(denoiser, lr, generator)
+            if start >= 0:
+                latents = self.sampler.sample(
+                    denoiser,
+                    latents,
+                    num_inference_steps=int(settings.num_inference_steps or 1),
+                    generators=[generator],
+                    callback=callback,
+                )
+        with clock.stage("decode"):
+            image = (self.backbone.decode(latents, lr) + 1) / 2
+            image = correct_color(image.float().clamp(0, 1), lr.float(), settings.color or "none")
+        plan = Plan(settings, start, len(tiles), str(self.device), str(lr.dtype).removeprefix("torch."))
+        picture = to_image(image[..., :height, :width])
+        return Result(picture, prompts, seed, plan, clock.seconds(), item.path)
+
+    @property
+    def stride(self) -> int:
+        """Pixels a latent, in each direction."""
+        return int(self.backbone.stride)
+
+    def _describe(self, item: Item, settings: RestoreConfig) -> Prompts:
+        """The user's own words where given, else the provider's; a provider that fails costs its words only."""
+        given: dict[Level, str | None] = {"high": settings.prompt, "low": settings.low_prompt}
+        missing = [level for level, text in given.items() if text is None]
+        said = Prompts()
+        if missing:
+            try:
+                (said,) = self.prompt_provider.describe([item], missing)
+            except Exception as error:  # a captioner must not stop a restoration
+                said = Prompts(errors=dict.fromkeys(missing, f"{type(error).__name__}: {error}"))
+            for level, reason in said.errors.items():
+                warnings.warn(f"No {level}-level prompt for {item.path or 'the image'}: {reason}", stacklevel=2)
+        source = {level: said.source.get(level, "") if text is None else "user" for level, text in given.items()}
+        texts = {level: text if text is not None else getattr(said, level) for level, text in given.items()}
+        known = {level: who for level, who in source.items() if texts[level] is not None}
+        return Prompts(texts["high"], texts["low"], known, said.errors)
+
+    def _encode_prompts(self, prompts: Prompts, settings: RestoreConfig) -> tuple[Tensor, Tensor | None]:
+        """High- and low-level embeddings, G 1 T D: negative then positive with guidance, else positive alone."""
+        guided = settings.guidance_scale != 1
+        positive = join_prompt(prompts.high, settings.positive or "")
+        highs = [settings.negative or "", positive] if guided else [positive]
+        high = self.backbone.encode_text(highs).embeddings[:, None]
+        if prompts.low is None:
+            return high, None
+        lows = [settings.low_negative or "", prompts.low] if guided else [prompts.low]
+        return high, self.backbone.encode_text(lows).embeddings[:, None]
+
+    def _enlarge(self, item: Item, settings: RestoreConfig) -> tuple[Tensor, int, int]:
+        """The input at the target size, padded to whole latents: 1 3 H W in [0, 1]; and the size without the padding."""
+        width, height = item.image.size
+        if min(width, height) < SMALLEST:
+            name = item.path or "the image"
+            raise ImageError(f"{name} is {width}x{height}: photos need at least {SMALLEST} pixels in each direction.")
+        height, width = round(height * settings.scale), round(width * settings.scale)
+        lr = resize(to_tensor(item.image), height, width).clamp(0, 1)
+        lr = pad(lr, (0, -width % self.stride, 0, -height % self.stride), mode="replicate")
+        return lr.to(device=self._execution_device, dtype=self.unet.dtype), height, width
+
+    def _start(self, denoiser: GuidedDenoiser, lr: Tensor, generator: torch.Generator) -> Tensor:
+        """Latents at the noise of the denoiser's start: the input's own, or the estimate of the mean, with noise."""
+        shape = (1, self.unet.config.in_channels, lr.shape[-2] // self.stride, lr.shape[-1] // self.stride)
+
+        def noise() -> Tensor:
+            return torch.randn(shape, generator=generator).to(lr)
+
+        if self.defaults.start == "mean":
+            last = len(denoiser.alphas_cumprod) - 1
+            clean = denoiser.clean(noise(), last)
+        else:
+            clean = self.backbone.encode(2 * lr - 1, lr, [generator])
+        if denoiser.start_timestep < 0:
+            return clean
+        power = denoiser.alphas_cumprod[denoiser.start_timestep].to(lr)
+        return power.sqrt() * clean + (1 - power).sqrt() * noise()
+
+
+class Clock:
+    """Adds up the seconds of named stages."""
+
+    def __init__(self) -> None:
+        self._began = time.perf_counter()
+        self._seconds: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time the block."""
+        began = time.perf_counter()
+        yield
+        self._seconds[name] = time.perf_counter() - began
+
+    def seconds(self) -> dict[str, float]:
+        """Seconds of each stage, and in total."""
+        return {**self._seconds, "total": time.perf_counter() - self._began}
+
+
+def as_item(photo: Photo) -> Item:
+    """A photo as an item: files are read, PIL images turned into RGB."""
+    if isinstance(photo, Item):
+        return photo
+    if isinstance(photo, Image.Image):
+        return Item(to_rgb(photo))
+    if isinstance(photo, (str, PathLike)):
+        return read_image(Path(photo))
+    raise ConfigError(f"A photo is a path, a PIL image or an Item, not a {type(photo).__name__}.")
+
+
+def join_prompt(description: str | None, words: str) -> str:
+    """A description with added words behind it, as two sentences."""
+    description = (description or "").strip()
+    if description and words and description[-1] not in ".!?":
+        description += "."
+    return f"{description} {words}".strip()
+
+

@@ -1,0 +1,281 @@
+"""The training of XPSR, from top to bottom."""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import math
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.training_utils import EMAModel
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor, nn
+
+from xpsr_sdk.build import best_device, build_for_training
+from xpsr_sdk.data.pairs import Batch, PairFolder
+from xpsr_sdk.errors import TrainingError
+from xpsr_sdk.models.checkpoints import whole_folder, write_model
+from xpsr_sdk.registry import Registry
+from xpsr_sdk.training.config import OptimizerSection, TrainConfig
+from xpsr_sdk.training.losses import add_noise, constraint_losses, diffusion_loss, diffusion_target, timestep_weights
+
+
+def train(config: TrainConfig, registry: Registry | None = None) -> Path:
+    """Train, going on from the newest checkpoint in ``config.output`` if there is one.
+
+    Args:
+        config: The run.
+        registry: Where components are looked up; None: the built-in and the installed plug-ins.
+
+    Returns:
+        The folder of the last checkpoint: ``checkpoint-N/`` with averaged weights.
+
+    Raises:
+        TrainingError: The data or the patterns fit nothing, or the loss is no longer finite.
+    """
+    torch.manual_seed(config.seed)
+    run = TrainingRun(config, registry)
+    run.resume()
+    with _progress_bar() as bar:
+        task = bar.add_task("training", total=config.steps, completed=run.step)
+        while run.step < config.steps:
+            losses = run.one_step()
+            bar.update(task, advance=1, description=f"loss {losses['loss']:.4f}")
+            if run.step % config.log_every == 0:
+                run.log(losses)
+            if run.step % config.checkpoint_every == 0 or run.step == config.steps:
+                run.save()
+    return run.folder_of(run.step)
+
+
+class TrainingRun:
+    """Models, optimiser, averages and position of a run.
+
+    Everything random in a step is drawn from a generator that is seeded with the run's seed and the step's number, so
+    that a resumed run needs no other state than the numbers in it.
+    """
+
+    def __init__(self, config: TrainConfig, registry: Registry | None) -> None:
+        self.config = config
+        self.step = 0
+        self.device = torch.device(config.device or best_device())
+        self.backbone: Any
+        self.backbone, self.unet, self.controlnet = build_for_training(config.model, registry)
+        self.models: dict[str, nn.Module] = {
+            "unet": self.unet,
+            "controlnet": self.controlnet,
+            "text_encoder": self.backbone.text_encoder,
+            "vae": self.backbone.vae,
+        }
+        self.trained = select_parameters(self.models, config.model.train)
+        for model in self.models.values():
+            model.to(self.device, memory_format=torch.channels_last)
+        self.trains_text = any(name.startswith("text_encoder.") for name in self.trained)
+        parameters = list(self.trained.values())
+        options = config.optimizer
+        self.optimizer = torch.optim.AdamW(
+            parameters, lr=options.learning_rate, betas=options.betas, weight_decay=options.weight_decay
+        )
+        self.ema = EMAModel(parameters, decay=options.ema_decay, foreach=True)
+        data = config.data
+        self.pairs = PairFolder(data.folders, data.crop, data.hr_as_input, data.keep_in_memory)
+
+    def one_step(self) -> dict[str, float]:
+        """Draw a batch, take a gradient step, and move the averages along."""
+        generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + self.step)
+        batch = self.pairs.batch(self._indices(), generator)
+        options = self.config.optimizer
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(options, self.step, self.config.steps)
+        losses = self.losses(self.draw(batch, generator))
+        if not torch.isfinite(losses["loss"]):
+            raise TrainingError(f"The loss is {losses['loss'].item()} at step {self.step}: try a lower learning rate.")
+        losses["loss"].backward()
+        norm = nn.utils.clip_grad_norm_(self.trained.values(), options.max_grad_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.ema.step(self.trained.values())
+        self.step += 1
+        return {name: value.item() for name, value in losses.items()} | {"grad_norm": norm.item()}
+
+    def draw(self, batch: Batch, generator: torch.Generator) -> StepInputs:
+        """Latents, noise, timesteps and encoded prompts for a batch."""
+        hr, lr = batch.hr.to(self.device), batch.lr.to(self.device)
+        with torch.no_grad():
+            latents = self.backbone.encode(hr, lr, [generator] * len(hr))
+        noise = torch.randn(latents.shape, generator=generator).to(latents)
+        drop = self.config.data.prompt_dropout
+        with torch.set_grad_enabled(self.trains_text), self._autocast():
+            high = self._encode(_dropped(batch.high, drop, generator))
+            low = self._encode(_dropped(batch.low, drop, generator))
+        return StepInputs(hr, lr, latents, noise, self._timesteps(len(hr), generator), high, low)
+
+    def losses(self, inputs: StepInputs) -> dict[str, Tensor]:
+        """Each term of the loss, those of the constraint already weighted, and their sum."""
+        scheduler, loss = self.backbone.scheduler, self.config.loss
+        noisy = add_noise(scheduler.alphas_cumprod, inputs.latents, inputs.noise, inputs.timesteps)
+        with self._autocast():
+            out = self.controlnet(
+                noisy, inputs.timesteps, inputs.high, inputs.lr, inputs.low, heads=loss.constraint_weight > 0
+            )
+            prediction = self.unet(
+                noisy, inputs.timesteps, inputs.high, inputs.low, out.down_block_res_samples, out.mid_block_res_sample
+            ).sample
+        target = diffusion_target(scheduler, inputs.latents, inputs.noise, inputs.timesteps)
+        diffusion = diffusion_loss(prediction, target, timestep_weights(scheduler, inputs.timesteps, loss))
+        pixel, latent = constraint_losses(out.rgbs, out.latents, inputs.hr, inputs.latents)
+        pixel, latent = loss.constraint_weight * pixel, loss.constraint_weight * latent
+        return {
+            "loss": diffusion + pixel + latent,
+            "loss_diffusion": diffusion,
+            "loss_dfc_pixel": pixel,
+            "loss_dfc_latent": latent,
+        }
+
+    def save(self) -> None:
+        """Write ``checkpoint-N/``: averaged weights in the published form, and ``state.pt`` to go on from."""
+        parameters = self.trained.values()
+        self.ema.store(parameters)
+        self.ema.copy_to(parameters)
+        with whole_folder(self.folder_of(self.step)) as folder:
+            write_model(self.unet, folder / "unet")
+            write_model(self.controlnet, folder / "controlnet")
+            if self.trains_text:
+                self._add_rest_of_model(folder)
+            self.ema.restore(parameters)
+            weights = {name: parameter.detach() for name, parameter in self.trained.items()}
+            state = {"step": self.step, "weights": weights, "optimizer": self.optimizer.state_dict()}
+            torch.save(state | {"ema": self.ema.state_dict()}, folder / "state.pt")
+        for old in self._checkpoints()[: -self.config.keep_checkpoints]:
+            shutil.rmtree(old)
+
+    def _add_rest_of_model(self, folder: Path) -> None:
+        """A run that trains its own text encoder leaves whole models: a later run can take them as its base."""
+        base = self.config.model.base
+        self.backbone.text_encoder.save_pretrained(folder / "text_encoder")
+        for part in ("tokenizer", "scheduler", "vae"):
+            shutil.copytree(base / part, folder / part)
+        shutil.copy(base / "model_index.json", folder)
+
+    def resume(self) -> None:
+        """Go on from the newest checkpoint in the output folder, if there is one."""
+        if not (checkpoints := self._checkpoints()):
+            return
+        state = torch.load(checkpoints[-1] / "state.pt", map_location=self.device, weights_only=True)
+        if set(state["weights"]) != set(self.trained):
+            raise TrainingError(f"{checkpoints[-1]} trains other parameters than this config: choose another output.")
+        with torch.no_grad():
+            for name, parameter in self.trained.items():
+                parameter.copy_(state["weights"][name])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.ema.load_state_dict(state["ema"])
+        self.step = state["step"]
+
+    def log(self, losses: dict[str, float]) -> None:
+        """Append a line to ``log.jsonl``."""
+        rate = self.optimizer.param_groups[0]["lr"]
+        self.config.output.mkdir(parents=True, exist_ok=True)
+        with (self.config.output / "log.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": self.step, "learning_rate": rate, **losses}) + "\n")
+
+    def folder_of(self, step: int) -> Path:
+        """Where the checkpoint after ``step`` steps is."""
+        return self.config.output / f"checkpoint-{step}"
+
+    def _checkpoints(self) -> list[Path]:
+        found = [p for p in self.config.output.glob("checkpoint-*") if (p / "state.pt").is_file()]
+        return sorted(found, key=lambda p: int(p.name.rpartition("-")[2]))
+
+    def _indices(self) -> list[int]:
+        """This step's images: an epoch is a random order of all, and a batch may span two epochs."""
+        size, first = len(self.pairs), self.step * self.config.batch_size
+        positions = range(first, first + self.config.batch_size)
+        orders = {epoch: self._order(epoch) for epoch in {i // size for i in positions}}
+        return [orders[i // size][i % size] for i in positions]
+
+    def _order(self, epoch: int) -> list[int]:
+        generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + epoch)
+        order: list[int] = torch.randperm(len(self.pairs), generator=generator).tolist()
+        return order
+
+    def _timesteps(self, count: int, generator: torch.Generator) -> Tensor:
+        last = len(self.backbone.scheduler.alphas_cumprod) - 1
+        timesteps = torch.randint(last + 1, (count,), generator=generator)
+        if self.config.loss.timesteps == "last":
+            chosen = torch.rand(count, generator=generator) < self.config.loss.last_share
+            timesteps = torch.where(chosen, last, timesteps)
+        return timesteps.to(self.device)
+
+    def _encode(self, texts: list[str]) -> Tensor:
+        unique = sorted(set(texts))
+        embeddings: Tensor = self.backbone.encode_text(unique).embeddings
+        return embeddings[[unique.index(text) for text in texts]]
+
+    def _autocast(self) -> torch.autocast:
+        enabled = self.config.precision == "bfloat16"
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=enabled)
+
+
+@dataclass(frozen=True)
+class StepInputs:
+    """What the losses of a step are computed from.
+
+    Attributes:
+        hr: B 3 H W in [-1, 1].
+        lr: B 3 H W in [0, 1].
+        latents: B C h w.
+        noise: B C h w.
+        timesteps: B.
+        high: B T D.
+        low: B T D.
+    """
+
+    hr: Tensor
+    lr: Tensor
+    latents: Tensor
+    noise: Tensor
+    timesteps: Tensor
+    high: Tensor
+    low: Tensor
+
+
+def select_parameters(models: dict[str, nn.Module], patterns: tuple[str, ...]) -> dict[str, nn.Parameter]:
+    """Freeze everything but the parameters whose names (``unet.up_blocks.0...``) match a pattern.
+
+    Raises:
+        TrainingError: A pattern matches nothing.
+    """
+    named = {f"{prefix}.{n}": p for prefix, model in models.items() for n, p in model.named_parameters()}
+    for pattern in patterns:
+        # Not every model has fusions in its U-Net, so the default patterns may match nothing.
+        if pattern != "unet.*fusions*" and not fnmatch.filter(named, pattern):
+            raise TrainingError(f"model.train: no parameter matches {pattern!r}; names begin with {', '.join(models)}.")
+    chosen = {n: p for n, p in named.items() if any(fnmatch.fnmatchcase(n, pattern) for pattern in patterns)}
+    for parameter in named.values():
+        parameter.requires_grad_(False)
+    for parameter in chosen.values():
+        parameter.requires_grad_(True)
+    return chosen
+
+
+def learning_rate(options: OptimizerSection, step: int, steps: int) -> float:
+    """The learning rate of a step: a linear rise, then constant or half a cosine down to zero."""
+    rise = min(1.0, (step + 1) / (options.warmup_steps + 1))
+    fall = 0.5 * (1 + math.cos(math.pi * step / steps)) if options.schedule == "cosine" else 1.0
+    return options.learning_rate * rise * fall
+
+
+def _dropped(texts: list[str], share: float, generator: torch.Generator) -> list[str]:
+    kept: Iterator[bool] = iter((torch.rand(len(texts), generator=generator) >= share).tolist())
+    return [text if next(kept) else "" for text in texts]
+
+
+def _progress_bar() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), transient=True
+    )

@@ -1,0 +1,82 @@
+"""The loss of XPSR (arXiv 2403.05049): L = L_D + lambda * L_DFC."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate, l1_loss, mse_loss
+
+from xpsr_sdk.training.config import LossSection
+
+
+def add_noise(alphas_cumprod: Tensor, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+    """Latents at the noise of their timesteps (B), B C h w.
+
+    Written out, because diffusers' multistep schedulers noise to their current sampling schedule, not to the training one.
+    """
+    power = alphas_cumprod.to(latents)[timesteps].view(-1, 1, 1, 1)
+    return power.sqrt() * latents + (1 - power).sqrt() * noise
+
+
+def diffusion_target(scheduler: Any, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+    """What the U-Net should predict, B C h w, by the schedule's prediction type."""
+    kind = scheduler.config.prediction_type
+    if kind == "sample":
+        return latents
+    if kind == "v_prediction":
+        # v = signal * noise - noise_level * latents (arXiv 2202.00512); not every scheduler offers get_velocity.
+        alphas = scheduler.alphas_cumprod.to(latents)[timesteps].view(-1, 1, 1, 1)
+        return alphas.sqrt() * noise - (1 - alphas).sqrt() * latents
+    return noise
+
+
+def diffusion_loss(prediction: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
+    """L_D: mean squared error, each image's times its weight (B)."""
+    if weights is None:
+        return mse_loss(prediction.float(), target.float())
+    each = (prediction.float() - target.float()).square().flatten(1).mean(1)
+    return (each * weights).mean()
+
+
+def timestep_weights(scheduler: Any, timesteps: Tensor, loss: LossSection) -> Tensor | None:
+    """The weight of each image's L_D (B), or None for equal ones.
+
+    min-SNR (arXiv 2303.09556) weighs the clean-latents error by min(SNR, gamma); written for the prediction type at hand.
+    """
+    if loss.weighting == "uniform":
+        return None
+    alphas = scheduler.alphas_cumprod.to(timesteps.device)[timesteps]
+    snr = alphas / (1 - alphas)
+    of_clean = snr.clamp(max=loss.snr_gamma)
+    kind = scheduler.config.prediction_type
+    if kind == "sample":
+        return of_clean
+    return of_clean / (snr + 1) if kind == "v_prediction" else of_clean / snr
+
+
+def constraint_losses(
+    rgbs: Sequence[Tensor], latent_predictions: Sequence[Tensor], hr: Tensor, hr_latents: Tensor
+) -> tuple[Tensor, Tensor]:
+    """L_DFC, the Degradation-Free Constraint, in its two parts (unweighted).
+
+    Args:
+        rgbs: Images that the conditioning encoder predicts, B 3 H/2^k W/2^k.
+        latent_predictions: Latents that the ControlNet's residuals predict, B C h/2^k w/2^k.
+        hr: The sharp images, B 3 H W in [-1, 1].
+        hr_latents: Their latents, B C h w.
+
+    Returns:
+        Sum over the heads of the mean L1 to the resized images, and to the resized latents.
+    """
+    return _sum_of_l1(rgbs, hr), _sum_of_l1(latent_predictions, hr_latents)
+
+
+def _sum_of_l1(predictions: Sequence[Tensor], target: Tensor) -> Tensor:
+    total = torch.zeros((), device=target.device)
+    for prediction in predictions:
+        resized = interpolate(target.float(), size=prediction.shape[-2:], mode="bilinear")
+        total = total + l1_loss(prediction.float(), resized)
+    return total
