@@ -23,7 +23,7 @@ SUMMARIES = {
 
 
 class LazyGroup(click.Group):
-    """Imports a subcommand when it is invoked, so that ``xpsr --help`` is quick; tells errors in a sentence."""
+    """Imports a subcommand when it is invoked, to keep ``xpsr --help`` quick; words errors as a sentence."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(SUMMARIES)

@@ -29,7 +29,7 @@ def plugins(ctx: click.Context, as_json: bool) -> None:
     """List the parts that can be chosen.
 
     Plug-ins are found in the entry-point group xpsr_sdk of the installed distributions. XPSR_PLUGINS limits
-    them to a comma-separated list of distributions (empty: none); with XPSR_STRICT=1 a broken one is an error.
+    them to a comma-separated list of distributions (empty: none); XPSR_STRICT=1 makes a broken one an error.
     """
     if ctx.invoked_subcommand is not None:
         return
@@ -154,8 +154,9 @@ def _option_table(options: list[dict[str, Any]]) -> Table:
 
 def _example(component: RegisteredComponent, options: list[dict[str, Any]]) -> str:
     lines = [f"[{component.kind}]", f"name = {json.dumps(component.spec.name)}"]
-    simple = [option for option in options if isinstance(option["default"], bool | int | float | str)]
-    lines += [f"{option['name']} = {json.dumps(option['default'])}" for option in simple]
+    for option in options:
+        if option["name"] not in component.spec.defaults and isinstance(option["default"], bool | int | float | str):
+            lines.append(f"{option['name']} = {json.dumps(option['default'])}")
     return "\n".join(lines)
 
 

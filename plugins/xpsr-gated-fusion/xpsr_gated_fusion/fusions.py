@@ -1,0 +1,96 @@
+"""The fusions. See ``xpsr_sdk.FusionAttention`` for what each method is told and must give."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from diffusers import Transformer2DModel
+from torch import Tensor, nn
+
+from xpsr_sdk import AttentionSite, Options
+
+Attend = Callable[[Tensor, Tensor], Tensor]
+
+
+class GatedFusion(nn.Module):
+    """``attend(x, high) + tanh(g) * (T(x, low) - x)``.
+
+    ``T`` is a transformer like the site's own. The gate ``g``, one value a channel, is zero at first (Flamingo,
+    arXiv 2204.14198): a fresh model computes exactly what its base computes.
+    """
+
+    class Config(Options):
+        """No options."""
+
+    def __init__(self, config: Config | None, site: AttentionSite) -> None:
+        super().__init__()
+        self.lowlevel = _transformer(site)
+        self.gate = nn.Parameter(torch.zeros(site.channels, 1, 1))
+
+    def forward(self, attend: Attend, x: Tensor, high: Tensor, low: Tensor | None) -> Tensor:
+        """B C h w, B T D and B T D give B C h w."""
+        content = attend(x, high)
+        if low is None:
+            return content
+        # T adds to its input; what it adds is what the quality has to say.
+        quality = self.lowlevel(x, encoder_hidden_states=low, return_dict=False)[0] - x
+        return content + self.gate.tanh().to(x.dtype) * quality
+
+    def init_from_attention(self, attention: nn.Module) -> None:
+        """Start the transformer with the site's own weights."""
+        self.lowlevel.load_state_dict(attention.state_dict())
+
+
+class SerialFusion(nn.Module):
+    """``T(attend(x, high), low)``: the ablation "serial" of XPSR (arXiv 2403.05049)."""
+
+    class Config(Options):
+        """No options."""
+
+    def __init__(self, config: Config | None, site: AttentionSite) -> None:
+        super().__init__()
+        self.lowlevel = _transformer(site)
+
+    def forward(self, attend: Attend, x: Tensor, high: Tensor, low: Tensor | None) -> Tensor:
+        """B C h w, B T D and B T D give B C h w."""
+        content = attend(x, high)
+        if low is None:
+            return content
+        fused: Tensor = self.lowlevel(content, encoder_hidden_states=low, return_dict=False)[0]
+        return fused
+
+    def init_from_attention(self, attention: nn.Module) -> None:
+        """Start the transformer with the site's own weights."""
+        self.lowlevel.load_state_dict(attention.state_dict())
+
+
+class HighOnlyFusion(nn.Module):
+    """``attend(x, high)``: the ablation without low-level prompts of XPSR (arXiv 2403.05049)."""
+
+    class Config(Options):
+        """No options."""
+
+    def __init__(self, config: Config | None, site: AttentionSite) -> None:
+        super().__init__()
+
+    def forward(self, attend: Attend, x: Tensor, high: Tensor, low: Tensor | None) -> Tensor:
+        """B C h w and B T D give B C h w."""
+        return attend(x, high)
+
+    def init_from_attention(self, attention: nn.Module) -> None:
+        """Nothing to do: there are no weights."""
+
+
+def _transformer(site: AttentionSite) -> Transformer2DModel:
+    """A transformer of the site's own shape, which attends to text."""
+    return Transformer2DModel(
+        num_attention_heads=site.heads,
+        attention_head_dim=site.head_dim,
+        in_channels=site.channels,
+        num_layers=site.depth,
+        cross_attention_dim=site.text_width,
+        norm_num_groups=site.norm_groups,
+        use_linear_projection=site.linear_projection,
+        upcast_attention=site.upcast_attention,
+    )
