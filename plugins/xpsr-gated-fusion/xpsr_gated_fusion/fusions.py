@@ -16,8 +16,8 @@ Attend = Callable[[Tensor, Tensor], Tensor]
 class GatedFusion(nn.Module):
     """``attend(x, high) + tanh(g) * (T(x, low) - x)``.
 
-    ``T`` is a transformer like the site's own. The gate ``g``, one value a channel, is zero at first (Flamingo,
-    arXiv 2204.14198): a fresh model computes exactly what its base computes.
+    ``T`` is a transformer like the site's own. The gate ``g``, one value a channel, is zero at first (as in
+    Flamingo, arXiv 2204.14198): a fresh model computes exactly what its base computes.
     """
 
     class Config(Options):

@@ -1,0 +1,172 @@
+"""The command line: its help, the listing of components, and what errors look like."""
+
+from __future__ import annotations
+
+import json
+import sys
+import types
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+from pydantic import Field
+
+from xpsr_sdk import ComponentSpec, Options, Registry, TrainingError, __version__, hookimpl
+from xpsr_sdk.cli import main
+from xpsr_sdk.cli import plugins as plugins_command
+from xpsr_sdk.registry import Plugin
+
+
+class Stub:
+    class Noise(Options):
+        sigma: float = Field(0.5, gt=0, description="How much.")
+
+    class Config(Options):
+        order: int = Field(2, ge=1, le=3, description="Order of the solver.")
+        label: str | None = Field(None, description="A [label].")
+        must: int = Field(description="Has no default.")
+        noise: Stub.Noise = Field(default_factory=lambda: Stub.Noise(), description="The noise.")
+
+
+Stub.Config.model_rebuild()
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Runs ``xpsr`` with one plug-in that works, one that breaks and one with a duplicate."""
+    monkeypatch.setitem(sys.modules, "stub_module", types.SimpleNamespace(Stub=Stub))  # type: ignore[arg-type]
+    monkeypatch.delenv("XPSR_TRACEBACK", raising=False)
+    stub = ComponentSpec("stub", "stub_module:Stub", "A [stub].", {"order": 3})
+    twin = ComponentSpec("twin", "stub_module:Stub", "A twin.")
+    plugins = [
+        Plugin("xpsr-a", "1.0", lambda: types.SimpleNamespace(xpsr_samplers=hookimpl(lambda: [stub, twin]))),
+        Plugin("xpsr-b", "1.1", lambda: types.SimpleNamespace(xpsr_samplers=hookimpl(lambda: [twin]))),
+        Plugin("xpsr-c", "1.2", lambda: 1 / 0),
+    ]
+    monkeypatch.setattr(plugins_command, "default_registry", lambda: Registry(plugins))
+    return lambda *arguments: CliRunner().invoke(main.xpsr, arguments)
+
+
+def test_help_lists_every_command(run: Any) -> None:
+    result = run("--help")
+    assert result.exit_code == 0
+    for name, summary in main.SUMMARIES.items():
+        assert f"{name} " in result.stdout
+        assert summary in result.stdout
+
+
+def test_version(run: Any) -> None:
+    assert run("--version").stdout == f"xpsr, version {__version__}\n"
+
+
+def rows(result: Result) -> list[list[str]]:
+    return [line.split() for line in result.stdout.splitlines()]
+
+
+def test_plugins_lists_states(run: Any) -> None:
+    result = run("plugins")
+    assert result.exit_code == 0
+    assert ["sampler", "stub", "xpsr-a", "1.0", "A", "[stub].", "ok"] in rows(result)
+    assert ["sampler", "twin", "xpsr-a", "1.0", "A", "twin.", "duplicate"] in rows(result)
+    assert ["sampler", "twin", "xpsr-b", "1.1", "A", "twin.", "duplicate"] in rows(result)
+    broken = "? ? xpsr-c 1.2 ZeroDivisionError: division by zero broken"
+    assert broken.split() in rows(result)
+
+
+def test_plugins_as_json(run: Any) -> None:
+    listing = json.loads(run("plugins", "--json").stdout)
+    (stub,) = (component for component in listing["components"] if component["name"] == "stub")
+    assert stub == {
+        "kind": "sampler",
+        "name": "stub",
+        "distribution": "xpsr-a",
+        "version": "1.0",
+        "summary": "A [stub].",
+        "target": "stub_module:Stub",
+        "defaults": {"order": 3},
+        "state": "ok",
+        "error": None,
+    }
+    (failure,) = listing["failures"]
+    assert (failure["distribution"], failure["error"]) == ("xpsr-c", "ZeroDivisionError: division by zero")
+    assert "Traceback" in failure["traceback"]
+
+
+def test_show_explains_the_options(run: Any) -> None:
+    result = run("plugins", "show", "sampler", "stub")
+    assert result.exit_code == 0, result.stderr
+    assert ["order", "int", "3", "≥", "1,", "≤", "3", "Order", "of", "the", "solver."] in rows(result)
+    assert ["label", "str", "null", "A", "[label]."] in rows(result)
+    assert ["must", "int", "required", "Has", "no", "default."] in rows(result)
+    assert ["noise.sigma", "float", "0.5", ">", "0", "How", "much."] in rows(result)
+    assert result.stdout.endswith('[sampler]\nname = "stub"\nnoise.sigma = 0.5\n')
+
+
+def test_show_as_json(run: Any) -> None:
+    shown = json.loads(run("plugins", "show", "sampler", "stub", "--json").stdout)
+    assert shown["options"][0] == {
+        "name": "order",
+        "type": "int",
+        "required": False,
+        "default": 3,
+        "range": "≥ 1, ≤ 3",
+        "meaning": "Order of the solver.",
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["show", "sampler", "unipcc"], "No working plug-in offers the sampler 'unipcc'."),
+        (
+            ["show", "sampler", "twin"],
+            "The sampler 'twin' is offered by xpsr-a 1.0 (stub_module:Stub) and ",
+        ),
+        (["show", "flavour", "stub"], "'flavour' is not one of 'prompt_provider', "),
+        (["list"], "No such command 'list'"),
+    ],
+)
+def test_wrong_use_is_one_message_and_exit_code_2(run: Any, arguments: list[str], message: str) -> None:
+    result = run("plugins", *arguments)
+    assert result.exit_code == 2
+    assert f"Error: {message}" in result.stderr or message in result.stderr
+    assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "shown"),
+    [
+        (TrainingError("No photos."), 1, "Error: No photos.\n"),
+        (KeyboardInterrupt(), 130, "Interrupted.\n"),
+        (
+            ZeroDivisionError("oh"),
+            1,
+            "Error: Unexpected ZeroDivisionError: oh (XPSR_TRACEBACK=1 shows where; please report it)\n",
+        ),
+        (click.UsageError("No."), 2, "Usage: xpsr plugins [OPTIONS] "),
+    ],
+)
+def test_errors_have_no_traceback(
+    run: Any, monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int, shown: str
+) -> None:
+    def fail() -> Registry:
+        raise error
+
+    monkeypatch.setattr(plugins_command, "default_registry", fail)
+    result = run("plugins")
+    assert (result.exit_code, result.stdout) == (code, "")
+    assert result.stderr.startswith(shown)
+    assert "Traceback" not in result.stderr
+
+
+def test_a_traceback_can_be_had(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> Registry:
+        raise TrainingError("No photos.")
+
+    monkeypatch.setattr(plugins_command, "default_registry", fail)
+    monkeypatch.setenv("XPSR_TRACEBACK", "1")
+    result = run("plugins")
+    assert result.exit_code == 1
+    assert "Traceback" in result.stderr
+    assert result.stderr.endswith("Error: No photos.\n")
