@@ -250,7 +250,9 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):  # type: igno
                 )
         with clock.stage("decode"):
             image = (self.backbone.decode(latents, lr) + 1) / 2
-            image = correct_color(image.float().clamp(0, 1), lr.float(), settings.color or "none")
+            # Rounded to 8 bits before the colours are corrected, as the published code does: adain may amplify.
+            image = (image.float().clamp(0, 1) * 255).round() / 255
+            image = correct_color(image, lr.float(), settings.color or "none")
         plan = Plan(settings, start, len(tiles), str(self.device), str(lr.dtype).removeprefix("torch."))
         picture = to_image(image[..., :height, :width])
         return Result(picture, prompts, seed, plan, clock.seconds(), item.path)

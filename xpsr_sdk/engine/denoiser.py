@@ -62,13 +62,13 @@ class GuidedDenoiser:
             for batch in self._batches
         ]
         first = tiles[0]
-        self._weights = gaussian_weights(first.bottom - first.top, first.right - first.left)
+        self._weights = gaussian_weights(first.bottom - first.top, first.right - first.left).float()
 
     def predict(self, x_t: Tensor, t: Tensor | int) -> Tensor:
         """The raw model prediction, after guidance; ``x_t``: B C h w."""
         if len(self._batches) == 1 and len(self._batches[0]) == 1:
             return self._predict_tiles(x_t, t, self._embeddings[0], count=1)
-        weights = self._weights.to(device=x_t.device, dtype=torch.float32)
+        weights = self._weights.to(x_t.device)
         total = torch.zeros(x_t.shape, dtype=torch.float32, device=x_t.device)
         covered = torch.zeros(x_t.shape[-2:], dtype=torch.float32, device=x_t.device)
         for batch, embedding in zip(self._batches, self._embeddings, strict=True):
