@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import pickle
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,7 +17,13 @@ from torch import Tensor
 
 from xpsr_sdk.builtin import kernels
 from xpsr_sdk.builtin.bicubic import BicubicDegradation
-from xpsr_sdk.builtin.realesrgan import Blur, DegradationRecord, RealESRGANDegradation, Sinc, StageRecord
+from xpsr_sdk.builtin.realesrgan import (
+    Blur,
+    DegradationRecord,
+    RealESRGANDegradation,
+    Sinc,
+    StageRecord,
+)
 from xpsr_sdk.builtin.sharpen import sharpen
 from xpsr_sdk.contracts import DegradationModel
 from xpsr_sdk.errors import ImageError
@@ -47,6 +54,12 @@ def realesrgan(first: dict[str, Any], second: dict[str, Any], **options: Any) ->
     """Does nothing but what the options ask for."""
     quiet = {"scale": 1, "final_sinc_probability": 0.0, "first": QUIET | first, "second": QUIET | second}
     return RealESRGANDegradation(RealESRGANDegradation.Config.model_validate(quiet | options))
+
+
+@pytest.fixture(scope="module")
+def records() -> list[DegradationRecord]:
+    """What the default degradation draws for many images."""
+    return draws(RealESRGANDegradation(), 3000)
 
 
 def draws(model: RealESRGANDegradation, count: int) -> list[DegradationRecord]:
@@ -99,6 +112,23 @@ class TestContract:
             alone = model(hr[index : index + 1], seeded(seeds[index]))
             assert torch.equal(alone[0], together[index])
 
+    @pytest.mark.parametrize("mode", ["area", "bilinear", "bicubic"])
+    def test_the_number_of_threads_plays_no_part(self, mode: Any) -> None:
+        # Texture, no noise and little compression, so that a difference in rounding comes through.
+        hr = torch.rand(3, 256, 256, generator=seeded(0)[0])
+        model, before = realesrgan({}, {}), torch.get_num_threads()
+        record = model.draw(seeded(0)[0])
+        stage = replace(record.first, blur=Blur("gaussian", 7, (0.5, 0.5), 0.0, 1.0), factor=1.5, mode=mode)
+        record = replace(record, first=stage, second=stage, final_mode=mode)
+        results = []
+        try:
+            for threads in (1, 2):
+                torch.set_num_threads(threads)
+                results.append(model.apply(hr, record, seeded(0)[0]))
+        finally:
+            torch.set_num_threads(before)
+        assert torch.equal(*results)
+
     def test_other_seeds_give_other_photos(self) -> None:
         one, other = RealESRGANDegradation()(photo().expand(2, -1, -1, -1), seeded(1, 2))
         assert not torch.equal(one, other)
@@ -148,8 +178,7 @@ class TestRecord:
         with pytest.raises(ImageError, match="3 x H x W"):
             RealESRGANDegradation().degrade_with_record(photo(), seeded(5)[0])
 
-    def test_default_frequencies_are_the_published_ones(self) -> None:
-        records = draws(RealESRGANDegradation(), 3000)
+    def test_default_frequencies_are_the_published_ones(self, records: list[DegradationRecord]) -> None:
         assert share([r.final_sinc is not None for r in records]) == pytest.approx(0.8, abs=0.04)
         assert share([r.jpeg_last for r in records]) == pytest.approx(0.5, abs=0.04)
         expected = {"first": (1.0, 0.2, 0.7, 0.1), "second": (0.8, 0.3, 0.4, 0.3)}
@@ -166,8 +195,8 @@ class TestRecord:
             for mode in ("area", "bilinear", "bicubic"):
                 assert share([s.mode == mode for s in stages]) == pytest.approx(1 / 3, abs=0.04)
 
-    def test_kernel_families_come_as_often_as_published(self) -> None:
-        blurs = [r.first.blur for r in draws(RealESRGANDegradation(), 3000) if isinstance(r.first.blur, Blur)]
+    def test_kernel_families_come_as_often_as_published(self, records: list[DegradationRecord]) -> None:
+        blurs = [r.first.blur for r in records if isinstance(r.first.blur, Blur)]
         families = [(b.family, b.sigma[0] == b.sigma[1]) for b in blurs]
         expected = {
             ("gaussian", True): 0.45,
@@ -180,8 +209,7 @@ class TestRecord:
         for family, probability in expected.items():
             assert share([f == family for f in families]) == pytest.approx(probability, abs=0.04)
 
-    def test_default_ranges_are_the_published_ones(self) -> None:
-        records = draws(RealESRGANDegradation(), 1500)
+    def test_default_ranges_are_the_published_ones(self, records: list[DegradationRecord]) -> None:
         expected = {"first": (3.0, 0.15, 1.5, 30, 3.0), "second": (1.5, 0.3, 1.2, 25, 2.5)}
         for name, (sigma, down, up, gaussian, poisson) in expected.items():
             stages: list[StageRecord] = [getattr(r, name) for r in records]
@@ -197,8 +225,8 @@ class TestRecord:
         assert_spans([r.final_sinc.cutoff for r in records if r.final_sinc], math.pi / 3, math.pi)
         assert all(r.first.blur and r.first.blur.size % 2 for r in records)
 
-    def test_shapes_lie_within_their_ranges(self) -> None:
-        blurs = [r.first.blur for r in draws(RealESRGANDegradation(), 3000) if isinstance(r.first.blur, Blur)]
+    def test_shapes_lie_within_their_ranges(self, records: list[DegradationRecord]) -> None:
+        blurs = [r.first.blur for r in records if isinstance(r.first.blur, Blur)]
         generalised = [b.beta for b in blurs if b.family == "generalised"]
         assert_spans(generalised, 0.5, 4)
         assert share([beta < 1 for beta in generalised]) == pytest.approx(0.5, abs=0.1)
