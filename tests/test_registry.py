@@ -436,8 +436,8 @@ def test_installed_plugins_are_named_by_distribution_and_version(monkeypatch: py
         two == "The plug-in Xpsr.Two 0.3 is broken: ModuleNotFoundError: No module named 'no_such_dependency'"
     )
     assert onne.startswith(
-        "The plug-in xpsr-onne (absent) is broken: ConfigError: XPSR_PLUGINS lists it, but it is not installed. "
-        "Did you mean 'xpsr-one'? Known: "
+        "The plug-in xpsr-onne (absent) is broken: ConfigError: "
+        "XPSR_PLUGINS lists it, but it is not installed. Did you mean 'xpsr-one'? Known: "
     )
 
 
