@@ -1,0 +1,170 @@
+"""Folders against folders: which files belong together, what the report says, what errors say."""
+
+from __future__ import annotations
+
+import json
+import math
+from io import StringIO
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from rich.console import Console
+
+from xpsr_sdk import __version__
+from xpsr_sdk.errors import ConfigError, ImageError
+from xpsr_sdk.evaluation.matching import match
+from xpsr_sdk.evaluation.metrics import psnr
+from xpsr_sdk.evaluation.report import Report, Row, evaluate_folders
+
+
+def save(path, value=100, size=(24, 20)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, (value, value, value)).save(path)
+    return path
+
+
+@pytest.fixture
+def folders(tmp_path):
+    for name, value in (("a.png", 100), ("sub/b.png", 120)):
+        save(tmp_path / "hr" / name, value)
+        save(tmp_path / "pred" / name, value + 5)
+    return tmp_path / "pred", tmp_path / "hr"
+
+
+def test_rows_and_means(folders):
+    seen = []
+    report = evaluate_folders(*folders, metrics=["ssim", "psnr"], progress=lambda *step: seen.append(step))
+    assert [row.name for row in report.rows] == ["a", "sub/b"]
+    assert list(report.means) == ["ssim", "psnr"]
+    expected = psnr(np.full((20, 24, 3), 100), np.full((20, 24, 3), 105))
+    assert report.means["psnr"] == pytest.approx(expected)
+    assert seen == [(1, 2), (2, 2)]
+
+
+def test_the_report_says_how_it_was_measured(folders):
+    report = evaluate_folders(*folders, metrics=["psnr", "ssim"], channel="rgb", crop=2)
+    console = Console(width=120, record=True, file=StringIO())
+    console.print(report.table())
+    text = console.export_text()
+    content = json.loads(report.to_json())
+    for where in (text, content["settings"]["psnr"], content["settings"]["ssim"]):
+        assert "RGB" in where
+        assert __version__ in where
+    assert "11 x 11" in text
+    assert "2 pixels" in text
+    assert content["crop"] == 2
+    assert [image["name"] for image in content["images"]] == ["a", "sub/b"]
+    assert content["means"]["psnr"] == pytest.approx(report.means["psnr"])
+
+
+def test_equal_images_give_valid_json(folders):
+    report = evaluate_folders(folders[1], folders[1], metrics=["psnr"])
+
+    def refuse(constant):
+        raise AssertionError(constant)
+
+    assert float(json.loads(report.to_json(), parse_constant=refuse)["means"]["psnr"]) == math.inf
+
+
+@given(st.lists(st.floats(-5, 5), min_size=1, max_size=20))
+def test_the_mean_is_over_images(scores):
+    report = Report(tuple(Row(str(i), {"ssim": score}) for i, score in enumerate(scores)), {"ssim": ""}, 0)
+    assert report.means["ssim"] == pytest.approx(sum(scores) / len(scores))
+
+
+def test_two_files_are_a_pair(folders):
+    report = evaluate_folders(folders[0] / "a.png", folders[1] / "sub/b.png", metrics=["psnr"])
+    assert [row.name for row in report.rows] == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("pred", "hr"),
+    [
+        ("x.jpg", "x.png"),
+        ("Canon_10_x4.png", "Canon_10_x1.png"),
+        ("dx4.png", "d.png"),
+        ("sub/e.png", "sub/e-x8.webp"),
+    ],
+)
+def test_names_that_belong_together(tmp_path, pred, hr):
+    pair = (save(tmp_path / "pred" / pred), save(tmp_path / "hr" / hr))
+    assert [(found.pred, found.hr) for found in match(tmp_path / "pred", tmp_path / "hr")] == [pair]
+
+
+def test_equal_names_go_before_scales_in_names(tmp_path):
+    for name in ("a_x2.png", "a_x4.png"):
+        save(tmp_path / "pred" / name)
+        save(tmp_path / "hr" / name)
+    assert [pair.pred.name == pair.hr.name for pair in match(tmp_path / "pred", tmp_path / "hr")] == [
+        True,
+        True,
+    ]
+
+
+def test_missing_and_extra_images_are_listed(folders):
+    save(folders[0] / "only_here.png")
+    (folders[0] / "a.png").unlink()
+    save(folders[1] / "lost.png")
+    with pytest.raises(
+        ConfigError, match=r"partner in \S*pred: a, lost; without a partner in \S*hr: only_here"
+    ):
+        match(*folders)
+
+
+def test_names_that_say_too_little_are_not_guessed(tmp_path):
+    for name in ("a_x2.png", "a_x4.png"):
+        save(tmp_path / "pred" / name)
+    for name in ("a_x1.png", "b.png"):
+        save(tmp_path / "hr" / name)
+    with pytest.raises(ConfigError, match="do not hold the same images"):
+        match(tmp_path / "pred", tmp_path / "hr")
+
+
+def test_one_name_twice_is_an_error(folders):
+    save(folders[0] / "a.jpg")
+    with pytest.raises(ConfigError, match=r"a\.jpg and \S*a\.png have the same name"):
+        match(*folders)
+
+
+def test_no_folder_and_no_image(folders, tmp_path):
+    with pytest.raises(ConfigError, match="nowhere is not a folder"):
+        match(tmp_path / "nowhere", folders[1])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ConfigError, match="empty holds no image"):
+        match(folders[0], tmp_path / "empty")
+
+
+def test_sizes_that_differ_are_named(folders):
+    save(folders[0] / "a.png", size=(12, 10))
+    with pytest.raises(ImageError, match=r"pred/a\.png has 12 x 10 pixels, but \S*hr/a\.png has 24 x 20"):
+        evaluate_folders(*folders, metrics=["psnr"])
+
+
+def test_an_unreadable_image_is_named(folders):
+    (folders[0] / "a.png").write_text("no picture")
+    with pytest.raises(ImageError, match=r"pred/a\.png"):
+        evaluate_folders(*folders, metrics=["psnr"])
+
+
+def test_an_image_too_small_for_a_metric_is_named(folders):
+    with pytest.raises(
+        ImageError, match=r"a\.png: SSIM needs at least 11 x 11 pixels, and this image is 14 x 10"
+    ):
+        evaluate_folders(*folders, metrics=["ssim"], crop=5)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"metrics": ["pnsr"]}, "no metric 'pnsr'. Did you mean 'psnr'"),
+        ({"metrics": []}, "No metric"),
+        ({"metrics": ["psnr"], "channel": "ycbcr"}, "no channel 'ycbcr'"),
+        ({"metrics": ["psnr"], "crop": -1}, "crop is -1"),
+    ],
+)
+def test_wrong_options_are_named(folders, options, words):
+    with pytest.raises(ConfigError, match=words):
+        evaluate_folders(*folders, **options)

@@ -1,0 +1,1 @@
+"""How close restored photos are to their originals: metrics, matching of folders, reports."""
