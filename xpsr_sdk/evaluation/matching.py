@@ -17,7 +17,7 @@ class Pair:
     """Two images to compare.
 
     Attributes:
-        name: Path of the restored image below its folder, without extension.
+        name: What the paths of both have in common, below their folders and without extension.
         pred: The restored image.
         hr: The original.
     """
