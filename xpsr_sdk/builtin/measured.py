@@ -4,8 +4,10 @@ The sentence has one phrase for each measured property, always in the same order
 
     low resolution, strong blur, mild jpeg artifacts, normal contrast, normal exposure, moderate gray noise.
 
-Each phrase is one of the fixed :data:`VOCABULARY`, so that a text encoder with a small vocabulary can learn them.
-The limits between the grades are such that the grades are about equally frequent under the default degradation.
+Each phrase is one of the fixed :data:`VOCABULARY`, so that a text encoder with a small vocabulary can
+learn them.
+The limits between the grades are chosen so that the default degradation gives each about equally often, and
+that a clean, sharp photo reads as one.
 """
 
 from __future__ import annotations
@@ -25,28 +27,28 @@ BLURS = tuple(f"{grade} blur" for grade in GRADES)
 JPEGS = tuple(f"{grade} jpeg artifacts" for grade in GRADES)
 CONTRASTS = ("low contrast", "normal contrast", "high contrast")
 EXPOSURES = ("dark exposure", "normal exposure", "bright exposure")
-GRAY_NOISES = tuple(f"{grade} gray noise" for grade in GRADES)
-COLOR_NOISES = tuple(f"{grade} color noise" for grade in GRADES)
+GRAY_NOISES = ("no noise", *(f"{grade} gray noise" for grade in GRADES[1:]))
+COLOR_NOISES = ("no noise", *(f"{grade} color noise" for grade in GRADES[1:]))
 
 VOCABULARY: tuple[str, ...] = (
-    *RESOLUTIONS, *BLURS, *JPEGS, *CONTRASTS, *EXPOSURES, *GRAY_NOISES, *COLOR_NOISES,
+    *RESOLUTIONS, *BLURS, *JPEGS, *CONTRASTS, *EXPOSURES, *GRAY_NOISES, *COLOR_NOISES[1:],
 )  # fmt: skip
 """Every phrase that a sentence may hold."""
 
 RESOLUTION_LIMITS = (64 * 64, 384 * 384, 1024 * 1024)
 """Pixels."""
-BLUR_LIMITS = (0.6, 0.9, 1.2, 1.5, 2.0)
+BLUR_LIMITS = (0.35, 0.5, 0.65, 0.8, 1.1)
 """Gaussian sigma, pixels."""
-JPEG_LIMITS = (5.0, 20.0, 35.0, 50.0, 62.0)
+JPEG_LIMITS = (3.0, 18.0, 31.0, 44.0, 57.0)
 """100 minus JPEG quality."""
-CONTRAST_LIMITS = (35.0, 65.0)
+CONTRAST_LIMITS = (38.0, 56.0)
 """Standard deviation, gray levels of 255."""
-EXPOSURE_LIMITS = (80.0, 150.0)
+EXPOSURE_LIMITS = (95.0, 135.0)
 """Mean, gray levels of 255."""
-NOISE_LIMITS = (0.6, 1.2, 2.0, 3.2, 5.5)
+NOISE_LIMITS = (2.0, 4.0, 6.5, 9.5, 13.5)
 """Standard deviation, gray levels of 255."""
-COLOR_NOISE_RATIO = 0.4
-"""Noise is coloured where its standard deviation in Cr is more than this share of the one in luma."""
+COLOR_NOISE_RATIO = 0.16
+"""Noise is coloured where its standard deviation in Cb and Cr is more than this share of the one in luma."""
 
 
 class MeasuredPrompts:
@@ -76,7 +78,9 @@ class MeasuredPrompts:
             pixels = np.asarray(item.image.convert("RGB"))
             low = word(measure(pixels), pixels.shape[0] * pixels.shape[1])
         except Exception as error:  # whatever it is, it must not stop a restoration
-            return Prompts(errors={"low": f"The quality could not be measured: {type(error).__name__}: {error}"})
+            return Prompts(
+                errors={"low": f"The quality could not be measured: {type(error).__name__}: {error}"}
+            )
         return Prompts(low=low, source={"low": "measured"})
 
 

@@ -2,34 +2,40 @@
 
 Everything is measured in the image itself, in numpy, with the estimators of these papers:
 
-- noise: Immerkaer, "Fast noise variance estimation", CVIU 64(2), 1996, on the calmer half of the blocks, so that
-  texture counts less;
+- noise: Immerkaer, "Fast noise variance estimation", Computer Vision and Image Understanding 64(2), 1996,
+  in the calmest blocks: noise shows where there is no texture (Liu, Tanaka and Okutomi, "Single-image noise
+  level estimation for blind denoising", IEEE TIP 22(12), 2013);
 - blur: Zhuo and Sim, "Defocus map estimation from a single image", Pattern Recognition 44(9), 2011: how much
-  the gradient at an edge falls when the image is blurred once more, which gives the edge's own Gaussian sigma;
+  the gradient at an edge falls when the image is blurred once more tells the edge's own Gaussian sigma;
 - JPEG: Fan and de Queiroz, "Identification of bitmap compression history: JPEG detection and quantizer
-  estimation", IEEE TIP 12(2), 2003: DCT coefficients of a decoded JPEG sit on multiples of its quantiser steps;
-  the grid is found by the jump across block borders of Wang, Sheikh and Bovik, "No-reference perceptual
-  quality assessment of JPEG compressed images", ICIP 2002.
+  estimation", IEEE TIP 12(2), 2003: the DCT coefficients of a decoded JPEG sit on multiples of its
+  quantiser's steps. The blocks' grid is where neighbouring pixels differ most (Wang, Sheikh and Bovik,
+  "No-reference perceptual quality assessment of JPEG compressed images", ICIP 2002).
 
 ``python tests/benchmarks/quality_estimators.py FOLDER`` prints how well they agree with known degradations.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float32]
 
-MAX_PIXELS = 2_000_000
-"""Larger images are measured on crops."""
 CROP = 256
-"""Side of a crop, pixels; a multiple of 8, so that a JPEG's grid stays where it is."""
+"""Side, in pixels, of the nine crops on which a large image is measured; a multiple of JPEG's 8."""
 
 LUMA: Array = np.array([0.299, 0.587, 0.114], dtype=np.float32)
-RED_DIFFERENCE: Array = np.array([0.5, -0.4187, -0.0813], dtype=np.float32)
+CHROMA: Array = np.array([[-0.1687, -0.3313, 0.5], [0.5, -0.4187, -0.0813]], dtype=np.float32)
+"""Rows: blue and red difference, Cb and Cr."""
+
+CALM_BLOCKS = {1: (0.05, 1.32), 2: (0.2, 1.39)}
+"""For each octave: the quantile of the blocks that tells the noise, and white noise's standard deviation over
+that quantile. Colour has less texture than luma, so that more of its blocks are calm."""
+NOISE_AT_CREST = 3.0
+"""How much more power noise has at the sharpest edges than elsewhere; found on degraded photos."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +44,7 @@ class Quality:
 
     Attributes:
         noise: Standard deviation of the luma noise, in gray levels of 255.
-        chroma_noise: The same of the red difference (Cr).
+        chroma_noise: The same of the colour differences, the mean of Cb and Cr.
         blur: Gaussian sigma of the edges, in pixels; NaN where there is no edge.
         jpeg_quality: Quality 1 to 100 of the last JPEG compression; 100 where no trace of one is found.
         contrast: Standard deviation of the luma, in gray levels of 255.
@@ -57,78 +63,106 @@ def measure(pixels: NDArray[np.uint8]) -> Quality:
     """Measure an image.
 
     Args:
-        pixels: H W 3, RGB, 0 to 255, of any size from 1 x 1 on; an estimate that the size does not allow is the
-            one of a perfect image.
+        pixels: H W 3, RGB, 0 to 255, of any size from 1 x 1 on; where it is too small to tell, the
+            estimate is that of a perfect image.
     """
-    luma = (pixels @ LUMA).astype(np.float32)
-    parts = [_measure(pixels[window]) for window in _windows(*luma.shape)]
-    columns = {f.name: np.array([getattr(part, f.name) for part in parts]) for f in fields(Quality)}
-    sharp = columns["blur"][np.isfinite(columns["blur"])]
-    middle = {name: float(np.median(values)) for name, values in columns.items()}
-    middle["blur"] = float(np.median(sharp)) if sharp.size else float("nan")
-    return Quality(**(middle | {"contrast": float(luma.std()), "brightness": float(luma.mean())}))
+    height, width, _ = pixels.shape
+    if height * width <= 9 * CROP**2:
+        return _measure(pixels)
+    tops, lefts = _starts(height), _starts(width)
+    parts = [_measure(pixels[top : top + CROP, left : left + CROP]) for top in tops for left in lefts]
+    thinned = pixels[:: height // CROP + 1, :: width // CROP + 1] @ LUMA
+
+    def middle(name: str) -> float:
+        values = [value for value in (getattr(part, name) for part in parts) if not np.isnan(value)]
+        return float(np.median(values)) if values else float("nan")
+
+    local = {name: middle(name) for name in ("noise", "chroma_noise", "blur", "jpeg_quality")}
+    return Quality(**local, contrast=float(thinned.std()), brightness=float(thinned.mean()))
 
 
-def _windows(height: int, width: int) -> list[tuple[slice, slice]]:
-    """The whole image, or nine crops spread over a large one."""
-    if height * width <= MAX_PIXELS:
-        return [(slice(0, height), slice(0, width))]
-
-    def starts(length: int) -> list[int]:
-        return [int(round(at * max(length - CROP, 0) / 8)) * 8 for at in (0.0, 0.5, 1.0)]
-
-    tops, lefts = sorted({s // 1 for s in starts(height)}), sorted({s // 1 for s in starts(width)})
-    return [(slice(top, top + CROP), slice(left, left + CROP)) for top in tops for left in lefts]
+def _starts(length: int) -> list[int]:
+    """Where crops of a side of that length begin: both ends and the middle, on JPEG's grid."""
+    return sorted({int(max(length - CROP, 0) * share) // 8 * 8 for share in (0.0, 0.5, 1.0)})
 
 
 def _measure(pixels: NDArray[np.uint8]) -> Quality:
-    luma = (pixels @ LUMA).astype(np.float32)
+    luma = np.asarray(pixels @ LUMA, dtype=np.float32)
+    chroma = np.asarray(pixels @ CHROMA.T, dtype=np.float32)
+    noise = noise_level(luma, octave=1)
     return Quality(
-        noise=noise_level(luma),
-        chroma_noise=noise_level((pixels @ RED_DIFFERENCE).astype(np.float32)),
-        blur=blur_sigma(luma),
+        noise=noise,
+        # Codecs store colour at half the resolution and quantise it harder: one octave further down.
+        chroma_noise=float(np.mean([noise_level(chroma[..., i], octave=2) for i in (0, 1)])),
+        blur=blur_sigma(luma, noise),
         jpeg_quality=jpeg_quality(luma),
         contrast=float(luma.std()),
         brightness=float(luma.mean()),
     )
 
 
-def noise_level(channel: Array) -> float:
-    """Standard deviation of the noise in a channel, H W, in its own units (Immerkaer 1996).
+def noise_level(channel: Array, octave: int) -> float:
+    """Standard deviation of the noise in a channel, H W, in its own units; true for white noise.
 
-    The Laplacian difference kernel has gain 6 on white noise. Its RMS is taken in blocks, and the lower half of them is
-    averaged: texture lifts a block, and noise lifts them all.
+    The image is halved ``octave`` times (1 or 2) first: resizing and JPEG wipe noise off the finest octave,
+    and the next still tells of it. Immerkaer's difference of Laplacians has a gain of 6 on white noise. Its
+    RMS is taken in blocks of 16 x 16 of the original pixels, of which the calm ones count.
     """
-    if min(channel.shape) < 10:
+    for _ in range(octave):
+        channel = _halve(channel)
+    if min(channel.shape) < 3:
         return 0.0
     rows = channel[2:] - 2 * channel[1:-1] + channel[:-2]
-    response = rows[:, 2:] - 2 * rows[:, 1:-1] + rows[:, :-2]
-    power = _blocks(response).astype(np.float32) ** 2
-    unclipped = np.abs(_blocks(channel[1:-1, 1:-1]).mean(axis=(1, 2)) - 127.5) < 125
-    rms = np.sort(np.sqrt(power.mean(axis=(1, 2)))[unclipped]) / 6
-    return float(rms[: (rms.size + 1) // 2].mean()) if rms.size else 0.0
+    response = (rows[:, 2:] - 2 * rows[:, 1:-1] + rows[:, :-2]) / 6
+    blocks = _blocks(response, min(16 >> octave, *response.shape))
+    quantile, gain = CALM_BLOCKS[octave]
+    calm = np.quantile(np.square(blocks).mean(axis=(1, 2)), quantile)
+    return float(np.sqrt(calm)) * (1 << octave) * gain
 
 
-def blur_sigma(luma: Array, prefilter: float = 0.7, reblur: float = 1.0) -> float:
-    """Gaussian sigma of an image's edges in pixels (Zhuo and Sim 2011); NaN where there is no edge.
+def _halve(image: Array) -> Array:
+    """Means of 2 x 2 pixels."""
+    height, width = (length // 2 * 2 for length in image.shape)
+    image = image[:height, :width]
+    return np.asarray(
+        (image[::2, ::2] + image[1::2, ::2] + image[::2, 1::2] + image[1::2, 1::2]) / 4, dtype=np.float32
+    )
 
-    At a step edge of width s the gradient is proportional to 1/s, so the ratio of the gradients before and after
-    another blur gives s. A small blur before everything, subtracted from the result, keeps noise down.
+
+def blur_sigma(luma: Array, noise: float = 0.0, reblur: float = 0.7) -> float:
+    """Gaussian sigma, pixels, of an image's sharpest edges (Zhuo and Sim 2011); NaN if it has none.
+
+    The squared gradient at a step edge falls with 1 / variance, so its fall by another blur tells the
+    variance. A blur before both keeps noise down, and the power that noise still adds is taken off.
+
+    Args:
+        luma: H W.
+        noise: Standard deviation of its noise.
+        reblur: Sigma of both blurs, pixels.
     """
-    if min(luma.shape) < 8:
-        return float("nan")
-    smooth = gaussian(luma, prefilter)
-    before, after = _gradient(smooth), _gradient(gaussian(smooth, reblur))
-    inner = before[1:-1, 1:-1]
-    neighbours = [before[1 + dy : before.shape[0] - 1 + dy, 1 + dx : before.shape[1] - 1 + dx]
-                  for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
-    crest = (inner >= np.sort(np.stack(neighbours), axis=0)[-3]) & (inner > 2)
+    # A central difference is itself a derivative blurred over two pixels, a box of variance 1/3.
+    variances = reblur**2 + 1 / 3, 2 * reblur**2 + 1 / 3
+    smooth = gaussian(luma, reblur)
+    gradients = _gradient(smooth), _gradient(gaussian(smooth, reblur))
+    crest = _crest(gradients[0]) & (gradients[0] > 1)
     if not crest.any():
         return float("nan")
-    strong = crest & (inner >= np.quantile(inner[crest], 0.8))
-    ratio = np.maximum(inner[strong] / np.maximum(after[1:-1, 1:-1][strong], 1e-3), 1.001)
-    width = reblur**2 / (ratio**2 - 1)
-    return float(np.sqrt(max(np.median(width) - prefilter**2, 0.0)))
+    sharpest = crest & (gradients[0] >= np.quantile(gradients[0][crest], 0.95))
+    before, after = (
+        # White noise has this power after a Gaussian blur, and pixels chosen for their gradient more of it.
+        max(power - NOISE_AT_CREST * noise**2 / (4 * np.pi * variance**2), 0.1 * power)
+        for gradient, variance in zip(gradients, variances, strict=True)
+        if (power := float(np.square(gradient[sharpest]).mean()))
+    )
+    return float(np.sqrt(max(reblur**2 / max(before / after - 1, 1e-3) - variances[0], 0.0)))
+
+
+def _crest(image: Array) -> NDArray[np.bool_]:
+    """Where a pixel is no less than both of its neighbours in a row or in a column: H W."""
+    padded = np.pad(image, 1, mode="edge")
+    beside = np.maximum(padded[1:-1, 2:], padded[1:-1, :-2])
+    above = np.maximum(padded[2:, 1:-1], padded[:-2, 1:-1])
+    return np.asarray(image >= np.minimum(beside, above))
 
 
 def gaussian(image: Array, sigma: float) -> Array:
@@ -138,7 +172,9 @@ def gaussian(image: Array, sigma: float) -> Array:
     taps /= taps.sum()
     padded = np.pad(image, radius, mode="edge")
     rows = sum(tap * padded[i : i + image.shape[0]] for i, tap in enumerate(taps))
-    return np.asarray(sum(tap * rows[:, i : i + image.shape[1]] for i, tap in enumerate(taps)), dtype=np.float32)
+    return np.asarray(
+        sum(tap * rows[:, i : i + image.shape[1]] for i, tap in enumerate(taps)), dtype=np.float32
+    )
 
 
 def _gradient(image: Array) -> Array:
@@ -149,17 +185,17 @@ def _gradient(image: Array) -> Array:
 
 
 def _blocks(image: Array, size: int = 8) -> Array:
-    """The whole 8 x 8 blocks of an image: N 8 8."""
+    """The whole square blocks of an image: N size size."""
     height, width = (length // size * size for length in image.shape)
     grid = image[:height, :width].reshape(height // size, size, width // size, size)
-    return grid.swapaxes(1, 2).reshape(-1, size, size)
+    return np.asarray(grid.swapaxes(1, 2).reshape(-1, size, size), dtype=np.float32)
 
 
 def _dct_matrix() -> Array:
     k, n = np.arange(8)[:, None], np.arange(8)[None, :]
     matrix = np.sqrt(2 / 8) * np.cos(np.pi * (2 * n + 1) * k / 16)
     matrix[0] /= np.sqrt(2)
-    return matrix.astype(np.float32)
+    return np.asarray(matrix, dtype=np.float32)
 
 
 DCT: Array = _dct_matrix()
@@ -178,9 +214,9 @@ ANNEX_K: Array = np.array(
     dtype=np.float32,
 )
 QUALITIES = np.arange(6, 97, 3)
-# Low frequencies: the ones whose coefficients are seldom quantised to zero; not DC, whose values are always spread.
-LOW = np.add.outer(np.arange(8), np.arange(8))
-LOW_FREQUENCIES = (LOW > 0) & (LOW < 5)
+# The frequencies whose coefficients are seldom quantised to zero; not DC, whose values are always spread.
+ORDER = np.add.outer(np.arange(8), np.arange(8))
+LOW_FREQUENCIES = (ORDER > 0) & (ORDER < 5)
 
 
 def quantisation_table(quality: float) -> Array:
@@ -190,14 +226,13 @@ def quantisation_table(quality: float) -> Array:
 
 
 def jpeg_quality(luma: Array, significance: float = 6.0) -> float:
-    """Quality of the JPEG compression that an image, H W in 0 to 255, was last decoded from; 100: none is found.
+    """Quality, 1 to 100, of the JPEG that an image, H W in 0 to 255, was decoded from; 100 if none is found.
 
-    For each quality: do the DCT coefficients sit on multiples of its steps? The score is a z-value, 0 on average for
-    coefficients that know nothing of the steps (Fan and de Queiroz 2003).
+    For each quality: do the DCT coefficients sit on multiples of its steps? The score is a z-value, 0 on
+    average for coefficients that know nothing of the steps (Fan and de Queiroz 2003).
     """
-    scores = [
-        _step_scores(_blocks(luma[top:, left:])) for top, left in {(0, 0), (_grid_offset(luma), _grid_offset(luma.T))}
-    ]
+    corners = {(0, 0), (_grid_offset(luma), _grid_offset(luma.T))}
+    scores = [_step_scores(_blocks(luma[top:, left:])) for top, left in sorted(corners)]
     best = max(scores, key=lambda score: float(score.max()))
     return float(QUALITIES[best.argmax()]) if best.max() > significance else 100.0
 
