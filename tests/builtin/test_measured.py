@@ -27,7 +27,7 @@ def photo() -> Image.Image:
     for _ in range(20):
         cy, cx, radius = rng.uniform((0, 0, 30), (512, 512, 110))
         inside = np.hypot(y - cy, x - cx) < radius
-        canvas[inside] = rng.uniform(20, 235) + rng.normal(0, 12, 3) + 0.05 * (x[inside, None] - cx)
+        canvas[inside] = rng.uniform(20, 235) + rng.normal(0, 6, 3) + 0.05 * (x[inside, None] - cx)
     return Image.fromarray(canvas.clip(0, 255).astype(np.uint8)).resize((128, 128), Image.Resampling.BICUBIC)
 
 

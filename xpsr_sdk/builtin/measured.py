@@ -47,7 +47,7 @@ EXPOSURE_LIMITS = (95.0, 135.0)
 """Mean, gray levels of 255."""
 NOISE_LIMITS = (2.0, 4.0, 6.5, 9.5, 13.5)
 """Standard deviation, gray levels of 255."""
-COLOR_NOISE_RATIO = 0.16
+COLOR_NOISE_RATIO = 0.2
 """Noise is coloured where its standard deviation in Cb and Cr is more than this share of the one in luma."""
 
 
