@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import types
-from typing import Any
+from typing import Any, Literal
 
 import click
 import pytest
@@ -24,6 +24,7 @@ class Stub:
 
     class Config(Options):
         order: int = Field(2, ge=1, le=3, description="Order of the solver.")
+        mode: Literal["fast", "good"] = Field("good", description="Which one.")
         label: str | None = Field(None, description="A [label].")
         must: int = Field(description="Has no default.")
         noise: Stub.Noise = Field(default_factory=lambda: Stub.Noise(), description="The noise.")
@@ -97,10 +98,14 @@ def test_show_explains_the_options(run: Any) -> None:
     result = run("plugins", "show", "sampler", "stub")
     assert result.exit_code == 0, result.stderr
     assert ["order", "int", "3", "≥", "1,", "≤", "3", "Order", "of", "the", "solver."] in rows(result)
+    assert ["mode", '"fast"', "or", '"good"', '"good"', "Which", "one."] in rows(result)
     assert ["label", "str", "null", "A", "[label]."] in rows(result)
     assert ["must", "int", "required", "Has", "no", "default."] in rows(result)
     assert ["noise.sigma", "float", "0.5", ">", "0", "How", "much."] in rows(result)
-    assert result.stdout.endswith('[sampler]\nname = "stub"\nnoise.sigma = 0.5\n')
+    assert result.stdout.endswith(
+        "build_pipeline(sampler={'name': 'stub', 'mode': 'good'})\n\n"
+        '[sampler]\nname = "stub"\nmode = "good"\n'
+    )
 
 
 def test_show_as_json(run: Any) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from xpsr_sdk.cli.output import print_table
+from xpsr_sdk.cli.output import print_table, progress_bar
 from xpsr_sdk.evaluation.metrics import Channel
 from xpsr_sdk.evaluation.report import METRICS, evaluate_folders
 
@@ -61,9 +61,18 @@ def evaluate(
     PRED and HR are folders, whose files are paired by name, or two files.
     """
     names = [name.strip() for name in metrics.split(",") if name.strip()]
-    report = evaluate_folders(
-        pred, hr, metrics=names, channel=channel, crop=crop, weights=weights, device=device
-    )
+    with progress_bar() as bar:
+        task = bar.add_task("measuring", total=None)
+        report = evaluate_folders(
+            pred,
+            hr,
+            metrics=names,
+            channel=channel,
+            crop=crop,
+            weights=weights,
+            device=device,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
     print_table(report.table())
     if json_file is not None:
         json_file.write_text(report.to_json() + "\n", encoding="utf-8")

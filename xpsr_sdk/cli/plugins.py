@@ -20,6 +20,21 @@ from xpsr_sdk.contracts import KINDS
 from xpsr_sdk.registry import PluginFailure, RegisteredComponent, default_registry
 
 BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<", "min_length": "length ≥", "max_length": "length ≤"}
+CALLS = {
+    "prompt_provider": "build_pipeline(prompt_provider={})",
+    "fusion_attention": "XPSRControlNet.from_unet(unet, fusion={})",
+    "degradation_model": "prepare_pairs(photos, output, degradation={})",
+    "sampler": "build_pipeline(sampler={})",
+    "backbone": "build_pipeline(backbone={})",
+}
+"""What chooses a component of each kind, in Python."""
+TABLES = {
+    "prompt_provider": "prompt_provider",
+    "fusion_attention": "model.fusion",
+    "sampler": "sampler",
+    "backbone": "backbone",
+}
+"""The table that chooses it in a config file."""
 
 
 @click.group(invoke_without_command=True)
@@ -56,10 +71,9 @@ def show(kind: str, name: str, as_json: bool) -> None:
     component = registry.find(kind, name)
     fields = registry.resolve(kind, name).Config.model_fields
     options = list(_option_records(fields, component.spec.defaults))
+    examples = _examples(component, options)
     if as_json:
-        print_json(
-            {**_component_record(component), "options": options, "example": _example(component, options)}
-        )
+        print_json({**_component_record(component), "options": options, "examples": examples})
         return
     spec = component.spec
     click.echo(f"{spec.name}: {spec.summary}")
@@ -68,7 +82,7 @@ def show(kind: str, name: str, as_json: bool) -> None:
         print_table(_option_table(options))
     else:
         click.echo("It has no options.")
-    click.echo(f"\nIn a config file:\n\n{_example(component, options)}")
+    click.echo("\n" + "\n\n".join(examples.values()))
 
 
 def _component_record(component: RegisteredComponent) -> dict[str, Any]:
@@ -152,12 +166,18 @@ def _option_table(options: list[dict[str, Any]]) -> Table:
     return table
 
 
-def _example(component: RegisteredComponent, options: list[dict[str, Any]]) -> str:
-    lines = [f"[{component.kind}]", f"name = {json.dumps(component.spec.name)}"]
+def _examples(component: RegisteredComponent, options: list[dict[str, Any]]) -> dict[str, str]:
+    """How to choose the component, with those of its options that are plain values."""
+    choice = {"name": component.spec.name}
     for option in options:
-        if option["name"] not in component.spec.defaults and isinstance(option["default"], bool | int | float | str):
-            lines.append(f"{option['name']} = {json.dumps(option['default'])}")
-    return "\n".join(lines)
+        plain = isinstance(option["default"], bool | int | float | str) and "." not in option["name"]
+        if plain and option["name"] not in component.spec.defaults:
+            choice[option["name"]] = option["default"]
+    examples = {"python": CALLS[component.kind].format(choice)}
+    if component.kind in TABLES:
+        lines = [f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in choice.items()]
+        examples["toml"] = "\n".join([f"[{TABLES[component.kind]}]", *lines])
+    return examples
 
 
 def _table(*columns: str) -> Table:
