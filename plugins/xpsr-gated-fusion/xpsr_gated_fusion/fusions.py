@@ -35,7 +35,8 @@ class GatedFusion(nn.Module):
             return content
         # T adds to its input; what it adds is what the quality has to say.
         quality = self.lowlevel(x, encoder_hidden_states=low, return_dict=False)[0] - x
-        return content + self.gate.tanh().to(x.dtype) * quality
+        fused: Tensor = content + self.gate.tanh().to(x.dtype) * quality
+        return fused
 
     def init_from_attention(self, attention: nn.Module) -> None:
         """Start the transformer with the site's own weights."""
