@@ -178,8 +178,8 @@ def xpsr_samplers() -> Iterable[ComponentSpec]:  # type: ignore[empty-body]
 def xpsr_backbones() -> Iterable[ComponentSpec]:  # type: ignore[empty-body]
     """Offer backbones: versions of Stable Diffusion.
 
-    The contract is [Backbone][xpsr_sdk.contracts.Backbone]. A spec may name a class of the SDK and set some
-    of its options, to make a preset:
+    The contract is [Backbone][xpsr_sdk.contracts.Backbone]. A spec may name a class of the SDK, and
+    set that class's options in ``defaults``, to make a preset:
 
     ```python
     # my_plugin.py
