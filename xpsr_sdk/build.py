@@ -98,6 +98,9 @@ def build_for_training(
             backbone.load(section.base, from_scratch=True)
             config = read_json(section.base / "unet" / "config.json")
             base = UNet2DConditionModel.from_config(config)
+            # As latent diffusion does (arXiv 2112.10752): the first prediction is zero, not noise.
+            torch.nn.init.zeros_(base.conv_out.weight)
+            torch.nn.init.zeros_(base.conv_out.bias)
         else:
             backbone.load(section.base)
             checkpoint = section.checkpoint or _checkpoint_in(section.base)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 
 import click
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 PIPE_WIDTH = 240
@@ -22,3 +24,22 @@ def print_table(table: Table) -> None:
     console = Console()
     width = console.width if console.is_terminal else PIPE_WIDTH
     Console(width=width, markup=False, highlight=False).print(table)
+
+
+def progress_bar() -> Progress:
+    """A progress bar on standard error, so that standard output stays for results."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )
+
+
+def quiet_libraries() -> None:
+    """Let diffusers and transformers speak of errors alone: their warnings are for people who call them."""
+    os.environ["TRANSFORMERS_VERBOSITY"] = os.environ["DIFFUSERS_VERBOSITY"] = "error"
+    os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+    os.environ["TQDM_DISABLE"] = "1"

@@ -79,6 +79,9 @@ class XPSRControlNet(ControlNetModel):
         controlnet_config: The config of a diffusers ControlNet.
     """
 
+    # Nothing has to stay in float32; diffusers' empty list would make every cast a warning.
+    _keep_in_fp32_modules = None
+
     def __init__(
         self,
         *,

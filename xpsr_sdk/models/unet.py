@@ -25,6 +25,9 @@ class XPSRUNet(UNet2DConditionModel):
         unet_config: The base model's U-Net config.
     """
 
+    # Nothing has to stay in float32; diffusers' empty list would make every cast a warning.
+    _keep_in_fp32_modules = None
+
     def __init__(
         self,
         *,

@@ -49,10 +49,12 @@ class LossSection(Settings):
         "uniform", description="Weight of L_D by timestep: none, or min-SNR (arXiv 2303.09556)."
     )
     snr_gamma: float = Field(5.0, gt=0, description="Gamma of min-SNR.")
-    timesteps: Literal["uniform", "last"] = Field(
-        "uniform", description="How training timesteps are drawn: uniformly, or with a share at the very last one."
+    noisiest_timestep: int | None = Field(
+        None, ge=0, description="Timesteps are drawn uniformly up to this one. None: the last of the schedule."
     )
-    last_share: float = Field(0.25, ge=0, le=1, description="That share, for timesteps = 'last'.")
+    last_share: float = Field(
+        0.0, ge=0, le=1, description="Share of images at the schedule's last timestep, where sampling from the mean starts."
+    )
 
 
 class OptimizerSection(Settings):

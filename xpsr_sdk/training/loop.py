@@ -79,7 +79,7 @@ class TrainingRun:
         parameters = list(self.trained.values())
         options = config.optimizer
         self.optimizer = torch.optim.AdamW(
-            parameters, lr=options.learning_rate, betas=options.betas, weight_decay=options.weight_decay
+            parameters, lr=options.learning_rate, betas=options.betas, weight_decay=options.weight_decay, fused=True
         )
         self.ema = EMAModel(parameters, decay=options.ema_decay, foreach=True)
         data = config.data
@@ -204,11 +204,11 @@ class TrainingRun:
         return order
 
     def _timesteps(self, count: int, generator: torch.Generator) -> Tensor:
-        last = len(self.backbone.scheduler.alphas_cumprod) - 1
-        timesteps = torch.randint(last + 1, (count,), generator=generator)
-        if self.config.loss.timesteps == "last":
-            chosen = torch.rand(count, generator=generator) < self.config.loss.last_share
-            timesteps = torch.where(chosen, last, timesteps)
+        loss, last = self.config.loss, len(self.backbone.scheduler.alphas_cumprod) - 1
+        noisiest = last if loss.noisiest_timestep is None else min(loss.noisiest_timestep, last)
+        timesteps = torch.randint(noisiest + 1, (count,), generator=generator)
+        at_last = torch.rand(count, generator=generator) < loss.last_share
+        timesteps = torch.where(at_last, last, timesteps)
         return timesteps.to(self.device)
 
     def _encode(self, texts: list[str]) -> Tensor:
