@@ -20,9 +20,7 @@ COMMAND = "from xpsr_sdk.cli.main import xpsr; xpsr({arguments}, standalone_mode
 
 def loaded_by(code: str) -> set[str]:
     """The top-level packages that a fresh interpreter has loaded after running ``code``."""
-    run = subprocess.run(
-        [sys.executable, "-c", RUN.format(code=code)], capture_output=True, text=True, check=True
-    )
+    run = subprocess.run([sys.executable, "-c", RUN.format(code=code)], capture_output=True, text=True, check=True)
     return set(run.stdout.rpartition("LOADED")[2].split())
 
 

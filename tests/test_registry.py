@@ -97,9 +97,7 @@ def test_the_built_in_components(registry: Registry) -> None:
     ("kind", "name"),
     [(kind, component.spec.name) for kind in KINDS for component in Registry([]).specs(kind)],
 )
-def test_every_built_in_component_can_be_had_with_described_options(
-    registry: Registry, kind: str, name: str
-) -> None:
+def test_every_built_in_component_can_be_had_with_described_options(registry: Registry, kind: str, name: str) -> None:
     config = registry.config(kind, name)
     assert [option for option, field in type(config).model_fields.items() if not field.description] == []
 
@@ -109,9 +107,7 @@ def test_create_accepts_a_name_a_mapping_an_object_and_none() -> None:
     assert registry.create("sampler", "stub").config == Stub.Config()
     assert registry.create("sampler", {"name": "stub", "steps": 5}).config.steps == 5
     assert registry.create("sampler", "quick").config == Stub.Config(steps=1, mode="fast")
-    assert registry.create("sampler", {"name": "quick", "steps": 2}).config == Stub.Config(
-        steps=2, mode="fast"
-    )
+    assert registry.create("sampler", {"name": "quick", "steps": 2}).config == Stub.Config(steps=2, mode="fast")
     assert registry.create("sampler", None, default="quick").config.steps == 1
     assert registry.create("sampler", "stub", "site").args == ("site",)
     own = Stub(Stub.Config())
@@ -159,8 +155,7 @@ def test_a_target_is_imported_only_when_it_is_chosen() -> None:
             "sampler",
             "stubb",
             UnknownComponent,
-            "No plug-in offers the sampler 'stubb'. Did you mean 'stub'? "
-            "Known: ddim, dpmpp-2m, euler, stub, unipc.",
+            "No plug-in offers the sampler 'stubb'. Did you mean 'stub'? Known: ddim, dpmpp-2m, euler, stub, unipc.",
         ),
         (
             "samplers",
@@ -265,8 +260,7 @@ BROKEN = {
     ),
     "unmarked hook": (
         plugin_with(xpsr_samplers=lambda: []),
-        "TypeError: The function 'xpsr_samplers' is not a hook implementation: "
-        "it must be marked @xpsr_sdk.hookimpl",
+        "TypeError: The function 'xpsr_samplers' is not a hook implementation: it must be marked @xpsr_sdk.hookimpl",
     ),
     "no hook": (
         plugin_with(),
@@ -311,9 +305,7 @@ def test_a_broken_plugin_is_recorded_and_costs_the_others_nothing(
     assert reason.partition(":")[0] in registry.failures[0].traceback
     assert registry.create("sampler", "good").config.steps == 3
     assert registry.find("sampler", "unipc").state == "ok"
-    with pytest.raises(
-        BrokenPlugin, match=re.escape(f"The plug-in xpsr-test 1.2 is broken: {reason}")
-    ) as caught:
+    with pytest.raises(BrokenPlugin, match=re.escape(f"The plug-in xpsr-test 1.2 is broken: {reason}")) as caught:
         registry.create("sampler", "theirs")
     assert caught.value.__cause__ is registry.failures[0].error
 
@@ -325,8 +317,7 @@ def test_what_a_broken_plugin_did_list_is_shown_as_broken() -> None:
     with pytest.raises(BrokenPlugin) as caught:
         registry.find("sampler", "first")
     assert str(caught.value) == (
-        "The sampler 'first' of xpsr-test 1.2 cannot be used, because its plug-in is broken: "
-        "OSError: disk on fire"
+        "The sampler 'first' of xpsr-test 1.2 cannot be used, because its plug-in is broken: OSError: disk on fire"
     )
     assert isinstance(caught.value.__cause__, OSError)
 
@@ -432,9 +423,7 @@ def test_installed_plugins_are_named_by_distribution_and_version(monkeypatch: py
     registry = Registry()
     assert registry.find("sampler", "one").distribution == "xpsr-one"
     two, onne = map(str, registry.failures)
-    assert (
-        two == "The plug-in Xpsr.Two 0.3 is broken: ModuleNotFoundError: No module named 'no_such_dependency'"
-    )
+    assert two == "The plug-in Xpsr.Two 0.3 is broken: ModuleNotFoundError: No module named 'no_such_dependency'"
     assert onne.startswith(
         "The plug-in xpsr-onne (absent) is broken: ConfigError: "
         "XPSR_PLUGINS lists it, but it is not installed. Did you mean 'xpsr-one'? Known: "
@@ -449,15 +438,11 @@ def test_the_default_registry_is_made_once() -> None:
 
 
 def blocks(hook: str) -> list[str]:
-    return re.findall(
-        r"```python\n(.*?)```", getattr(hookspecs, hook).__doc__.replace("\n    ", "\n"), re.DOTALL
-    )
+    return re.findall(r"```python\n(.*?)```", getattr(hookspecs, hook).__doc__.replace("\n    ", "\n"), re.DOTALL)
 
 
 @pytest.mark.parametrize(("kind", "hook"), KINDS.items())
-def test_the_example_of_every_hook_runs(
-    kind: str, hook: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_example_of_every_hook_runs(kind: str, hook: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for block in blocks(hook):
         (tmp_path / block.partition("\n")[0].removeprefix("# ")).write_text(block)
     monkeypatch.syspath_prepend(tmp_path)

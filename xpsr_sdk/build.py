@@ -75,7 +75,9 @@ def build_pipeline(
     defaults = ModelDefaults.model_validate(index.get("defaults") or {})
     pipeline.equip(
         backbone=parts,
-        prompt_provider=registry.create("prompt_provider", prompt_provider or config.prompt_provider, default="measured"),
+        prompt_provider=registry.create(
+            "prompt_provider", prompt_provider or config.prompt_provider, default="measured"
+        ),
         sampler=registry.create("sampler", sampler or config.sampler or defaults.sampler),
         config=config,
     )
@@ -149,9 +151,7 @@ def _from_hub(name: str) -> Path:
         ) from error
 
 
-def _networks(
-    config: PipelineConfig, folder: Path, registry: Registry
-) -> tuple[XPSRUNet, XPSRControlNet]:
+def _networks(config: PipelineConfig, folder: Path, registry: Registry) -> tuple[XPSRUNet, XPSRControlNet]:
     checkpoint = config.checkpoint or _checkpoint_in(folder)
     if checkpoint is None:
         raise CheckpointError(
@@ -163,4 +163,3 @@ def _networks(
 
 def _checkpoint_in(folder: Path) -> Path | None:
     return folder if (folder / "controlnet").is_dir() else None
-

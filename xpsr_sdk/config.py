@@ -42,12 +42,14 @@ class RestoreConfig(Settings):
         None, ge=0, le=1, description="1: closest to the input; 0: most realistic. None: the model's."
     )
     conditioning_scale: float = Field(1.0, ge=0, le=2, description="Strength of the ControlNet.")
-    seed: int | None = Field(None, ge=0, lt=2**63, description="Seed of the noise. None: drawn, and told in the result.")
-    color: ColorCorrection | None = Field(
-        None, description="How the colours of the input are kept. None: the model's."
+    seed: int | None = Field(
+        None, ge=0, lt=2**63, description="Seed of the noise. None: drawn, and told in the result."
     )
+    color: ColorCorrection | None = Field(None, description="How the colours of the input are kept. None: the model's.")
     tile: int | None = Field(
-        None, ge=64, description="Side of a tile in output pixels; larger photos are restored in tiles. None: the model's."
+        None,
+        ge=64,
+        description="Side of a tile in output pixels; larger photos are restored in tiles. None: the model's.",
     )
     tile_overlap: int = Field(32, ge=0, description="Overlap of neighbouring tiles in output pixels.")
     tile_batch: int = Field(1, ge=1, description="Tiles a forward pass.")
@@ -61,7 +63,9 @@ class RestoreConfig(Settings):
 class PipelineConfig(RestoreConfig):
     """What :func:`xpsr_sdk.build_pipeline` builds."""
 
-    model: str = Field("nano", description="A preset, a folder in the diffusers layout, or the id of a model on the hub.")
+    model: str = Field(
+        "nano", description="A preset, a folder in the diffusers layout, or the id of a model on the hub."
+    )
     checkpoint: Path | None = Field(None, description="Folder with unet/ and controlnet/ that replace the model's.")
     checkpoint_weights: str | None = Field(
         None, description="File name of the checkpoint's weights; name a .bin to allow pickled ones."

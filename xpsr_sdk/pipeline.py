@@ -355,5 +355,3 @@ def join_prompt(description: str | None, words: str) -> str:
     if description and words and description[-1] not in ".!?":
         description += "."
     return f"{description} {words}".strip()
-
-

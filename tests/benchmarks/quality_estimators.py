@@ -136,9 +136,7 @@ def report(estimates: list[Quality], truths: list[Truth]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--draws", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
@@ -148,9 +146,7 @@ def main() -> None:
     report([measure(pixels) for pixels, _ in pairs], [truth for _, truth in pairs])
     items = [Item(Image.fromarray(pixels)) for pixels, _ in pairs]
     phrases = Counter(
-        phrase
-        for prompts in MeasuredPrompts().describe(items, {"low"})
-        for phrase in (prompts.low or "").split(", ")
+        phrase for prompts in MeasuredPrompts().describe(items, {"low"}) for phrase in (prompts.low or "").split(", ")
     )
     for phrase, count in sorted(phrases.items(), key=lambda entry: entry[0].rstrip(".").split()[::-1]):
         print(f"{count / options.draws:5.0%} {phrase.rstrip('.')}")

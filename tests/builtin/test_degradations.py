@@ -152,9 +152,7 @@ class TestContract:
             (torch.rand(2, 3, 64, 64), 1, "1 generators came with an hr batch of 2 images"),
         ],
     )
-    def test_wrong_batches_are_told_what_is_right(
-        self, kind: Any, hr: Tensor, count: int, message: str
-    ) -> None:
+    def test_wrong_batches_are_told_what_is_right(self, kind: Any, hr: Tensor, count: int, message: str) -> None:
         with pytest.raises(ImageError, match=message):
             kind()(hr, seeded(*range(count)))
 

@@ -90,9 +90,7 @@ def test_jpeg_quality_survives_a_crop_off_the_grid(photo: Image.Image, corner: t
 
 
 def test_more_degradation_never_reads_as_less(photo: Image.Image) -> None:
-    blurs = [
-        grade(photo.filter(ImageFilter.GaussianBlur(s)), " blur") for s in (0.01, 0.4, 0.6, 0.8, 1.0, 2.0)
-    ]
+    blurs = [grade(photo.filter(ImageFilter.GaussianBlur(s)), " blur") for s in (0.01, 0.4, 0.6, 0.8, 1.0, 2.0)]
     noises = [grade(with_noise(photo, s), " noise") for s in (0, 1, 3, 6, 12, 25)]
     jpegs = [grade(with_jpeg(with_noise(photo, 4), q), " jpeg artifacts") for q in (90, 75, 60, 45, 30, 15)]
     for grades in (blurs, noises, jpegs):

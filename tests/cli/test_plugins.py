@@ -103,8 +103,7 @@ def test_show_explains_the_options(run: Any) -> None:
     assert ["must", "int", "required", "Has", "no", "default."] in rows(result)
     assert ["noise.sigma", "float", "0.5", ">", "0", "How", "much."] in rows(result)
     assert result.stdout.endswith(
-        "build_pipeline(sampler={'name': 'stub', 'mode': 'good'})\n\n"
-        '[sampler]\nname = "stub"\nmode = "good"\n'
+        "build_pipeline(sampler={'name': 'stub', 'mode': 'good'})\n\n[sampler]\nname = \"stub\"\nmode = \"good\"\n"
     )
 
 

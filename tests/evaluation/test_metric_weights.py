@@ -34,9 +34,7 @@ def command():
 def convolutions(count):
     rng = np.random.default_rng(count)
     kernels = [rng.random((3, 2, 4, 5), np.float32) for _ in range(count)]
-    return {
-        f"Conv_{i}": {"kernel": kernel, "bias": np.ones(5, np.float32)} for i, kernel in enumerate(kernels)
-    }
+    return {f"Conv_{i}": {"kernel": kernel, "bias": np.ones(5, np.float32)} for i, kernel in enumerate(kernels)}
 
 
 def packages(folder, alexnet):

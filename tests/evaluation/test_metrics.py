@@ -40,9 +40,7 @@ def test_psnr_of_a_known_error():
     a = np.full((8, 9, 3), 100, np.uint8)
     assert psnr(a, a + np.uint8(5), channel="rgb") == pytest.approx(10 * math.log10(255**2 / 25))
     # A gray step of 5 is a step of 5 * 219 / 255 in luma.
-    assert psnr(a, a + np.uint8(5), channel="y") == pytest.approx(
-        10 * math.log10(255**2 / (5 * 219 / 255) ** 2)
-    )
+    assert psnr(a, a + np.uint8(5), channel="y") == pytest.approx(10 * math.log10(255**2 / (5 * 219 / 255) ** 2))
 
 
 def test_ssim_is_its_definition_written_out():

@@ -104,9 +104,7 @@ def test_images_too_small_are_refused(lpips):
 
 def test_a_missing_file_is_named_with_its_folder(weights):
     pytest.importorskip("pyiqa")
-    with pytest.raises(
-        CheckpointError, match=r"DISTS needs vgg16-\*\.safetensors .* \S*weights\S* holds none"
-    ):
+    with pytest.raises(CheckpointError, match=r"DISTS needs vgg16-\*\.safetensors .* \S*weights\S* holds none"):
         Perceptual("dists", weights=weights)
 
 

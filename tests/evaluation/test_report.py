@@ -108,9 +108,7 @@ def test_missing_and_extra_images_are_listed(folders):
     save(folders[0] / "only_here.png")
     (folders[0] / "a.png").unlink()
     save(folders[1] / "lost.png")
-    with pytest.raises(
-        ConfigError, match=r"partner in \S*pred: a, lost; without a partner in \S*hr: only_here"
-    ):
+    with pytest.raises(ConfigError, match=r"partner in \S*pred: a, lost; without a partner in \S*hr: only_here"):
         match(*folders)
 
 
@@ -150,9 +148,7 @@ def test_an_unreadable_image_is_named(folders):
 
 
 def test_an_image_too_small_for_a_metric_is_named(folders):
-    with pytest.raises(
-        ImageError, match=r"a\.png: SSIM needs at least 11 x 11 pixels, and this image is 14 x 10"
-    ):
+    with pytest.raises(ImageError, match=r"a\.png: SSIM needs at least 11 x 11 pixels, and this image is 14 x 10"):
         evaluate_folders(*folders, metrics=["ssim"], crop=5)
 
 

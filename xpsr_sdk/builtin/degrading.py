@@ -27,9 +27,7 @@ def check_batch(hr: Tensor, generators: Sequence[torch.Generator], scale: int) -
         raise ImageError(f"hr batch is {_describe(hr)}; a degradation takes floats, B x 3 x H x W in [0, 1].")
     check_image(hr[0], scale)
     if len(generators) != len(hr):
-        raise ImageError(
-            f"{len(generators)} generators came with an hr batch of {len(hr)} images; give one an image."
-        )
+        raise ImageError(f"{len(generators)} generators came with an hr batch of {len(hr)} images; give one an image.")
     for index, generator in enumerate(generators):
         if generator.device.type != "cpu":
             raise ImageError(f"generator {index} lives on {generator.device}; degradations draw on the CPU.")

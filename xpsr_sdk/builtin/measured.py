@@ -78,9 +78,7 @@ class MeasuredPrompts:
             pixels = np.asarray(item.image.convert("RGB"))
             low = word(measure(pixels), pixels.shape[0] * pixels.shape[1])
         except Exception as error:  # whatever it is, it must not stop a restoration
-            return Prompts(
-                errors={"low": f"The quality could not be measured: {type(error).__name__}: {error}"}
-            )
+            return Prompts(errors={"low": f"The quality could not be measured: {type(error).__name__}: {error}"})
         return Prompts(low=low, source={"low": "measured"})
 
 

@@ -127,9 +127,7 @@ def _halve(image: Array) -> Array:
     """Means of 2 x 2 pixels."""
     height, width = (length // 2 * 2 for length in image.shape)
     image = image[:height, :width]
-    return np.asarray(
-        (image[::2, ::2] + image[1::2, ::2] + image[::2, 1::2] + image[1::2, 1::2]) / 4, dtype=np.float32
-    )
+    return np.asarray((image[::2, ::2] + image[1::2, ::2] + image[::2, 1::2] + image[1::2, 1::2]) / 4, dtype=np.float32)
 
 
 def blur_sigma(luma: Array, noise: float = 0.0, reblur: float = 0.7) -> float:
@@ -175,9 +173,7 @@ def gaussian(image: Array, sigma: float) -> Array:
     taps /= taps.sum()
     padded = np.pad(image, radius, mode="edge")
     rows = sum(tap * padded[i : i + image.shape[0]] for i, tap in enumerate(taps))
-    return np.asarray(
-        sum(tap * rows[:, i : i + image.shape[1]] for i, tap in enumerate(taps)), dtype=np.float32
-    )
+    return np.asarray(sum(tap * rows[:, i : i + image.shape[1]] for i, tap in enumerate(taps)), dtype=np.float32)
 
 
 def _gradient(image: Array) -> Array:

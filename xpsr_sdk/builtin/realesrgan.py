@@ -203,21 +203,15 @@ class Stage(Options):
 
     blur_probability: Probability = Field(default=1.0, description="Chance that the image is blurred.")
     sinc_probability: Probability = Field(default=0.1, description="Chance that a blur is a sinc filter.")
-    sigma: PositiveRange = Field(
-        default=(0.2, 3.0), description="Standard deviation of the other blurs, pixels."
-    )
+    sigma: PositiveRange = Field(default=(0.2, 3.0), description="Standard deviation of the other blurs, pixels.")
     resize_weights: ResizeWeights = Field(
         default=(0.2, 0.7, 0.1), description="How often the image is resized up, down, or kept."
     )
     resize_range: AroundOne = Field(default=(0.15, 1.5), description="Smallest factor down, largest up.")
-    gaussian_probability: Probability = Field(
-        default=0.5, description="Chance of Gaussian noise; else Poisson."
-    )
+    gaussian_probability: Probability = Field(default=0.5, description="Chance of Gaussian noise; else Poisson.")
     gaussian_sigma: WeightRange = Field(default=(1.0, 30.0), description="Gaussian noise, levels of 255.")
     poisson_scale: WeightRange = Field(default=(0.05, 3.0), description="Factor on the Poisson noise.")
-    gray_probability: Probability = Field(
-        default=0.4, description="Chance that the channels share their noise."
-    )
+    gray_probability: Probability = Field(default=0.4, description="Chance that the channels share their noise.")
     jpeg_quality: QualityRange = Field(default=(30, 95), description="Quality setting of the JPEG codec.")
 
 
@@ -225,9 +219,7 @@ class SecondStage(Stage):
     """The second, milder stage. Its resize is relative to the LR size."""
 
     blur_probability: Probability = Field(default=0.8, description="Chance that the image is blurred.")
-    sigma: PositiveRange = Field(
-        default=(0.2, 1.5), description="Standard deviation of the other blurs, pixels."
-    )
+    sigma: PositiveRange = Field(default=(0.2, 1.5), description="Standard deviation of the other blurs, pixels.")
     resize_weights: ResizeWeights = Field(
         default=(0.3, 0.4, 0.3), description="How often the image is resized up, down, or kept."
     )
@@ -264,15 +256,11 @@ class RealESRGANDegradation:
         """Options of :class:`RealESRGANDegradation`."""
 
         scale: int = Field(default=4, ge=1, le=8, description="How many times smaller the result is.")
-        kernel_sizes: SizeRange = Field(
-            default=(7, 21), description="Narrowest and widest kernel, pixels, odd."
-        )
+        kernel_sizes: SizeRange = Field(default=(7, 21), description="Narrowest and widest kernel, pixels, odd.")
         kernels: KernelWeights = Field(
             default=KernelWeights(), description="How often each family of kernels is drawn."
         )
-        generalised_beta: AroundOne = Field(
-            default=(0.5, 4.0), description="Shape of the generalised Gaussians."
-        )
+        generalised_beta: AroundOne = Field(default=(0.5, 4.0), description="Shape of the generalised Gaussians.")
         plateau_beta: AroundOne = Field(default=(1.0, 2.0), description="Shape of the plateau kernels.")
         sinc_cutoff: CutoffRange = Field(
             default=(math.pi / 3, math.pi),
@@ -284,9 +272,7 @@ class RealESRGANDegradation:
         )
         first: Stage = Field(default=Stage(), description="Ranges of the first stage.")
         second: SecondStage = Field(default=SecondStage(), description="Ranges of the second stage.")
-        final_sinc_probability: Probability = Field(
-            default=0.8, description="Chance of a sinc filter at the end."
-        )
+        final_sinc_probability: Probability = Field(default=0.8, description="Chance of a sinc filter at the end.")
 
     def __init__(self, config: Config | None = None) -> None:
         self.config = config or self.Config()

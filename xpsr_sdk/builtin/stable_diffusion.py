@@ -41,7 +41,9 @@ class StableDiffusion:
         settings = read_json(folder / "scheduler" / "scheduler_config.json")
         scheduler_class = getattr(diffusers, settings.get("_class_name", ""), None)
         if scheduler_class is None:
-            raise CheckpointError(f"{folder}/scheduler names no scheduler of diffusers: {settings.get('_class_name')!r}.")
+            raise CheckpointError(
+                f"{folder}/scheduler names no scheduler of diffusers: {settings.get('_class_name')!r}."
+            )
         try:
             self.scheduler = scheduler_class.from_config(settings)
             self.tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)

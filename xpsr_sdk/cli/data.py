@@ -16,7 +16,9 @@ def data() -> None:
 
 @data.command()
 @click.argument("photos", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("-o", "--output", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder of pairs.")
+@click.option(
+    "-o", "--output", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder of pairs."
+)
 @click.option("--degradation", default="realesrgan", show_default=True, help="Degradation model.")
 @click.option("--prompt-provider", default="measured", show_default=True, help="Who describes the photos.")
 @click.option("--variants", type=click.IntRange(min=1), default=1, show_default=True, help="Pairs a photo.")

@@ -69,7 +69,9 @@ def upscale(inputs: tuple[Path, ...], output: Path, **options: Any) -> None:
     done = len(jobs) - failed
     if done:
         where = jobs[0][1] if len(jobs) == 1 else output
-        click.echo(f"{done} of {len(jobs)} restored in {seconds:.1f} s ({seconds / megapixels:.1f} s a megapixel): {where}")
+        click.echo(
+            f"{done} of {len(jobs)} restored in {seconds:.1f} s ({seconds / megapixels:.1f} s a megapixel): {where}"
+        )
     if failed:
         raise click.exceptions.Exit(1)
 
@@ -106,7 +108,7 @@ def _photos(source: Path) -> Iterator[tuple[Path, Path]]:
         yield source, Path(source.name)
 
 
-class _warnings_to(warnings.catch_warnings):  # noqa: N801 (reads as the function that it stands for)
+class _warnings_to(warnings.catch_warnings):
     """Shows warnings as a line each, above the progress bar."""
 
     def __init__(self, show: Any) -> None:

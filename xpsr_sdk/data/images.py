@@ -75,7 +75,9 @@ def write_image(image: Image.Image, path: Path) -> None:
         ImageError: The suffix is not supported, or the place cannot be written to.
     """
     if path.suffix.lower() not in SUFFIXES:
-        raise ImageError(f"{path}: cannot write {path.suffix or 'a file without suffix'}; use one of {listed(SUFFIXES)}.")
+        raise ImageError(
+            f"{path}: cannot write {path.suffix or 'a file without suffix'}; use one of {listed(SUFFIXES)}."
+        )
     options = {"quality": 95} if path.suffix.lower() in {".jpg", ".jpeg", ".webp"} else {}
     file_type = Image.registered_extensions()[path.suffix.lower()]
     write_whole(path, lambda file: image.save(file, format=file_type, **options))

@@ -115,7 +115,9 @@ def _write_pair(output: Path, name: str, hr: Image.Image, lr: Image.Image, promp
     for level, text in prompts.items():
         if text is not None:
             content = text.encode()
-            write_whole(output / PROMPT_FOLDERS[level] / f"{name}.txt", lambda file, content=content: file.write(content))
+            write_whole(
+                output / PROMPT_FOLDERS[level] / f"{name}.txt", lambda file, content=content: file.write(content)
+            )
     # HR comes last: a pair is read from its HR image on.
     write_image(lr, output / "LR" / f"{name}.png")
     write_image(hr, output / "HR" / f"{name}.png")

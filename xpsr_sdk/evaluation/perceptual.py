@@ -48,9 +48,7 @@ class Files:
 
 
 WEIGHTS = {
-    "lpips": Files(
-        "alexnet", "alexnet-", "LPIPS_v0.1_alex-", frozenset(f"lin{i}.model.1.weight" for i in range(5))
-    ),
+    "lpips": Files("alexnet", "alexnet-", "LPIPS_v0.1_alex-", frozenset(f"lin{i}.model.1.weight" for i in range(5))),
     "dists": Files("vgg16", "vgg16-", "DISTS_weights-", frozenset({"alpha", "beta"})),
 }
 DETAILS = {"lpips": "AlexNet, v0.1", "dists": "VGG16"}
@@ -83,9 +81,7 @@ class Perceptual:
             ) from error
         create = partial(pyiqa.create_metric, name, device=torch.device(device))
         with redirect_stdout(StringIO()):  # pyiqa announces its files there
-            self._metric = (
-                _downloaded(create, name) if weights is None else _from_folder(create, name, weights, models)
-            )
+            self._metric = _downloaded(create, name) if weights is None else _from_folder(create, name, weights, models)
         self._device = device
         self.description = f"{DETAILS[name]}, on RGB; pyiqa {version('pyiqa')}"
 
@@ -161,9 +157,7 @@ def _building(models: Any, name: str, network: Any) -> Iterator[None]:
 def _find(folder: Path, prefix: str, metric: str) -> Path:
     if not folder.is_dir():
         raise CheckpointError(f"The weights folder {folder} does not exist.")
-    found = sorted(
-        path for suffix in ("safetensors", "pth", "pt") for path in folder.rglob(f"{prefix}*.{suffix}")
-    )
+    found = sorted(path for suffix in ("safetensors", "pth", "pt") for path in folder.rglob(f"{prefix}*.{suffix}"))
     if not found:
         raise CheckpointError(
             f"{metric.upper()} needs {prefix}*.safetensors or .pth, and {folder} holds none. Copy it from "

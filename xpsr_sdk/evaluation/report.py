@@ -147,9 +147,7 @@ def _pixelwise(name: str, channel: Channel) -> tuple[Measure, str]:
     where = "Y (BT.601, 16 to 235)" if channel == "y" else "RGB"
     if name == "psnr":
         return lambda a, b: pixelwise.psnr(a, b, channel=channel), f"on {where}, peak 255; {by}"
-    window = (
-        f"{pixelwise.SSIM_WINDOW} x {pixelwise.SSIM_WINDOW} Gaussian window, sigma {pixelwise.SSIM_SIGMA}"
-    )
+    window = f"{pixelwise.SSIM_WINDOW} x {pixelwise.SSIM_WINDOW} Gaussian window, sigma {pixelwise.SSIM_SIGMA}"
     return lambda a, b: pixelwise.ssim(a, b, channel=channel), f"on {where}, {window}, valid region; {by}"
 
 

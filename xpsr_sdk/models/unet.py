@@ -153,4 +153,3 @@ class XPSRUNet(UNet2DConditionModel):
             x = run_up(block, x, temb, here, of_block, high, low, size)
         x = self.conv_out(self.conv_act(self.conv_norm_out(x)))
         return UNet2DConditionOutput(sample=x) if return_dict else (x,)
-

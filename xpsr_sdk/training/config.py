@@ -32,7 +32,9 @@ class ModelSection(Settings):
 class DataSection(Settings):
     """What it is trained on."""
 
-    folders: tuple[Path, ...] = Field(min_length=1, description="Folders of pairs, in the published form; * is allowed.")
+    folders: tuple[Path, ...] = Field(
+        min_length=1, description="Folders of pairs, in the published form; * is allowed."
+    )
     crop: int = Field(512, ge=16, description="Side of the HR crops, in pixels.")
     hr_as_input: float = Field(0.1, ge=0, le=1, description="Share of images whose input is the HR image itself.")
     prompt_dropout: float = Field(
@@ -53,7 +55,10 @@ class LossSection(Settings):
         None, ge=0, description="Timesteps are drawn uniformly up to this one. None: the last of the schedule."
     )
     last_share: float = Field(
-        0.0, ge=0, le=1, description="Share of images at the schedule's last timestep, where sampling from the mean starts."
+        0.0,
+        ge=0,
+        le=1,
+        description="Share of images at the schedule's last timestep, where sampling from the mean starts.",
     )
 
 

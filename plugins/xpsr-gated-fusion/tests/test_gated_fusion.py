@@ -44,9 +44,7 @@ def attend_with(attention: Transformer2DModel) -> Attend:
     return lambda x, text: attention(x, text, return_dict=False)[0]
 
 
-def run(
-    fusion: nn.Module, attention: Transformer2DModel, x: Tensor, high: Tensor, low: Tensor | None
-) -> Tensor:
+def run(fusion: nn.Module, attention: Transformer2DModel, x: Tensor, high: Tensor, low: Tensor | None) -> Tensor:
     return fusion(attend_with(attention), x, high, low)
 
 
@@ -83,9 +81,7 @@ def test_any_size_keeps_its_shape(fusion: type[nn.Module], batch: int, height: i
 def test_without_a_low_level_prompt_the_own_attention_acts_alone(fusion: type[nn.Module]) -> None:
     x, high, _ = inputs()
     attention = own_attention()
-    assert torch.equal(
-        run(opened(fusion(None, SITE)), attention, x, high, None), attend_with(attention)(x, high)
-    )
+    assert torch.equal(run(opened(fusion(None, SITE)), attention, x, high, None), attend_with(attention)(x, high))
 
 
 def test_gated_starts_as_the_own_attention() -> None:
@@ -126,9 +122,7 @@ def test_the_low_level_prompt_matters_and_every_weight_learns(fusion: type[nn.Mo
     out = run(module, attention, x, high, low)
     assert not torch.allclose(out, run(module, attention, x, high, -low))
     out.square().mean().backward()
-    assert not [
-        name for name, weight in module.named_parameters() if weight.grad is None or not weight.grad.any()
-    ]
+    assert not [name for name, weight in module.named_parameters() if weight.grad is None or not weight.grad.any()]
 
 
 def test_a_shut_gate_learns_to_open() -> None:
@@ -170,9 +164,7 @@ def tiny_controlnet(registry: Registry, fusion: str) -> XPSRControlNet:
 
 
 @pytest.mark.parametrize("fusion", ["gated", "serial", "high-only"])
-def test_a_model_takes_a_training_step_and_is_saved_and_loaded(
-    registry: Registry, fusion: str, tmp_path
-) -> None:
+def test_a_model_takes_a_training_step_and_is_saved_and_loaded(registry: Registry, fusion: str, tmp_path) -> None:
     controlnet = tiny_controlnet(registry, fusion)
     latents, texts = torch.randn(2, 4, 8, 8), torch.randn(2, 2, 7, 6)
     image = torch.rand(2, 3, 16, 16)
@@ -184,7 +176,5 @@ def test_a_model_takes_a_training_step_and_is_saved_and_loaded(
     with fusions_from(registry):
         loaded = XPSRControlNet.from_pretrained(tmp_path)
     assert loaded.config.fusion == fusion
-    again = [
-        model(latents, 10, texts[0], image, texts[1]).mid_block_res_sample for model in (controlnet, loaded)
-    ]
+    again = [model(latents, 10, texts[0], image, texts[1]).mid_block_res_sample for model in (controlnet, loaded)]
     assert torch.equal(*again)
