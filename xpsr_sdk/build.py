@@ -44,7 +44,7 @@ def build_pipeline(
         prompt_provider: Who describes the photos.
         sampler: Who turns noise into latents.
         backbone: Which Stable Diffusion.
-        settings: Further fields of :class:`xpsr_sdk.PipelineConfig`.
+        settings: Further fields of ``xpsr_sdk.PipelineConfig``.
 
     Raises:
         ConfigError: A setting is unknown or out of range.

@@ -61,7 +61,7 @@ class RestoreConfig(Settings):
 
 
 class PipelineConfig(RestoreConfig):
-    """What :func:`xpsr_sdk.build_pipeline` builds."""
+    """What ``xpsr_sdk.build_pipeline`` builds."""
 
     model: str = Field(
         "nano", description="A preset, a folder in the diffusers layout, or the id of a model on the hub."

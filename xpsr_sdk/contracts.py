@@ -1,7 +1,7 @@
 """What a plug-in implements: one contract a kind.
 
 A component is a class that is built as ``Class(config)`` from an instance of its own nested ``Config``
-(an :class:`Options`) and then satisfies the contract of its kind. The contracts are typing protocols: no
+(an ``Options``) and then satisfies the contract of its kind. The contracts are typing protocols: no
 base class is needed, and importing this module loads no torch.
 
 Letters in shapes: B batch, C channels, H W pixels, h w latents, T tokens, D text width, s scale.
@@ -194,7 +194,7 @@ class Denoiser(Protocol):
         ...
 
     def denoised(self, x: torch.Tensor, sigma: torch.Tensor | float) -> torch.Tensor:
-        """The estimate of the clean latents from ``x = x_0 + sigma * noise``, as k-diffusion style samplers ask for it."""
+        """The estimate of the clean latents from ``x = x_0 + sigma * noise``: for k-diffusion style samplers."""
         ...
 
 
@@ -264,7 +264,10 @@ class Backbone(Protocol):
         ...
 
     def encode(self, image: torch.Tensor, lr: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
-        """Latents, B C h w, scaled to unit variance, of ``image`` (B 3 H W in [-1, 1]); ``lr``: the resized input in [0, 1]."""
+        """Latents, B C h w, scaled to unit variance, of ``image`` (B 3 H W in [-1, 1]).
+
+        ``lr``: the resized input in [0, 1].
+        """
         ...
 
     def decode(self, latents: torch.Tensor, lr: torch.Tensor) -> torch.Tensor:

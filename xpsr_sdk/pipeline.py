@@ -99,10 +99,10 @@ class Result:
         write_image(self.image, Path(path))
 
 
-class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):  # type: ignore[misc]
+class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
     """Restores photos. A diffusers pipeline: ``to``, ``save_pretrained``, LoRA files and offload hooks work as there.
 
-    Made by :func:`xpsr_sdk.build_pipeline`; ``Pipeline.from_pretrained`` gives one with the default components.
+    Made by ``xpsr_sdk.build_pipeline``; ``Pipeline.from_pretrained`` gives one with the default components.
     """
 
     model_cpu_offload_seq = "text_encoder->controlnet->unet->vae"
@@ -135,7 +135,7 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):  # type: igno
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Pipeline:
-        """As in diffusers, from a whole model's folder. The backbone's plug-in is imported first, as diffusers demands."""
+        """As in diffusers, from a whole model's folder; the backbone's plug-in is imported first, as that demands."""
         index = Path(pretrained_model_name_or_path) / "model_index.json"
         if index.is_file():
             default_registry().resolve("backbone", read_json(index).get("backbone") or "stable-diffusion")
@@ -177,10 +177,10 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):  # type: igno
             photos: Paths, PIL images or items; one of them or a list.
             latents: Start latents, 1 C h w, instead of noise at the start that ``fidelity`` asks for.
             callback_on_step_end: ``callback(step, timestep, latents)``, after each step.
-            settings: Fields of :class:`xpsr_sdk.config.RestoreConfig`, for this call.
+            settings: Fields of ``xpsr_sdk.config.RestoreConfig``, for this call.
 
         Returns:
-            A :class:`Result`, or a list of them for a list.
+            A ``Result``, or a list of them for a list.
 
         Raises:
             ConfigError: A setting is unknown or out of range.
@@ -188,10 +188,8 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):  # type: igno
         """
         chosen = self.resolve(settings)
         one = isinstance(photos, (str, PathLike, Image.Image, Item))
-        results = [
-            self._restore(as_item(photo), chosen, latents, callback_on_step_end)
-            for photo in ([photos] if one else photos)
-        ]
+        several: Any = [photos] if one else photos
+        results = [self._restore(as_item(photo), chosen, latents, callback_on_step_end) for photo in several]
         return results[0] if one else results
 
     def resolve(self, settings: Mapping[str, Any]) -> RestoreConfig:
@@ -291,7 +289,7 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):  # type: igno
         return high, self.backbone.encode_text(lows).embeddings[:, None]
 
     def _enlarge(self, item: Item, settings: RestoreConfig) -> tuple[Tensor, int, int]:
-        """The input at the target size, padded to whole latents: 1 3 H W in [0, 1]; and the size without the padding."""
+        """The input at the target size, padded to whole latents, 1 3 H W in [0, 1]; and the size without padding."""
         width, height = item.image.size
         if min(width, height) < SMALLEST:
             name = item.path or "the image"

@@ -2,7 +2,8 @@
 
     python examples/train_nano/make_tokenizer.py examples/train_nano/base/tokenizer
 
-Every word that the `measured` provider and XPSR's added prompts use becomes one token; all other text is read in pieces.
+Every word that the `measured` provider and XPSR's added prompts use becomes one token; all other text is read in
+pieces.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ class BicubicDegradation:
     """Antialiased bicubic downscaling, in 8-bit levels. Nothing is drawn: the generators are only counted."""
 
     class Config(Options):
-        """Options of :class:`BicubicDegradation`."""
+        """Options of ``BicubicDegradation``."""
 
         scale: int = Field(default=4, ge=1, le=8, description="How many times smaller the result is.")
 

@@ -11,7 +11,7 @@ from xpsr_sdk.errors import ImageError
 
 
 def check_image(hr: Tensor, scale: int) -> None:
-    """Raise :class:`ImageError` unless ``hr`` is a float image, 3 H W, with sides divisible by ``scale``."""
+    """Raise ``ImageError`` unless ``hr`` is a float image, 3 H W, with sides divisible by ``scale``."""
     if hr.ndim != 3 or hr.shape[0] != 3 or not hr.is_floating_point():
         raise ImageError(f"hr image is {_describe(hr)}; a degradation takes floats, 3 x H x W in [0, 1].")
     height, width = hr.shape[-2:]
@@ -22,7 +22,7 @@ def check_image(hr: Tensor, scale: int) -> None:
 
 
 def check_batch(hr: Tensor, generators: Sequence[torch.Generator], scale: int) -> None:
-    """Raise :class:`ImageError` unless ``hr`` is B such images, B at least 1, with a CPU generator each."""
+    """Raise ``ImageError`` unless ``hr`` is B such images, B at least 1, with a CPU generator each."""
     if hr.ndim != 4 or not len(hr):
         raise ImageError(f"hr batch is {_describe(hr)}; a degradation takes floats, B x 3 x H x W in [0, 1].")
     check_image(hr[0], scale)

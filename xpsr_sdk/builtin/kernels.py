@@ -30,7 +30,7 @@ def gaussian(size: int, sigma: tuple[float, float], angle: float = 0.0, beta: fl
 
 
 def plateau(size: int, sigma: tuple[float, float], angle: float = 0.0, beta: float = 1.0) -> Tensor:
-    """A plateau-shaped kernel, ``1 / (1 + d^beta)``; arguments and result as for :func:`gaussian`."""
+    """A plateau-shaped kernel, ``1 / (1 + d^beta)``; arguments and result as for ``gaussian``."""
     return _normalised(1 / (1 + _squared_distance(size, sigma, angle) ** beta))
 
 

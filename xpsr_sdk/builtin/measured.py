@@ -4,7 +4,7 @@ The sentence has one phrase for each measured property, always in the same order
 
     low resolution, strong blur, mild jpeg artifacts, normal contrast, normal exposure, moderate gray noise.
 
-Each phrase is one of the fixed :data:`VOCABULARY`, so that a text encoder with a small vocabulary can
+Each phrase is one of the fixed ``VOCABULARY``, so that a text encoder with a small vocabulary can
 learn them.
 The limits between the grades are chosen so that the default degradation gives each about equally often, and
 that a clean, sharp photo reads as one.

@@ -253,7 +253,7 @@ class RealESRGANDegradation:
     """The default degradation: two rounds of blur, resize, noise and JPEG. See the module for its sources."""
 
     class Config(Options):
-        """Options of :class:`RealESRGANDegradation`."""
+        """Options of ``RealESRGANDegradation``."""
 
         scale: int = Field(default=4, ge=1, le=8, description="How many times smaller the result is.")
         kernel_sizes: SizeRange = Field(default=(7, 21), description="Narrowest and widest kernel, pixels, odd.")

@@ -29,7 +29,7 @@ class ResidualAutoencoder(ModelMixin, ConfigMixin):
 
     config_name = "config.json"
 
-    @register_to_config
+    @register_to_config  # type: ignore[untyped-decorator]  # diffusers is untyped
     def __init__(self, stride: int = 4, scaling_factor: float = 8.0) -> None:
         super().__init__()
         # A model of diffusers must hold a tensor to have a device and a dtype.
@@ -45,7 +45,7 @@ class ResidualAutoencoder(ModelMixin, ConfigMixin):
 
 
 class ResidualBackbone(StableDiffusion):
-    """A Stable Diffusion folder whose ``vae/`` is a :class:`ResidualAutoencoder`. See :class:`xpsr_sdk.Backbone`."""
+    """A Stable Diffusion folder whose ``vae/`` is a ``ResidualAutoencoder``. See ``xpsr_sdk.Backbone``."""
 
     def load_autoencoder(self, folder: Path, dtype: torch.dtype) -> Any:
         """The autoencoder that ``folder/config.json`` describes: it has no weights."""

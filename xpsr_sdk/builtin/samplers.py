@@ -19,7 +19,8 @@ class DiffusersSampler:
     """Samples with any scheduler of diffusers that is compatible with the model's own.
 
     The scheduler is made anew for each call, since schedulers hold state, from the model's own noise schedule. To begin
-    at a timestep before the last one, the schedule is cut off after it: what is left is a noise schedule in its own right.
+    at a timestep before the last one, the schedule is cut off after it: what is left is a noise schedule in its own
+    right.
     """
 
     class Config(Options):
@@ -46,7 +47,7 @@ class DiffusersSampler:
         generators: Sequence[torch.Generator],
         callback: StepCallback | None = None,
     ) -> Tensor:
-        """See :class:`xpsr_sdk.Sampler`."""
+        """See ``xpsr_sdk.Sampler``."""
         scheduler = self._scheduler_for(denoiser)
         scheduler.set_timesteps(num_inference_steps, device=latents.device)
         if float(scheduler.init_noise_sigma) != 1:

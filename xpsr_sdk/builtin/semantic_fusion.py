@@ -29,7 +29,7 @@ class SemanticFusionAttention(nn.Module):
     def forward(
         self, attend: Callable[[Tensor, Tensor], Tensor], x: Tensor, high: Tensor, low: Tensor | None
     ) -> Tensor:
-        """See :class:`xpsr_sdk.FusionAttention`."""
+        """See ``xpsr_sdk.FusionAttention``."""
         content = attend(x, high)
         if low is None:
             return content

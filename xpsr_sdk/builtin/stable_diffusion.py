@@ -19,7 +19,7 @@ from xpsr_sdk.models.checkpoints import read_json
 
 
 class StableDiffusion:
-    """Tokenizer, text encoder, autoencoder and noise schedule of SD 1.x or 2.x. See :class:`xpsr_sdk.Backbone`."""
+    """Tokenizer, text encoder, autoencoder and noise schedule of SD 1.x or 2.x. See ``xpsr_sdk.Backbone``."""
 
     class Config(Options):
         """No options."""
@@ -83,7 +83,7 @@ class StableDiffusion:
         return int(self.text_encoder.config.max_position_embeddings)
 
     def encode_text(self, texts: Sequence[str]) -> Conditioning:
-        """Encode each text, padded or cut to :attr:`max_tokens`; a cut is a warning that says how much was lost."""
+        """Encode each text, padded or cut to ``max_tokens``; a cut is a warning that says how much was lost."""
         lengths = [len(ids) for ids in self.tokenizer(list(texts), truncation=False, verbose=False).input_ids]
         for text, length in zip(texts, lengths, strict=True):
             if length > self.max_tokens:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, get_args
 
@@ -108,13 +109,10 @@ def _photos(source: Path) -> Iterator[tuple[Path, Path]]:
         yield source, Path(source.name)
 
 
-class _warnings_to(warnings.catch_warnings):
+@contextmanager
+def _warnings_to(show: Callable[[str], None]) -> Iterator[None]:
     """Shows warnings as a line each, above the progress bar."""
-
-    def __init__(self, show: Any) -> None:
-        super().__init__()
-        self._show = show
-
-    def __enter__(self) -> None:
-        super().__enter__()
-        warnings.showwarning = lambda message, *_: self._show(f"Warning: {message}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("default", UserWarning)
+        warnings.showwarning = lambda message, *_: show(f"Warning: {message}")
+        yield

@@ -40,8 +40,8 @@ def read_image(path: Path) -> Item:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(BytesIO(content)) as image:
-                if getattr(image, "n_frames", 1) > 1:
-                    raise ImageError(f"{path} is animated ({image.n_frames} frames): only still images are restored.")
+                if (frames := getattr(image, "n_frames", 1)) > 1:
+                    raise ImageError(f"{path} is animated ({frames} frames): only still images are restored.")
                 rgb = to_rgb(ImageOps.exif_transpose(image))
     except UnidentifiedImageError:
         raise ImageError(f"{path} is not an image, or of a type that is not supported.") from None

@@ -24,7 +24,7 @@ PROMPT_FOLDERS = {"high": "highlevel_prompt_GT", "low": "lowlevel_prompt_q", "hr
 
 @dataclass
 class Prepared:
-    """What :func:`prepare_pairs` did.
+    """What ``prepare_pairs`` did.
 
     Attributes:
         pairs: How many pairs were written.
@@ -114,13 +114,14 @@ def _prepare_one(root: Path, output: Path, parts: _Parts, variants: int, seed: i
 def _write_pair(output: Path, name: str, hr: Image.Image, lr: Image.Image, prompts: dict[str, str | None]) -> None:
     for level, text in prompts.items():
         if text is not None:
-            content = text.encode()
-            write_whole(
-                output / PROMPT_FOLDERS[level] / f"{name}.txt", lambda file, content=content: file.write(content)
-            )
+            _write_text(output / PROMPT_FOLDERS[level] / f"{name}.txt", text)
     # HR comes last: a pair is read from its HR image on.
     write_image(lr, output / "LR" / f"{name}.png")
     write_image(hr, output / "HR" / f"{name}.png")
+
+
+def _write_text(path: Path, text: str) -> None:
+    write_whole(path, lambda file: file.write(text.encode()))
 
 
 def _frozen(choice: Component) -> str | tuple[tuple[str, Any], ...]:

@@ -14,7 +14,7 @@ from xpsr_sdk.models.unet import XPSRUNet
 
 
 class GuidedDenoiser:
-    """Implements :class:`xpsr_sdk.Denoiser`.
+    """Implements ``xpsr_sdk.Denoiser``.
 
     The conditioning image is embedded once a tile, when the denoiser is made. With guidance, negative and positive
     prompts are two halves of one batch.
@@ -26,7 +26,7 @@ class GuidedDenoiser:
         low: Low-level text likewise, or None.
         condition: The resized input, B 3 H W in [0, 1].
         scheduler: The base model's diffusers scheduler, for its noise schedule.
-        tiles: From :func:`xpsr_sdk.engine.tiling.plan_tiles`.
+        tiles: From ``xpsr_sdk.engine.tiling.plan_tiles``.
         start_timestep: Where sampling begins.
         guidance_scale: w of classifier-free guidance (arXiv 2207.12598): ``negative + w (positive - negative)``.
         conditioning_scale: Factor on the ControlNet's residuals.

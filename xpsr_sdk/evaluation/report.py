@@ -27,7 +27,7 @@ Measure = Callable[[Image, Image], float]
 
 @dataclass(frozen=True)
 class Row:
-    """The figures of one image: by metric, as in :data:`METRICS`."""
+    """The figures of one image: by metric, as in ``METRICS``."""
 
     name: str
     scores: Mapping[str, float]
@@ -90,7 +90,7 @@ def evaluate_folders(
 ) -> Report:
     """Measure restored photos against their originals.
 
-    Which belong together: see :func:`xpsr_sdk.evaluation.matching.match`.
+    Which belong together: see ``xpsr_sdk.evaluation.matching.match``.
 
     Args:
         pred: Folder of restored photos, with subfolders; or one file.
@@ -98,7 +98,7 @@ def evaluate_folders(
         metrics: Any of ``"psnr"``, ``"ssim"``, ``"lpips"``, ``"dists"``.
         channel: What PSNR and SSIM measure: luma (``"y"``) or all three channels (``"rgb"``).
         crop: Pixels left out at each side, for every metric.
-        weights: Folder with the weights of LPIPS and DISTS, see :mod:`xpsr_sdk.evaluation.perceptual`;
+        weights: Folder with the weights of LPIPS and DISTS, see ``xpsr_sdk.evaluation.perceptual``;
             ``None`` lets pyiqa download them.
         device: Where LPIPS and DISTS are computed.
         progress: Called as ``progress(done, total)`` after each pair.

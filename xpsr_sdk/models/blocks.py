@@ -6,17 +6,16 @@ The blocks themselves are diffusers' own; only the order of calls is ours.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-from torch import Tensor, cat, nn
+from torch import Tensor, cat
 
 from xpsr_sdk.models.fusion import attend
 
 Size = tuple[int, int]
 
 
-def run_down(
-    block: nn.Module, x: Tensor, temb: Tensor, high: Tensor, low: Tensor | None
-) -> tuple[Tensor, list[Tensor]]:
+def run_down(block: Any, x: Tensor, temb: Tensor, high: Tensor, low: Tensor | None) -> tuple[Tensor, list[Tensor]]:
     """One encoder block: the features it passes on, and its skip connections."""
     skips = []
     for i, resnet in enumerate(block.resnets):
@@ -30,7 +29,7 @@ def run_down(
     return x, skips
 
 
-def run_mid(block: nn.Module, x: Tensor, temb: Tensor, high: Tensor, low: Tensor | None) -> Tensor:
+def run_mid(block: Any, x: Tensor, temb: Tensor, high: Tensor, low: Tensor | None) -> Tensor:
     """The middle block."""
     x = block.resnets[0](x, temb)
     for i, resnet in enumerate(block.resnets[1:]):
@@ -40,7 +39,7 @@ def run_mid(block: nn.Module, x: Tensor, temb: Tensor, high: Tensor, low: Tensor
 
 
 def run_up(
-    block: nn.Module,
+    block: Any,
     x: Tensor,
     temb: Tensor,
     skips: Sequence[Tensor],

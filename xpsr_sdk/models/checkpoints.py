@@ -1,4 +1,4 @@
-"""Reading and writing XPSR checkpoints: a folder with ``unet/`` and ``controlnet/``, as the published training makes them.
+"""Reading and writing XPSR checkpoints: a folder with ``unet/`` and ``controlnet/``, as published.
 
 Each of the two holds ``config.json`` and ``diffusion_pytorch_model.safetensors``. Tensor names on disk are the
 published ones (``attentions_lowlevel.0``, ``attentions_connect.0``), in memory ours (``fusions.0.lowlevel``, ...).

@@ -148,9 +148,9 @@ class XPSRControlNet(ControlNetModel):
     @staticmethod
     def _get_init_keys(input_class: type) -> set[str]:
         # diffusers reads the names of config entries off the signature, where ours has **controlnet_config.
-        parents = [c.__init__ for c in input_class.__mro__ if c in (XPSRControlNet, ControlNetModel, input_class)]
-        keys = {name for init in parents for name in inspect.signature(init).parameters}
-        return keys - {"controlnet_config"}
+        parents = [c for c in input_class.__mro__ if c in (XPSRControlNet, ControlNetModel, input_class)]
+        keys = {name for parent in parents for name in inspect.signature(parent).parameters}
+        return keys - {"controlnet_config"} | {"self"}
 
     def _fix_state_dict_keys_on_load(self, state_dict: dict[str, Tensor]) -> None:
         for key in list(state_dict):
@@ -186,7 +186,7 @@ class XPSRControlNet(ControlNetModel):
             controlnet_cond: The low-resolution image, resized to the target size, B 3 H W in [0, 1].
             lowlevel_encoder_hidden_states: Low-level text, B T D, or None.
             conditioning_scale: Factor on all residuals.
-            condition_embedding: What :meth:`embed_condition` gave, instead of ``controlnet_cond``.
+            condition_embedding: What ``embed_condition`` gave, instead of ``controlnet_cond``.
             heads: Whether to also compute what the Degradation-Free Constraint reads (training only).
         """
         high, low = encoder_hidden_states, lowlevel_encoder_hidden_states

@@ -55,7 +55,7 @@ def describe_site(attention: Transformer2DModel, place: str) -> AttentionSite:
     )
 
 
-def add_fusions(block: nn.Module, name: str, fusion: FusionConfig) -> None:
+def add_fusions(block: Any, name: str, fusion: FusionConfig) -> None:
     """Give ``block`` (called ``name`` in its model) a ``fusions`` list beside its ``attentions``, one a site."""
     attentions = getattr(block, "attentions", None)
     if attentions is None:
@@ -68,13 +68,14 @@ def add_fusions(block: nn.Module, name: str, fusion: FusionConfig) -> None:
 
 def init_fusions(model: nn.Module) -> None:
     """Let every fusion of a freshly built ``model`` take its start values from its site's own attention."""
-    for block in model.modules():
-        if isinstance(fusions := getattr(block, "fusions", None), nn.ModuleList):
-            for fusion, attention in zip(fusions, block.attentions, strict=True):
+    blocks: Any = model.modules()  # diffusers' blocks are untyped
+    for block in blocks:
+        if hasattr(block, "fusions"):
+            for fusion, attention in zip(block.fusions, block.attentions, strict=True):
                 fusion.init_from_attention(attention)
 
 
-def attend(block: nn.Module, index: int, x: Tensor, high: Tensor, low: Tensor | None) -> Tensor:
+def attend(block: Any, index: int, x: Tensor, high: Tensor, low: Tensor | None) -> Tensor:
     """Site ``index`` of ``block``: its own attention to ``high``, joined by the fusion if there is one."""
     attention = block.attentions[index]
 

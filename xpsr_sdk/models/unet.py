@@ -18,7 +18,7 @@ class XPSRUNet(UNet2DConditionModel):
     """Stable Diffusion's U-Net with pixel attention in every decoder layer (arXiv 2403.05049, section 3.2).
 
     Args:
-        fusion: Fusion of the sites that use the low-level prompt: name or ``{"name": ..., <options>}``; None: XPSR's own.
+        fusion: Fusion where the low-level prompt is used, ``"name"`` or ``{"name": ..., <options>}``; None: XPSR's.
         up_use_lowlevel_prompt: Whether each up block's sites have fusions (one value for all, or one a block).
         mid_use_lowlevel_prompt: Whether the middle block's site has one.
         down_use_lowlevel_prompt: Whether the down blocks' sites have them.
@@ -65,9 +65,9 @@ class XPSRUNet(UNet2DConditionModel):
             return value[count - 1 - level] if isinstance(value, (list, tuple)) else value
 
         heads = of_level(config.num_attention_heads or config.attention_head_dim)
-        layers = []
+        layers: list[Transformer2DModel] = []
         for resnet in self.up_blocks[level].resnets:
-            # A layer's input is the features so far beside the skip; the features are as wide as the previous layer's output.
+            # A layer reads the features so far beside the skip; the features are as wide as the layer before gave them.
             previous = layers[-1].config.in_channels if layers else self._width_before(level)
             layers.append(
                 Transformer2DModel(
@@ -100,9 +100,9 @@ class XPSRUNet(UNet2DConditionModel):
     @staticmethod
     def _get_init_keys(input_class: type) -> set[str]:
         # diffusers reads the names of config entries off the signature, where ours has **unet_config.
-        parents = [c.__init__ for c in input_class.__mro__ if c in (XPSRUNet, UNet2DConditionModel, input_class)]
-        keys = {name for init in parents for name in inspect.signature(init).parameters}
-        return keys - {"unet_config"}
+        parents = [c for c in input_class.__mro__ if c in (XPSRUNet, UNet2DConditionModel, input_class)]
+        keys = {name for parent in parents for name in inspect.signature(parent).parameters}
+        return keys - {"unet_config"} | {"self"}
 
     def _fix_state_dict_keys_on_load(self, state_dict: dict[str, Tensor]) -> None:
         for key in list(state_dict):
@@ -143,6 +143,7 @@ class XPSRUNet(UNet2DConditionModel):
         x = run_mid(self.mid_block, x, temb, high, low)
         if residuals is not None:
             skips = [skip + residual for skip, residual in zip(skips, residuals, strict=True)]
+            assert mid_block_additional_residual is not None, "the middle's residual comes with the others"
             x = x + mid_block_additional_residual
 
         for block in self.up_blocks:

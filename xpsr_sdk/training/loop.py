@@ -74,7 +74,7 @@ class TrainingRun:
         }
         self.trained = select_parameters(self.models, config.model.train)
         for model in self.models.values():
-            model.to(self.device, memory_format=torch.channels_last)
+            model.to(self.device).to(memory_format=torch.channels_last)
         self.trains_text = any(name.startswith("text_encoder.") for name in self.trained)
         parameters = list(self.trained.values())
         options = config.optimizer

@@ -15,7 +15,7 @@ from xpsr_sdk.training.config import LossSection
 def add_noise(alphas_cumprod: Tensor, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
     """Latents at the noise of their timesteps (B), B C h w.
 
-    Written out, because diffusers' multistep schedulers noise to their current sampling schedule, not to the training one.
+    Written out, because diffusers' multistep schedulers noise to their sampling schedule, not to the training's.
     """
     power = alphas_cumprod.to(latents)[timesteps].view(-1, 1, 1, 1)
     return power.sqrt() * latents + (1 - power).sqrt() * noise
@@ -44,7 +44,7 @@ def diffusion_loss(prediction: Tensor, target: Tensor, weights: Tensor | None = 
 def timestep_weights(scheduler: Any, timesteps: Tensor, loss: LossSection) -> Tensor | None:
     """The weight of each image's L_D (B), or None for equal ones.
 
-    min-SNR (arXiv 2303.09556) weighs the clean-latents error by min(SNR, gamma); written for the prediction type at hand.
+    min-SNR (arXiv 2303.09556) weighs the clean-latents error by min(SNR, gamma); here for the prediction type at hand.
     """
     if loss.weighting == "uniform":
         return None
