@@ -29,9 +29,10 @@ from xpsr_sdk.engine.color import correct_color
 from xpsr_sdk.models.checkpoints import WEIGHTS, read_checkpoint, read_model, write_checkpoint
 from xpsr_sdk.models.controlnet import XPSRControlNet
 from xpsr_sdk.models.fusion import to_published_name
+from xpsr_sdk.models.schedule import NoiseSchedule
 from xpsr_sdk.models.unet import XPSRUNet
 from xpsr_sdk.training.loop import select_parameters
-from xpsr_sdk.training.losses import add_noise, constraint_losses, diffusion_loss, diffusion_target
+from xpsr_sdk.training.losses import constraint_losses, diffusion_loss
 
 CONSTRAINT_WEIGHT = 0.05
 TRAINED = ("controlnet.*", "unet.*pixel_attentions*", "unet.*fusions*")
@@ -128,12 +129,13 @@ def check_training_step(folder: Path) -> Iterator[Check]:
     backbone.load(folder / "base")
     models = {"unet": unet, "controlnet": controlnet}
     trained = select_parameters(models, TRAINED)
-    noisy = add_noise(backbone.scheduler.alphas_cumprod, data["latents"], data["noise"], data["timesteps"])
+    schedule = NoiseSchedule(backbone.scheduler)
+    noisy = schedule.add_noise(data["latents"], data["noise"], data["timesteps"])
     out = controlnet(noisy, data["timesteps"], data["high"], data["lr"], data["low"], heads=True)
     prediction = unet(
         noisy, data["timesteps"], data["high"], data["low"], out.down_block_res_samples, out.mid_block_res_sample
     ).sample
-    target = diffusion_target(backbone.scheduler, data["latents"], data["noise"], data["timesteps"])
+    target = schedule.target(data["latents"], data["noise"], data["timesteps"])
     diffusion = diffusion_loss(prediction, target)
     pixel, latent = constraint_losses(out.rgbs, out.latents, data["hr"], data["latents"])
     losses = {"loss_diffusion": diffusion}

@@ -27,6 +27,7 @@ from xpsr_sdk.engine.denoiser import GuidedDenoiser
 from xpsr_sdk.engine.tiling import plan_tiles
 from xpsr_sdk.errors import ConfigError, ImageError
 from xpsr_sdk.models.checkpoints import read_json
+from xpsr_sdk.models.schedule import NoiseSchedule
 from xpsr_sdk.registry import default_registry
 
 SMALLEST = 16
@@ -221,7 +222,7 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
             None if settings.tile is None else max(settings.tile // self.stride, 1),
             settings.tile_overlap // self.stride,
         )
-        last = len(self.scheduler.alphas_cumprod) - 1
+        last = NoiseSchedule(self.scheduler).last
         start = last if latents is not None else round((1 - float(settings.fidelity or 0)) * (last + 1)) - 1
         with clock.stage("denoise"):
             denoiser = GuidedDenoiser(
@@ -301,20 +302,19 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
 
     def _start(self, denoiser: GuidedDenoiser, lr: Tensor, generator: torch.Generator) -> Tensor:
         """Latents at the noise of the denoiser's start: the input's own, or the estimate of the mean, with noise."""
+        schedule = NoiseSchedule(self.scheduler)
         shape = (1, self.unet.config.in_channels, lr.shape[-2] // self.stride, lr.shape[-1] // self.stride)
 
         def noise() -> Tensor:
             return torch.randn(shape, generator=generator).to(lr)
 
         if self.defaults.start == "mean":
-            last = len(denoiser.alphas_cumprod) - 1
-            clean = denoiser.clean(noise(), last)
+            clean = denoiser.clean(noise(), schedule.last)
         else:
             clean = self.backbone.encode(2 * lr - 1, lr, [generator])
         if denoiser.start_timestep < 0:
             return clean
-        power = denoiser.alphas_cumprod[denoiser.start_timestep].to(lr)
-        return power.sqrt() * clean + (1 - power).sqrt() * noise()
+        return schedule.add_noise(clean, noise(), denoiser.start_timestep)
 
 
 class Clock:

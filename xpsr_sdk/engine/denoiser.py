@@ -10,6 +10,7 @@ from torch import Tensor
 
 from xpsr_sdk.engine.tiling import Tile, gaussian_weights
 from xpsr_sdk.models.controlnet import XPSRControlNet
+from xpsr_sdk.models.schedule import NoiseSchedule
 from xpsr_sdk.models.unet import XPSRUNet
 
 
@@ -49,8 +50,9 @@ class GuidedDenoiser:
         tile_batch: int,
     ) -> None:
         self.scheduler = scheduler
-        self.prediction_type: str = scheduler.config.prediction_type
-        self.alphas_cumprod: Tensor = scheduler.alphas_cumprod
+        self._schedule = NoiseSchedule(scheduler)
+        self.prediction_type = self._schedule.prediction_type
+        self.alphas_cumprod = self._schedule.alphas_cumprod
         self.start_timestep = start_timestep
         self._unet, self._controlnet = unet, controlnet
         self._high, self._low = high, low
@@ -106,14 +108,7 @@ class GuidedDenoiser:
 
     def clean(self, x_t: Tensor, t: int) -> Tensor:
         """The estimate of the clean latents from ``x_t`` at timestep ``t``."""
-        prediction = self.predict(x_t, t)
-        alpha = self.alphas_cumprod[t].to(x_t)
-        signal, noise = alpha.sqrt(), (1 - alpha).sqrt()
-        if self.prediction_type == "sample":
-            return prediction
-        if self.prediction_type == "v_prediction":
-            return signal * x_t - noise * prediction
-        return (x_t - noise * prediction) / signal
+        return self._schedule.clean(self.predict(x_t, t), x_t, t)
 
     def denoised(self, x: Tensor, sigma: Tensor | float) -> Tensor:
         """The estimate of the clean latents from ``x = x_0 + sigma * noise``."""

@@ -100,6 +100,11 @@ class Perceptual:
             x, y = (torch.tensor(image, device=self._device).permute(2, 0, 1)[None] / 255 for image in (a, b))
             return float(self._metric(x, y))
 
+    def distance(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        """The distances (B) of images ``a`` to ``b``, both B 3 H W in [0, 1], with gradients: for training."""
+        distances: torch.Tensor = self._metric.net(a, b)
+        return distances.flatten()
+
 
 def _downloaded(create: Callable[..., Any], name: str) -> Any:
     try:

@@ -31,17 +31,21 @@ WEIGHTS = "diffusion_pytorch_model.safetensors"
 Model = TypeVar("Model", bound=ModelMixin)
 
 
-def read_checkpoint(folder: Path, weights: str = WEIGHTS) -> tuple[XPSRUNet, XPSRControlNet]:
+def read_checkpoint(
+    folder: Path, weights: str = WEIGHTS, dtype: torch.dtype | None = None
+) -> tuple[XPSRUNet, XPSRControlNet]:
     """U-Net and ControlNet of a checkpoint folder.
 
     Args:
         folder: ``checkpoint-N/``, or a whole model's folder.
         weights: File name of the weights in each of the two; name a ``.bin`` to allow pickled ones.
+        dtype: Precision of the models; None: as stored.
 
     Raises:
         CheckpointError: Something is missing, damaged or of another architecture.
     """
-    return read_model(XPSRUNet, folder / "unet", weights), read_model(XPSRControlNet, folder / "controlnet", weights)
+    unet = read_model(XPSRUNet, folder / "unet", weights, dtype)
+    return unet, read_model(XPSRControlNet, folder / "controlnet", weights, dtype)
 
 
 def write_checkpoint(folder: Path, unet: XPSRUNet, controlnet: XPSRControlNet) -> None:
@@ -51,12 +55,15 @@ def write_checkpoint(folder: Path, unet: XPSRUNet, controlnet: XPSRControlNet) -
         write_model(controlnet, partial / "controlnet")
 
 
-def read_model(cls: type[Model], folder: Path, weights: str = WEIGHTS) -> Model:
+def read_model(cls: type[Model], folder: Path, weights: str = WEIGHTS, dtype: torch.dtype | None = None) -> Model:
     """A model of class ``cls`` from its folder, checked to match tensor by tensor."""
     config = read_json(folder / "config.json")
     with torch.device("meta"):
         model: Model = cls.from_config(config)
-    tensors = {from_published_name(name): tensor for name, tensor in _read_tensors(folder / weights).items()}
+    tensors = {
+        from_published_name(name): tensor.to(dtype or tensor.dtype)
+        for name, tensor in _read_tensors(folder / weights).items()
+    }
     _check_same(model.state_dict(), tensors, folder / weights)
     model.load_state_dict(tensors, assign=True)
     return model.eval()

@@ -79,9 +79,6 @@ class XPSRControlNet(ControlNetModel):
         controlnet_config: The config of a diffusers ControlNet.
     """
 
-    # Nothing has to stay in float32; diffusers' empty list would make every cast a warning.
-    _keep_in_fp32_modules = None
-
     def __init__(
         self,
         *,
@@ -143,7 +140,7 @@ class XPSRControlNet(ControlNetModel):
         own = {name: tensor for name, tensor in encoder.items() if ".fusions." not in name}
         controlnet.load_state_dict(own, strict=False)
         init_fusions(controlnet)
-        return controlnet.to(dtype=unet.dtype)
+        return controlnet
 
     @staticmethod
     def _get_init_keys(input_class: type) -> set[str]:

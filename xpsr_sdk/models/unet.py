@@ -25,9 +25,6 @@ class XPSRUNet(UNet2DConditionModel):
         unet_config: The base model's U-Net config.
     """
 
-    # Nothing has to stay in float32; diffusers' empty list would make every cast a warning.
-    _keep_in_fp32_modules = None
-
     def __init__(
         self,
         *,
@@ -95,7 +92,7 @@ class XPSRUNet(UNet2DConditionModel):
         unet = cls(**{**config, **options})
         unet.load_state_dict(base.state_dict(), strict=False)
         init_fusions(unet)
-        return unet.to(dtype=base.dtype)
+        return unet
 
     @staticmethod
     def _get_init_keys(input_class: type) -> set[str]:

@@ -60,6 +60,12 @@ class LossSection(Settings):
         le=1,
         description="Share of images at the schedule's last timestep, where sampling from the mean starts.",
     )
+    perceptual_weight: float = Field(
+        0.0, ge=0, description="Weight of LPIPS on the clean estimate, except at the schedule's last timestep."
+    )
+    perceptual_weights: Path | None = Field(
+        None, description="Folder with the weights of LPIPS. None: pyiqa downloads them."
+    )
 
 
 class OptimizerSection(Settings):

@@ -19,10 +19,12 @@ from torch import Tensor, nn
 from xpsr_sdk.build import best_device, build_for_training
 from xpsr_sdk.data.pairs import Batch, PairFolder
 from xpsr_sdk.errors import TrainingError
+from xpsr_sdk.evaluation.perceptual import Perceptual
 from xpsr_sdk.models.checkpoints import whole_folder, write_model
+from xpsr_sdk.models.schedule import NoiseSchedule
 from xpsr_sdk.registry import Registry
 from xpsr_sdk.training.config import OptimizerSection, TrainConfig
-from xpsr_sdk.training.losses import add_noise, constraint_losses, diffusion_loss, diffusion_target, timestep_weights
+from xpsr_sdk.training.losses import constraint_losses, diffusion_loss, timestep_weights
 
 
 def train(config: TrainConfig, registry: Registry | None = None) -> Path:
@@ -82,6 +84,10 @@ class TrainingRun:
             parameters, lr=options.learning_rate, betas=options.betas, weight_decay=options.weight_decay, fused=True
         )
         self.ema = EMAModel(parameters, decay=options.ema_decay, foreach=True)
+        self.schedule = NoiseSchedule(self.backbone.scheduler)
+        self.perceptual: Perceptual | None = None
+        if config.loss.perceptual_weight:
+            self.perceptual = Perceptual("lpips", weights=config.loss.perceptual_weights, device=self.device)
         data = config.data
         self.pairs = PairFolder(data.folders, data.crop, data.hr_as_input, data.keep_in_memory)
 
@@ -116,26 +122,32 @@ class TrainingRun:
         return StepInputs(hr, lr, latents, noise, self._timesteps(len(hr), generator), high, low)
 
     def losses(self, inputs: StepInputs) -> dict[str, Tensor]:
-        """Each term of the loss, those of the constraint already weighted, and their sum."""
-        scheduler, loss = self.backbone.scheduler, self.config.loss
-        noisy = add_noise(scheduler.alphas_cumprod, inputs.latents, inputs.noise, inputs.timesteps)
+        """Each term of the loss, already weighted, and their sum."""
+        schedule, loss, t = self.schedule, self.config.loss, inputs.timesteps
+        noisy = schedule.add_noise(inputs.latents, inputs.noise, t)
         with self._autocast():
-            out = self.controlnet(
-                noisy, inputs.timesteps, inputs.high, inputs.lr, inputs.low, heads=loss.constraint_weight > 0
-            )
-            prediction = self.unet(
-                noisy, inputs.timesteps, inputs.high, inputs.low, out.down_block_res_samples, out.mid_block_res_sample
-            ).sample
-        target = diffusion_target(scheduler, inputs.latents, inputs.noise, inputs.timesteps)
-        diffusion = diffusion_loss(prediction, target, timestep_weights(scheduler, inputs.timesteps, loss))
+            out = self.controlnet(noisy, t, inputs.high, inputs.lr, inputs.low, heads=loss.constraint_weight > 0)
+            residuals = out.down_block_res_samples, out.mid_block_res_sample
+            prediction = self.unet(noisy, t, inputs.high, inputs.low, *residuals).sample.float()
+        target = schedule.target(inputs.latents, inputs.noise, t)
         pixel, latent = constraint_losses(out.rgbs, out.latents, inputs.hr, inputs.latents)
-        pixel, latent = loss.constraint_weight * pixel, loss.constraint_weight * latent
-        return {
-            "loss": diffusion + pixel + latent,
-            "loss_diffusion": diffusion,
-            "loss_dfc_pixel": pixel,
-            "loss_dfc_latent": latent,
+        terms = {
+            "loss_diffusion": diffusion_loss(prediction, target, timestep_weights(schedule, t, loss)),
+            "loss_dfc_pixel": loss.constraint_weight * pixel,
+            "loss_dfc_latent": loss.constraint_weight * latent,
         }
+        if self.perceptual:
+            clean = schedule.clean(prediction, noisy, t)
+            terms["loss_perceptual"] = loss.perceptual_weight * self._perceptual_loss(clean, inputs)
+        return {"loss": torch.stack(list(terms.values())).sum(), **terms}
+
+    def _perceptual_loss(self, clean: Tensor, inputs: StepInputs) -> Tensor:
+        """LPIPS of the decoded clean estimates. Left out at the last timestep, whose estimate is to stay the mean."""
+        assert self.perceptual is not None
+        images = self.backbone.decode(clean, inputs.lr)
+        with self._autocast():
+            distances = self.perceptual.distance((images + 1) / 2, (inputs.hr + 1) / 2)
+        return (distances * (inputs.timesteps < self.schedule.last)).mean()
 
     def save(self) -> None:
         """Write ``checkpoint-N/``: averaged weights in the published form, and ``state.pt`` to go on from."""
@@ -204,7 +216,7 @@ class TrainingRun:
         return order
 
     def _timesteps(self, count: int, generator: torch.Generator) -> Tensor:
-        loss, last = self.config.loss, len(self.backbone.scheduler.alphas_cumprod) - 1
+        loss, last = self.config.loss, self.schedule.last
         noisiest = last if loss.noisiest_timestep is None else min(loss.noisiest_timestep, last)
         timesteps = torch.randint(noisiest + 1, (count,), generator=generator)
         at_last = torch.rand(count, generator=generator) < loss.last_share

@@ -3,34 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate, l1_loss, mse_loss
 
+from xpsr_sdk.models.schedule import NoiseSchedule
 from xpsr_sdk.training.config import LossSection
-
-
-def add_noise(alphas_cumprod: Tensor, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-    """Latents at the noise of their timesteps (B), B C h w.
-
-    Written out, because diffusers' multistep schedulers noise to their sampling schedule, not to the training's.
-    """
-    power = alphas_cumprod.to(latents)[timesteps].view(-1, 1, 1, 1)
-    return power.sqrt() * latents + (1 - power).sqrt() * noise
-
-
-def diffusion_target(scheduler: Any, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-    """What the U-Net should predict, B C h w, by the schedule's prediction type."""
-    kind = scheduler.config.prediction_type
-    if kind == "sample":
-        return latents
-    if kind == "v_prediction":
-        # v = signal * noise - noise_level * latents (arXiv 2202.00512); not every scheduler offers get_velocity.
-        alphas = scheduler.alphas_cumprod.to(latents)[timesteps].view(-1, 1, 1, 1)
-        return alphas.sqrt() * noise - (1 - alphas).sqrt() * latents
-    return noise
 
 
 def diffusion_loss(prediction: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
@@ -41,20 +20,18 @@ def diffusion_loss(prediction: Tensor, target: Tensor, weights: Tensor | None = 
     return (each * weights).mean()
 
 
-def timestep_weights(scheduler: Any, timesteps: Tensor, loss: LossSection) -> Tensor | None:
+def timestep_weights(schedule: NoiseSchedule, timesteps: Tensor, loss: LossSection) -> Tensor | None:
     """The weight of each image's L_D (B), or None for equal ones.
 
     min-SNR (arXiv 2303.09556) weighs the clean-latents error by min(SNR, gamma); here for the prediction type at hand.
     """
     if loss.weighting == "uniform":
         return None
-    alphas = scheduler.alphas_cumprod.to(timesteps.device)[timesteps]
-    snr = alphas / (1 - alphas)
+    snr = schedule.snr(timesteps)
     of_clean = snr.clamp(max=loss.snr_gamma)
-    kind = scheduler.config.prediction_type
-    if kind == "sample":
+    if schedule.prediction_type == "sample":
         return of_clean
-    return of_clean / (snr + 1) if kind == "v_prediction" else of_clean / snr
+    return of_clean / (snr + 1) if schedule.prediction_type == "v_prediction" else of_clean / snr
 
 
 def constraint_losses(

@@ -1,0 +1,57 @@
+"""The noise schedule that a model was trained with: x_t = signal * x_0 + noise_level * noise."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class NoiseSchedule:
+    """Noise and predictions at training timesteps, whatever the prediction type.
+
+    Written out, because diffusers' multistep schedulers noise to their sampling schedule, not to the training's.
+
+    Args:
+        scheduler: A diffusers scheduler of the model.
+    """
+
+    def __init__(self, scheduler: Any) -> None:
+        self.prediction_type: str = scheduler.config.prediction_type
+        self.alphas_cumprod: Tensor = scheduler.alphas_cumprod
+        self.last = len(self.alphas_cumprod) - 1
+        """The noisiest timestep."""
+
+    def levels(self, t: Tensor | int, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Signal and noise level at ``t`` (one, or B), to be multiplied with ``like`` (B C h w)."""
+        alphas = self.alphas_cumprod.to(like)[torch.as_tensor(t)].reshape(-1, 1, 1, 1)
+        return alphas.sqrt(), (1 - alphas).sqrt()
+
+    def add_noise(self, latents: Tensor, noise: Tensor, t: Tensor | int) -> Tensor:
+        """Latents at the noise of timestep ``t``, B C h w."""
+        signal, level = self.levels(t, latents)
+        return signal * latents + level * noise
+
+    def target(self, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """What the U-Net should predict, B C h w."""
+        if self.prediction_type == "sample":
+            return latents
+        if self.prediction_type == "v_prediction":  # arXiv 2202.00512
+            signal, level = self.levels(t, latents)
+            return signal * noise - level * latents
+        return noise
+
+    def clean(self, prediction: Tensor, x_t: Tensor, t: Tensor | int) -> Tensor:
+        """The estimate of the clean latents, B C h w, that lies in a prediction from ``x_t``."""
+        if self.prediction_type == "sample":
+            return prediction
+        signal, level = self.levels(t, x_t)
+        if self.prediction_type == "v_prediction":
+            return signal * x_t - level * prediction
+        return (x_t - level * prediction) / signal
+
+    def snr(self, t: Tensor) -> Tensor:
+        """Signal-to-noise ratio at each timestep (B)."""
+        alphas = self.alphas_cumprod.to(t.device)[t]
+        return alphas / (1 - alphas)
