@@ -61,13 +61,13 @@ def build_pipeline(
     chosen = backbone or config.backbone or index.get("backbone") or "stable-diffusion"
     parts = registry.create("backbone", chosen)
     parts.load(folder, dtype)
-    unet, controlnet = _networks(config, folder, registry)
+    unet, controlnet = _networks(config, folder, registry, dtype)
     pipeline = Pipeline(
         vae=parts.vae,
         text_encoder=parts.text_encoder,
         tokenizer=parts.tokenizer,
-        unet=unet.to(dtype),
-        controlnet=controlnet.to(dtype),
+        unet=unet,
+        controlnet=controlnet,
         scheduler=parts.scheduler,
         backbone=chosen if isinstance(chosen, str) else None,
         defaults=index.get("defaults"),
@@ -107,8 +107,8 @@ def build_for_training(
             backbone.load(section.base)
             checkpoint = section.checkpoint or _checkpoint_in(section.base)
             if checkpoint:
-                return backbone, *read_checkpoint(checkpoint)
-            base = read_model(UNet2DConditionModel, section.base / "unet")
+                return backbone, *read_checkpoint(checkpoint, dtype=torch.float32)
+            base = read_model(UNet2DConditionModel, section.base / "unet", dtype=torch.float32)
         controlnet = XPSRControlNet.from_unet(base, section.conditioning_widths, section.fusion)
         return backbone, XPSRUNet.from_base(base), controlnet
 
@@ -151,14 +151,16 @@ def _from_hub(name: str) -> Path:
         ) from error
 
 
-def _networks(config: PipelineConfig, folder: Path, registry: Registry) -> tuple[XPSRUNet, XPSRControlNet]:
+def _networks(
+    config: PipelineConfig, folder: Path, registry: Registry, dtype: torch.dtype
+) -> tuple[XPSRUNet, XPSRControlNet]:
     checkpoint = config.checkpoint or _checkpoint_in(folder)
     if checkpoint is None:
         raise CheckpointError(
             f"{folder} is a base model: it has no controlnet/. Name an XPSR checkpoint for it (--checkpoint)."
         )
     with fusions_from(registry):
-        return read_checkpoint(checkpoint, config.checkpoint_weights or WEIGHTS)
+        return read_checkpoint(checkpoint, config.checkpoint_weights or WEIGHTS, dtype)
 
 
 def _checkpoint_in(folder: Path) -> Path | None:

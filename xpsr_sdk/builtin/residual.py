@@ -49,7 +49,8 @@ class ResidualBackbone(StableDiffusion):
 
     def load_autoencoder(self, folder: Path, dtype: torch.dtype) -> Any:
         """The autoencoder that ``folder/config.json`` describes: it has no weights."""
-        return ResidualAutoencoder.from_config(ResidualAutoencoder.load_config(folder)).to(dtype)
+        autoencoder = ResidualAutoencoder.from_config(ResidualAutoencoder.load_config(folder))
+        return torch.nn.Module.to(autoencoder, dtype)  # diffusers' own ``to`` warns at any dtype
 
     @property
     def latent_channels(self) -> int:
