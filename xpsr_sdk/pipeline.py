@@ -44,6 +44,8 @@ class ModelDefaults(Settings):
     fidelity: float = 0.0
     start: Literal["lr", "mean"] = "lr"
     """What noise is added to: the latents of the input, or the model's estimate of the mean of all sharp photos."""
+    noisiest_start: float = 1.0
+    """The share of the noise schedule at which sampling starts for fidelity 0."""
     color: ColorCorrection = "adain"
     tile: int = 512
     sampler: Component = "unipc"
@@ -222,8 +224,7 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
             None if settings.tile is None else max(settings.tile // self.stride, 1),
             settings.tile_overlap // self.stride,
         )
-        last = NoiseSchedule(self.scheduler).last
-        start = last if latents is not None else round((1 - float(settings.fidelity or 0)) * (last + 1)) - 1
+        start = NoiseSchedule(self.scheduler).last if latents is not None else self._start_timestep(settings)
         with clock.stage("denoise"):
             denoiser = GuidedDenoiser(
                 self.unet,
@@ -299,6 +300,11 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         lr = resize(to_tensor(item.image), height, width).clamp(0, 1)
         lr = pad(lr, (0, -width % self.stride, 0, -height % self.stride), mode="replicate")
         return lr.to(device=self._execution_device, dtype=self.unet.dtype), height, width
+
+    def _start_timestep(self, settings: RestoreConfig) -> int:
+        """Where sampling begins: the more fidelity, the less noise. -1: no noise at all."""
+        share = (1 - float(settings.fidelity or 0)) * self.defaults.noisiest_start
+        return round(share * (NoiseSchedule(self.scheduler).last + 1)) - 1
 
     def _start(self, denoiser: GuidedDenoiser, lr: Tensor, generator: torch.Generator) -> Tensor:
         """Latents at the noise of the denoiser's start: the input's own, or the estimate of the mean, with noise."""
