@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from diffusers import UNet2DConditionModel
 
-from xpsr_sdk.config import Component, PipelineConfig, load_config
+from xpsr_sdk.config import Component, PipelineConfig, RestoreConfig, load_config
 from xpsr_sdk.contracts import Backbone, PromptProvider, Sampler
 from xpsr_sdk.errors import CheckpointError, ConfigError, did_you_mean
 from xpsr_sdk.models.checkpoints import WEIGHTS, read_checkpoint, read_json, read_model
 from xpsr_sdk.models.controlnet import XPSRControlNet
 from xpsr_sdk.models.fusion import fusions_from
 from xpsr_sdk.models.unet import XPSRUNet
-from xpsr_sdk.pipeline import ModelDefaults, Pipeline
+from xpsr_sdk.pipeline import Pipeline
 from xpsr_sdk.registry import Registry, default_registry
 
 if TYPE_CHECKING:
@@ -72,14 +72,13 @@ def build_pipeline(
         backbone=chosen if isinstance(chosen, str) else None,
         defaults=index.get("defaults"),
     )
-    defaults = ModelDefaults.model_validate(index.get("defaults") or {})
     pipeline.equip(
         backbone=parts,
         prompt_provider=registry.create(
             "prompt_provider", prompt_provider or config.prompt_provider, default="measured"
         ),
-        sampler=registry.create("sampler", sampler or config.sampler or defaults.sampler),
-        config=config,
+        sampler=registry.create("sampler", sampler or config.sampler or pipeline.defaults.sampler),
+        settings=RestoreConfig(**{name: getattr(config, name) for name in RestoreConfig.model_fields}),
     )
     return pipeline.to(config.device or best_device())
 

@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import pad
 
-from xpsr_sdk.config import ColorCorrection, Component, PipelineConfig, RestoreConfig, Settings, load_config
+from xpsr_sdk.config import ColorCorrection, Component, RestoreConfig, Settings, load_config
 from xpsr_sdk.contracts import Backbone, Item, Level, PromptProvider, Prompts, Sampler, StepCallback
 from xpsr_sdk.data.images import read_image, resize, to_image, to_rgb, to_tensor, write_image
 from xpsr_sdk.engine.color import correct_color
@@ -134,7 +134,6 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         self.register_to_config(backbone=backbone, defaults=defaults)
         self.set_progress_bar_config(disable=True)
         self.defaults = load_config(ModelDefaults, defaults or {}, "model_index.json, defaults")
-        self.equip()
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Pipeline:
@@ -143,6 +142,7 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         if index.is_file():
             default_registry().resolve("backbone", read_json(index).get("backbone") or "stable-diffusion")
         pipeline: Pipeline = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+        pipeline.equip()
         return pipeline
 
     def equip(
@@ -150,9 +150,9 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         backbone: Backbone | None = None,
         prompt_provider: PromptProvider | None = None,
         sampler: Sampler | None = None,
-        config: PipelineConfig | None = None,
+        settings: RestoreConfig | None = None,
     ) -> None:
-        """Choose the parts that are no networks; None: the model's own or the default."""
+        """Choose the parts that are no networks, before the first call; None: the model's own, or the default."""
         registry = default_registry()
         if backbone is None:
             parts: Any = registry.create("backbone", self.config.backbone or "stable-diffusion")
@@ -162,9 +162,7 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         self.backbone: Any = backbone
         self.prompt_provider: PromptProvider = prompt_provider or registry.create("prompt_provider", "measured")
         self.sampler: Sampler = sampler or registry.create("sampler", self.defaults.sampler)
-        self.settings = RestoreConfig.model_validate(
-            {k: v for k, v in (config.model_dump() if config else {}).items() if k in RestoreConfig.model_fields}
-        )
+        self.settings = settings or RestoreConfig()
 
     def __call__(
         self,
