@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, TypeVar
 
 import torch
@@ -22,7 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from xpsr_sdk.errors import CheckpointError
+from xpsr_sdk.errors import CheckpointError, XPSRError
 from xpsr_sdk.models.controlnet import XPSRControlNet
 from xpsr_sdk.models.fusion import from_published_name, to_published_name
 from xpsr_sdk.models.unet import XPSRUNet
@@ -57,9 +58,7 @@ def write_checkpoint(folder: Path, unet: XPSRUNet, controlnet: XPSRControlNet) -
 
 def read_model(cls: type[Model], folder: Path, weights: str = WEIGHTS, dtype: torch.dtype | None = None) -> Model:
     """A model of class ``cls`` from its folder, checked to match tensor by tensor."""
-    config = read_json(folder / "config.json")
-    with torch.device("meta"):
-        model: Model = cls.from_config(config)
+    model = _empty_model(cls, folder / "config.json")
     tensors = {
         from_published_name(name): tensor.to(dtype or tensor.dtype)
         for name, tensor in _read_tensors(folder / weights).items()
@@ -114,6 +113,19 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         raise
 
 
+def _empty_model(cls: type[Model], file: Path) -> Model:
+    """The model that a config.json describes, on the meta device."""
+    config = read_json(file)
+    try:
+        with torch.device("meta"):
+            model: Model = cls.from_config(config)
+    except XPSRError:
+        raise
+    except Exception as error:  # diffusers checks little, so that wrong values fail anywhere in its constructors
+        raise CheckpointError(f"{file} describes no model: {_one_line(error)}.") from error
+    return model
+
+
 def _read_tensors(file: Path) -> dict[str, Tensor]:
     try:
         if file.suffix == ".safetensors":
@@ -123,9 +135,15 @@ def _read_tensors(file: Path) -> dict[str, Tensor]:
         pickled = sorted(p.name for p in file.parent.glob("*.bin"))
         hint = f" There is {pickled[0]}: name it to load pickled weights." if pickled else ""
         raise CheckpointError(f"{file} does not exist.{hint}") from None
-    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
-        raise CheckpointError(f"{file} is damaged or not a weights file: {error}.") from None
-    return dict(tensors)
+    except (OSError, RuntimeError, ValueError, EOFError, UnpicklingError, SafetensorError) as error:
+        raise CheckpointError(f"{file} is damaged or not a weights file: {_one_line(error)}.") from None
+    if not isinstance(tensors, dict) or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
+        raise CheckpointError(f"{file} is not a weights file: it must hold named tensors and nothing else.")
+    return tensors
+
+
+def _one_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def _check_same(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], file: Path) -> None:
