@@ -1,0 +1,67 @@
+"""Colour correction: the detail of the result, the colours of the input."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from xpsr_sdk.config import ColorCorrection
+from xpsr_sdk.engine.color import correct_color
+
+sides = st.integers(1, 40)
+
+
+def image(height: int, width: int, seed: int = 0, low: float = 0.0, high: float = 1.0) -> Tensor:
+    return torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(seed)) * (high - low) + low
+
+
+def coarse(x: Tensor) -> Tensor:
+    return torch.nn.functional.avg_pool2d(x, 16)
+
+
+@given(height=sides, width=sides)
+def test_none_is_the_identity(height: int, width: int) -> None:
+    x = image(height, width)
+    assert torch.equal(correct_color(x, image(height, width, 1), "none"), x)
+
+
+@pytest.mark.parametrize("method", get_args(ColorCorrection))
+@given(height=st.integers(2, 40), width=st.integers(2, 40))
+def test_any_size_gives_an_image(method: ColorCorrection, height: int, width: int) -> None:
+    out = correct_color(image(height, width), image(height, width, 1), method)
+    assert out.shape == (1, 3, height, width)
+    assert ((out >= 0) & (out <= 1)).all()
+
+
+@pytest.mark.parametrize("method", get_args(ColorCorrection))
+def test_a_photo_of_one_colour_survives(method: ColorCorrection) -> None:
+    x = torch.full((1, 3, 9, 9), 0.25)
+    torch.testing.assert_close(correct_color(x, x, method), x)
+
+
+@pytest.mark.parametrize("method", ["adain", "wavelet"])
+@given(seed=st.integers(0, 1000))
+def test_an_image_with_the_right_colours_stays(method: ColorCorrection, seed: int) -> None:
+    x = image(31, 17, seed)
+    torch.testing.assert_close(correct_color(x, x, method), x, atol=1e-5, rtol=1e-5)
+
+
+@given(seed=st.integers(0, 1000))
+def test_adain_takes_over_mean_and_deviation(seed: int) -> None:
+    reference = image(33, 21, seed, low=0.35, high=0.6)
+    out = correct_color(image(33, 21, seed + 1), reference, "adain")
+    torch.testing.assert_close(out.mean((2, 3)), reference.mean((2, 3)), atol=2e-3, rtol=0)
+    torch.testing.assert_close(out.std((2, 3)), reference.std((2, 3)), atol=2e-3, rtol=0)
+
+
+def test_wavelet_takes_over_what_is_coarse_and_keeps_the_detail() -> None:
+    detail = image(96, 96, 1, low=-0.05, high=0.05)
+    reference = torch.full((1, 3, 96, 96), 0.6)
+    out = correct_color(0.3 + detail, reference, "wavelet")
+    torch.testing.assert_close(coarse(out), coarse(reference), atol=0.01, rtol=0)
+    torch.testing.assert_close(out - 0.6, detail, atol=0.02, rtol=0)

@@ -1,0 +1,112 @@
+"""The model as a sampler sees it: guidance, tiles and batches change nothing that they should not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from diffusers import DDIMScheduler
+from torch import Tensor
+
+from tests import tiny
+from xpsr_sdk.contracts import Denoiser
+from xpsr_sdk.engine.denoiser import GuidedDenoiser
+from xpsr_sdk.engine.tiling import Tile, plan_tiles
+
+HEIGHT, WIDTH = 9, 12
+WHOLE = plan_tiles(HEIGHT, WIDTH, None, 0)
+
+
+@pytest.fixture(scope="module")
+def networks() -> tuple[Any, Any]:
+    torch.manual_seed(0)
+    return tiny.networks()
+
+
+def text(groups: int, seed: int = 0) -> Tensor:
+    return torch.randn(groups, 1, 7, 16, generator=torch.Generator().manual_seed(seed))
+
+
+def denoiser(
+    networks: tuple[Any, Any],
+    tiles: Sequence[Tile] = WHOLE,
+    high: Tensor | None = None,
+    low: Tensor | None = None,
+    guidance_scale: float = 1,
+    prediction_type: str = "epsilon",
+    **options: Any,
+) -> GuidedDenoiser:
+    unet, controlnet = networks
+    settings = {"start_timestep": 999, "conditioning_scale": 1.0, "tile_batch": 1} | options
+    return GuidedDenoiser(
+        unet,
+        controlnet,
+        high=text(1) if high is None else high,
+        low=low,
+        condition=torch.rand(1, 3, HEIGHT * 4, WIDTH * 4, generator=torch.Generator().manual_seed(1)),
+        scheduler=DDIMScheduler(prediction_type=prediction_type),
+        tiles=tiles,
+        guidance_scale=guidance_scale,
+        **settings,
+    )
+
+
+@torch.no_grad()
+def predict(denoiser: Denoiser, t: int = 500) -> Tensor:
+    return denoiser.predict(torch.randn(1, 48, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(2)), t)
+
+
+@pytest.mark.parametrize("tile", [12, 30])
+def test_a_tile_that_holds_the_photo_changes_nothing(networks: tuple[Any, Any], tile: int) -> None:
+    tiled = denoiser(networks, plan_tiles(HEIGHT, WIDTH, tile, 2))
+    assert torch.equal(predict(tiled), predict(denoiser(networks)))
+
+
+def test_tiles_are_blended_to_a_whole_prediction(networks: tuple[Any, Any]) -> None:
+    tiled = predict(denoiser(networks, plan_tiles(HEIGHT, WIDTH, 6, 2)))
+    assert tiled.shape == (1, 48, HEIGHT, WIDTH)
+    assert tiled.isfinite().all()
+    whole = predict(denoiser(networks))
+    assert not torch.equal(tiled, whole)
+    assert torch.nn.functional.cosine_similarity(tiled.flatten(), whole.flatten(), dim=0) > 0.8
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("tile_batch", [2, 5, 100])
+def test_tiles_may_share_a_batch(networks: tuple[Any, Any], tile_batch: int, groups: int) -> None:
+    tiles = plan_tiles(HEIGHT, WIDTH, 6, 2)
+    high, low = text(groups), text(groups, seed=3)
+    one = predict(denoiser(networks, tiles, high, low, guidance_scale=3))
+    several = predict(denoiser(networks, tiles, high, low, guidance_scale=3, tile_batch=tile_batch))
+    torch.testing.assert_close(several, one, atol=1e-4, rtol=1e-4)
+
+
+def test_guidance_goes_from_negative_to_positive_and_beyond(networks: tuple[Any, Any]) -> None:
+    high, low = text(2), text(2, seed=3)
+    negative, positive = (predict(denoiser(networks, high=high[i : i + 1], low=low[i : i + 1])) for i in (0, 1))
+    for scale, expected in {0: negative, 1: positive, 2.5: negative + 2.5 * (positive - negative)}.items():
+        guided = predict(denoiser(networks, high=high, low=low, guidance_scale=scale))
+        torch.testing.assert_close(guided, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_without_conditioning_the_low_level_prompt_is_idle(networks: tuple[Any, Any]) -> None:
+    first, second = (predict(denoiser(networks, low=text(1, seed), conditioning_scale=0)) for seed in (3, 4))
+    assert torch.equal(first, second)
+    first, second = (predict(denoiser(networks, low=text(1, seed))) for seed in (3, 4))
+    assert not torch.equal(first, second)
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
+@torch.no_grad()
+def test_the_clean_estimate_agrees_with_diffusers(networks: tuple[Any, Any], kind: str) -> None:
+    model = denoiser(networks, prediction_type=kind)
+    x_t, t = torch.randn(1, 48, HEIGHT, WIDTH), 300
+    scheduler = DDIMScheduler(prediction_type=kind, clip_sample=False)
+    scheduler.set_timesteps(1000)
+    expected = scheduler.step(model.predict(x_t, t), t, x_t).pred_original_sample
+    torch.testing.assert_close(model.clean(x_t, t), expected, atol=1e-4, rtol=1e-4)
+    alpha = model.alphas_cumprod[t]
+    sigma = ((1 - alpha) / alpha).sqrt()
+    torch.testing.assert_close(model.denoised(x_t / alpha.sqrt(), sigma), expected, atol=1e-4, rtol=1e-4)
