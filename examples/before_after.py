@@ -1,0 +1,34 @@
+"""Restores examples/photo.jpg and lays bicubic enlargement, the restored photo and the original side by side.
+
+python examples/before_after.py [OUTPUT]        (default: docs/images/before-after.png)
+"""
+
+import sys
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+from xpsr_sdk import build_pipeline
+
+HERE = Path(__file__).parent
+MARGIN, LABEL = 8, 32  # pixels
+
+output = Path(sys.argv[1]) if len(sys.argv) > 1 else HERE.parent / "docs" / "images" / "before-after.png"
+photo = Image.open(HERE / "photo.jpg").convert("RGB")
+restored = build_pipeline()(photo, seed=1).image
+panels = {
+    "bicubic x4": photo.resize(restored.size, Image.Resampling.BICUBIC),
+    "restored": restored,
+    "original": Image.open(HERE / "photo-original.jpg").convert("RGB"),
+}
+
+width, height = restored.size
+sheet = Image.new("RGB", ((width + MARGIN) * len(panels) - MARGIN, height + LABEL), "white")
+draw = ImageDraw.Draw(sheet)
+for i, (label, image) in enumerate(panels.items()):
+    left = i * (width + MARGIN)
+    draw.text((left + width / 2, LABEL / 2), label, "black", ImageFont.load_default(20), anchor="mm")
+    sheet.paste(image, (left, LABEL))
+output.parent.mkdir(parents=True, exist_ok=True)
+sheet.save(output)
+print(output)

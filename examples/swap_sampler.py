@@ -1,0 +1,27 @@
+"""Restores a photo with three samplers: two chosen by name, one handed over as an object.
+
+python examples/swap_sampler.py [OUTPUT_FOLDER]     (default: demo)
+"""
+
+import sys
+from pathlib import Path
+
+from xpsr_sdk import build_pipeline
+
+HERE = Path(__file__).parent
+
+
+class OneStep:
+    """A sampler of one's own: the model's estimate from the start, in a single step."""
+
+    def sample(self, denoiser, latents, *, num_inference_steps, generators, callback=None):
+        alpha = denoiser.alphas_cumprod[denoiser.start_timestep]
+        return denoiser.denoised(latents / alpha**0.5, ((1 - alpha) / alpha) ** 0.5)
+
+
+output = Path(sys.argv[1]) if len(sys.argv) > 1 else Path("demo")
+samplers = {"ddim": "ddim", "dpmpp-2m": {"name": "dpmpp-2m"}, "one-step": OneStep()}
+for name, sampler in samplers.items():
+    result = build_pipeline(sampler=sampler)(HERE / "photo.jpg", seed=1)
+    result.save(output / f"sampler-{name}.png")
+    print(f"{name}: {result.timings['denoise']:.2f} s, {output / f'sampler-{name}.png'}")

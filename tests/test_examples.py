@@ -1,0 +1,192 @@
+"""The programs in examples/ run as they stand; a tiny model takes the place of the shipped one, to be quick."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import shutil
+import sys
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import xpsr_sdk
+from tests import tiny
+from xpsr_sdk.config import read_toml
+from xpsr_sdk.training.config import TrainConfig
+
+EXAMPLES = Path("examples")
+SHORT = ("before_after.py", "degrade.py", "folder.py", "own_prompt_provider.py", "swap_sampler.py")
+
+
+def run(program: str | Path, *arguments: object) -> None:
+    """Run ``examples/PROGRAM`` (or a program elsewhere) as a command."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [str(program), *map(str, arguments)])
+        runpy.run_path(str(EXAMPLES / program), run_name="__main__")
+
+
+def picture(path: Path) -> Image.Image:
+    """An image file, read and closed."""
+    with Image.open(path) as image:
+        return image.convert("RGB")
+
+
+@pytest.fixture
+def tiny_default(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``build_pipeline()`` builds the tiny model."""
+    small = partial(xpsr_sdk.build_pipeline, model=str(tiny_model), device="cpu", num_inference_steps=4)
+    monkeypatch.setattr(xpsr_sdk, "build_pipeline", small)
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    """A copy of examples/ with smaller photos."""
+    folder = tmp_path / "examples"
+    folder.mkdir()
+    for name in SHORT:
+        shutil.copy(EXAMPLES / name, folder)
+    tiny.photo(24, 20).save(folder / "photo.jpg")
+    tiny.photo(96, 80).save(folder / "photo-original.jpg")
+    return folder
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    for seed in range(2):
+        tiny.photo(24, 20, seed).save(tmp_path / f"{seed}.jpg")
+    return tmp_path
+
+
+def test_short_programs_are_short_and_all_of_them_are_tested() -> None:
+    assert sorted(path.name for path in EXAMPLES.glob("*.py")) == sorted(SHORT)
+    for name in SHORT:
+        assert len((EXAMPLES / name).read_text().splitlines()) <= 40, name
+
+
+def test_the_photos_belong_together_and_are_small() -> None:
+    photo, original = (picture(EXAMPLES / name) for name in ("photo.jpg", "photo-original.jpg"))
+    assert original.size == (photo.width * 4, photo.height * 4)
+    assert all((EXAMPLES / name).stat().st_size < 150_000 for name in ("photo.jpg", "photo-original.jpg"))
+
+
+def test_degrade_makes_the_example_photo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run("degrade.py", EXAMPLES / "photo-original.jpg", tmp_path / "photo.jpg", "--seed", 16)
+    made, kept = (
+        np.asarray(Image.open(path), dtype=float) for path in (tmp_path / "photo.jpg", EXAMPLES / "photo.jpg")
+    )
+    assert made.shape == kept.shape
+    assert np.abs(made - kept).mean() < 2  # the codec may differ from machine to machine
+    assert "DegradationRecord" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("tiny_default")
+def test_before_after_lays_three_pictures_side_by_side(small: Path) -> None:
+    run(small.absolute() / "before_after.py")
+    sheet = picture(small.parent / "docs" / "images" / "before-after.png")
+    original = picture(small / "photo-original.jpg")
+    assert sheet.width > 3 * original.width
+    assert sheet.height > original.height
+    last = sheet.crop((sheet.width - original.width, sheet.height - original.height, *sheet.size))
+    assert last.tobytes() == original.tobytes()
+
+
+@pytest.mark.usefixtures("tiny_default")
+def test_swap_sampler_makes_a_picture_with_each(small: Path) -> None:
+    run(small / "swap_sampler.py", small)
+    pictures = {path.stem: picture(path).tobytes() for path in small.glob("*.png")}
+    assert set(pictures) == {"sampler-ddim", "sampler-dpmpp-2m", "sampler-one-step"}
+    assert len(set(pictures.values())) == 3
+
+
+@pytest.mark.usefixtures("tiny_default")
+def test_own_prompt_provider_is_asked(small: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(small / "own_prompt_provider.py", small)
+    printed = capsys.readouterr().out
+    assert "high (file name): photo\n" in printed
+    assert "low (measured): tiny resolution" in printed
+    assert (small / "own-prompts.png").is_file()
+
+
+@pytest.mark.usefixtures("tiny_default")
+def test_folder_goes_on_after_a_failure_and_skips_what_is_done(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "restored"
+    (photos / "0a.png").write_text("no image")
+    with pytest.raises(SystemExit, match="1"):
+        run("folder.py", photos, output)
+    assert sorted(path.name for path in output.iterdir()) == ["0.png", "1.png"]
+    assert "Failed: " in capsys.readouterr().out
+    (photos / "0a.png").unlink()
+    output.rename(tmp_path.parent / "restored")
+    with pytest.raises(SystemExit, match="0"):
+        run("folder.py", photos, tmp_path.parent / "restored")
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    "config",
+    sorted([*EXAMPLES.glob("configs/*.toml"), *EXAMPLES.glob("train_nano/*.toml")]),
+    ids=lambda path: path.name,
+)
+def test_training_configs_are_valid(config: Path) -> None:
+    assert read_toml(TrainConfig, config).steps > 0
+
+
+def test_the_second_stage_of_nano_begins_with_the_last_checkpoint_of_the_first() -> None:
+    first, second = (read_toml(TrainConfig, EXAMPLES / "train_nano" / f"{n}.toml") for n in ("1-base", "2-xpsr"))
+    assert second.model.base == first.output / f"checkpoint-{first.steps}"
+
+
+def test_make_crops_leaves_out_what_has_no_detail(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    generator = np.random.default_rng(0)
+    detailed = generator.integers(0, 256, (600, 1100, 3), dtype=np.uint8)
+    for name, pixels in {"detailed": detailed, "flat": np.full_like(detailed, 128)}.items():
+        (tmp_path / "photos" / "package").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(tmp_path / "photos" / "package" / f"{name}.png")
+    run("train_nano/make_crops.py", tmp_path / "photos", "-o", tmp_path / "crops", "--crops-a-photo", 2)
+    crops = list((tmp_path / "crops").iterdir())
+    assert crops
+    assert all(path.name.startswith("package__detailed_s") for path in crops)
+    assert {picture(path).size for path in crops} == {(512, 512)}
+    assert f"{len(crops)} crops" in capsys.readouterr().out
+
+
+def test_plot_log_draws_the_logs(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    logs = []
+    for stage in ("one", "two"):
+        logs.append(tmp_path / stage / "log.jsonl")
+        logs[-1].parent.mkdir()
+        lines = [{"step": step, "loss_diffusion": 1 / step, "loss_dfc_pixel": 0.1} for step in (1, 2, 3, 2, 3, 4)]
+        logs[-1].write_text("".join(json.dumps(line) + "\n" for line in lines))
+    run("train_nano/plot_log.py", *logs, "-o", tmp_path / "log.png")
+    assert picture(tmp_path / "log.png").width == 1200
+
+
+def test_make_tokenizer_makes_the_tokenizer_of_the_base(tmp_path: Path) -> None:
+    run("train_nano/make_tokenizer.py", tmp_path)
+    base = tiny.NANO_BASE / "tokenizer"
+    for name in ("vocab.json", "merges.txt", "tokenizer_config.json"):
+        assert (tmp_path / name).read_text(encoding="utf-8") == (base / name).read_text(encoding="utf-8")
+
+
+def test_an_exported_model_restores_as_its_parts_do(tiny_model: Path, tmp_path: Path) -> None:
+    run("train_nano/export.py", tiny_model, tiny_model, "-o", tmp_path / "model")
+    index, original = (
+        json.loads((folder / "model_index.json").read_text()) for folder in (tmp_path / "model", tiny_model)
+    )
+    assert index["defaults"] == original["defaults"]
+    assert index["backbone"] == "residual"
+    exported, whole = (
+        xpsr_sdk.build_pipeline(model=str(folder), device="cpu") for folder in (tmp_path / "model", tiny_model)
+    )
+    assert exported.unet.dtype == torch.float32
+    photo = tiny.photo(24, 20)
+    pictures = [np.asarray(pipe(photo, seed=1).image, dtype=float) for pipe in (exported, whole)]
+    assert np.abs(pictures[0] - pictures[1]).max() <= 2
