@@ -62,6 +62,7 @@ def build_pipeline(
     parts = registry.create("backbone", chosen)
     parts.load(folder, dtype)
     unet, controlnet = _networks(config, folder, registry, dtype)
+    _check_fit(unet, controlnet, parts, f"{config.checkpoint or folder} does not fit the base model {folder}")
     pipeline = Pipeline(
         vae=parts.vae,
         text_encoder=parts.text_encoder,
@@ -160,6 +161,19 @@ def _networks(
         )
     with fusions_from(registry):
         return read_checkpoint(checkpoint, config.checkpoint_weights or WEIGHTS, dtype)
+
+
+def _check_fit(unet: XPSRUNet, controlnet: XPSRControlNet, backbone: Any, where: str) -> None:
+    """Find out now what would fail in the middle of the first photo."""
+    conditioning_stride = 2 ** (len(controlnet.config.conditioning_embedding_out_channels) - 1)
+    facts = {
+        "channels of the latents": (unet.config.in_channels, backbone.latent_channels),
+        "pixels a latent": (conditioning_stride, backbone.stride),
+        "channels of the text": (unet.config.cross_attention_dim, backbone.text_encoder.config.hidden_size),
+    }
+    for fact, (made_for, found) in facts.items():
+        if made_for != found:
+            raise CheckpointError(f"{where}: it was made for {made_for} {fact}, not {found}.")
 
 
 def _checkpoint_in(folder: Path) -> Path | None:

@@ -202,7 +202,10 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
             for name in ModelDefaults.model_fields
             if name in RestoreConfig.model_fields and getattr(merged, name) is None
         }
-        return merged.model_copy(update=of_model)
+        resolved = merged.model_copy(update=of_model)
+        if resolved.tile is not None and resolved.tile_overlap >= resolved.tile:
+            raise ConfigError(f"tile_overlap is {resolved.tile_overlap}: it must be less than tile, {resolved.tile}.")
+        return resolved
 
     @torch.no_grad()
     def _restore(
@@ -270,8 +273,9 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
                 (said,) = self.prompt_provider.describe([item], missing)
             except Exception as error:  # a captioner must not stop a restoration
                 said = Prompts(errors=dict.fromkeys(missing, f"{type(error).__name__}: {error}"))
-            for level, reason in said.errors.items():
-                warnings.warn(f"No {level}-level prompt for {item.path or 'the image'}: {reason}", stacklevel=2)
+            for reason in dict.fromkeys(said.errors.values()):
+                levels = " and ".join(f"{level}-level" for level, why in said.errors.items() if why == reason)
+                warnings.warn(f"No {levels} prompt for {item.path or 'the image'}: {reason}", stacklevel=2)
         source = {level: said.source.get(level, "") if text is None else "user" for level, text in given.items()}
         texts = {level: text if text is not None else getattr(said, level) for level, text in given.items()}
         known = {level: who for level, who in source.items() if texts[level] is not None}

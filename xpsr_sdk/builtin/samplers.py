@@ -49,7 +49,7 @@ class DiffusersSampler:
     ) -> Tensor:
         """See ``xpsr_sdk.Sampler``."""
         scheduler = self._scheduler_for(denoiser)
-        scheduler.set_timesteps(num_inference_steps, device=latents.device)
+        scheduler.set_timesteps(min(num_inference_steps, denoiser.start_timestep + 1), device=latents.device)
         if float(scheduler.init_noise_sigma) != 1:
             # Such a scheduler counts noise as sigma beside a signal of 1; our latents have signal and noise of power 1.
             latents = latents * (1 + scheduler.sigmas[0] ** 2) ** 0.5

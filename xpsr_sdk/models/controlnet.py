@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from diffusers import ControlNetModel, UNet2DConditionModel
+from diffusers import ModelMixin as ModelMixin  # diffusers looks for it here to load a saved pipeline
 from diffusers.models.controlnets.controlnet import ControlNetConditioningEmbedding
 from torch import Tensor, nn
 from torch.nn.functional import silu

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Sequence
 from typing import Any
 
+from diffusers import ModelMixin as ModelMixin  # diffusers looks for it here to load a saved pipeline
 from diffusers import Transformer2DModel, UNet2DConditionModel
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
 from torch import Tensor, nn

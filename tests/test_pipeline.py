@@ -1,0 +1,470 @@
+"""The whole of inference, as a user of Python sees it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from peft import LoraConfig
+from peft.utils import get_peft_model_state_dict
+from PIL import Image
+
+from tests import tiny
+from xpsr_sdk import (
+    BrokenPlugin,
+    CheckpointError,
+    ConfigError,
+    ImageError,
+    Item,
+    Pipeline,
+    PipelineConfig,
+    Prompts,
+    Registry,
+    UnknownComponent,
+    build_pipeline,
+)
+from xpsr_sdk.build import find_model
+from xpsr_sdk.builtin.samplers import DiffusersSampler
+from xpsr_sdk.config import read_toml
+from xpsr_sdk.data.images import resize, to_image, to_tensor
+
+SAMPLERS = [c.spec.name for c in Registry([]).specs("sampler")]
+PHOTO = tiny.photo(17, 20)
+
+
+@pytest.fixture(scope="module")
+def sd_pipe() -> Pipeline:
+    return build_pipeline(model=str(tiny.SD_TINY / "base"), checkpoint=tiny.SD_TINY / "xpsr", device="cpu")
+
+
+class Provider:
+    """Says how many photos it has seen, or fails."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.error = error
+        self.asked: list[set[str]] = []
+
+    def describe(self, items: Sequence[Item], levels: Collection[str]) -> list[Prompts]:
+        self.asked.append(set(levels))
+        if self.error:
+            raise self.error
+        return [Prompts("a house", "blurry", {"high": "test", "low": "test"}) for _ in items]
+
+    def unload(self) -> None:
+        pass
+
+
+def with_provider(tiny_model: Path, provider: Any) -> Pipeline:
+    return build_pipeline(model=str(tiny_model), device="cpu", prompt_provider=provider)
+
+
+def same(a: Image.Image, b: Image.Image) -> bool:
+    return np.array_equal(np.asarray(a), np.asarray(b))
+
+
+# Sizes
+
+
+@settings(max_examples=15)
+@given(
+    width=st.integers(16, 40),
+    height=st.integers(16, 40),
+    scale=st.one_of(st.sampled_from([1, 2, 4]), st.floats(1, 3)),
+    tile=st.sampled_from([64, 512]),
+)
+def test_the_result_is_exactly_scale_times_as_large(
+    pipe: Pipeline, width: int, height: int, scale: float, tile: int
+) -> None:
+    result = pipe(tiny.photo(width, height), scale=scale, num_inference_steps=1, tile=tile)
+    assert result.image.size == (round(width * scale), round(height * scale))
+    assert result.image.mode == "RGB"
+
+
+@settings(max_examples=5)
+@given(width=st.integers(16, 40), height=st.integers(16, 40), scale=st.floats(1, 3))
+def test_stable_diffusion_restores_any_size_too(sd_pipe: Pipeline, width: int, height: int, scale: float) -> None:
+    result = sd_pipe(tiny.photo(width, height), scale=scale, num_inference_steps=1, tile=64)
+    assert result.image.size == (round(width * scale), round(height * scale))
+
+
+def test_the_largest_scale(pipe: Pipeline) -> None:
+    assert pipe(tiny.photo(16, 17), scale=8, num_inference_steps=1).image.size == (128, 136)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (15, 100), (100, 15)])
+def test_a_tiny_photo_is_refused(pipe: Pipeline, size: tuple[int, int]) -> None:
+    with pytest.raises(ImageError, match=f"is {size[0]}x{size[1]}: photos need at least 16 pixels"):
+        pipe(tiny.photo(*size))
+
+
+# What comes in
+
+
+def test_paths_images_and_items_are_photos(pipe: Pipeline, tmp_path: Path) -> None:
+    file = tmp_path / "photo.png"
+    PHOTO.save(file)
+    results = [pipe(photo, seed=1) for photo in (PHOTO, file, str(file), Item(PHOTO))]
+    assert all(same(result.image, results[0].image) for result in results)
+    assert [result.path for result in results] == [None, file, file, None]
+
+
+def test_a_list_comes_out_as_a_list(pipe: Pipeline) -> None:
+    photos = [PHOTO, tiny.photo(16, 16, seed=1)]
+    together = pipe(photos, seed=3)
+    assert [same(a.image, pipe(b, seed=3).image) for a, b in zip(together, photos, strict=True)] == [True, True]
+    assert pipe([]) == []
+
+
+@pytest.mark.parametrize("photo", [3, None, b"bytes"])
+def test_something_else_is_no_photo(pipe: Pipeline, photo: object) -> None:
+    with pytest.raises((ConfigError, TypeError)):
+        pipe(photo)
+
+
+def test_the_result_saves_itself(pipe: Pipeline, tmp_path: Path) -> None:
+    result = pipe(PHOTO)
+    result.save(tmp_path / "new" / "photo.png")
+    assert same(Image.open(tmp_path / "new" / "photo.png"), result.image)
+    with pytest.raises(ImageError, match=r"cannot write \.xyz"):
+        result.save(tmp_path / "photo.xyz")
+
+
+# Seeds, the dial and the plan
+
+
+def test_the_same_seed_gives_the_same_bits(pipe: Pipeline) -> None:
+    first = pipe(PHOTO, fidelity=0)
+    assert same(first.image, pipe(PHOTO, fidelity=0, seed=first.seed).image)
+    assert not same(first.image, pipe(PHOTO, fidelity=0, seed=first.seed + 1).image)
+
+
+def test_the_plan_can_be_given_again(pipe: Pipeline) -> None:
+    first = pipe(PHOTO, fidelity=0.25, num_inference_steps=2, tile=64, tile_overlap=16, tile_batch=2)
+    again = pipe(PHOTO, **first.plan.settings.model_dump(exclude={"seed"}), seed=first.seed)
+    assert same(first.image, again.image)
+    assert first.plan.tiles == 4
+    assert first.plan.start_timestep == 749
+
+
+def test_timings_add_up(pipe: Pipeline) -> None:
+    timings = dict(pipe(PHOTO).timings)
+    total = timings.pop("total")
+    assert timings.keys() == {"prompts", "text", "denoise", "decode"}
+    assert 0 < sum(timings.values()) <= total
+
+
+def test_full_fidelity_needs_no_steps(pipe: Pipeline) -> None:
+    steps: list[int] = []
+    result = pipe(PHOTO, fidelity=1, callback_on_step_end=lambda i, t, x: steps.append(i))
+    assert result.plan.start_timestep == -1
+    assert not steps
+
+
+@pytest.mark.parametrize("fidelity", [0, 0.5, 0.9])
+def test_more_fidelity_starts_with_less_noise(pipe: Pipeline, fidelity: float) -> None:
+    seen: list[int] = []
+    result = pipe(PHOTO, fidelity=fidelity, num_inference_steps=3, callback_on_step_end=lambda i, t, x: seen.append(t))
+    assert result.plan.start_timestep == round((1 - fidelity) * 1000) - 1
+    assert len(seen) == 3
+    assert seen[0] == result.plan.start_timestep
+    assert seen == sorted(seen, reverse=True)
+
+
+def test_zero_latents_of_the_residual_backbone_are_the_bicubic_image(pipe: Pipeline) -> None:
+    lr = torch.rand(1, 3, 16, 24)
+    image = pipe.backbone.decode(torch.zeros(1, 48, 4, 6), lr)
+    torch.testing.assert_close(image, 2 * lr - 1)
+    hr = torch.rand(1, 3, 16, 24) * 2 - 1
+    torch.testing.assert_close(pipe.backbone.decode(pipe.backbone.encode(hr, lr), lr), hr, atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("fidelity", [0, 0.5, 0.9, 0.999])
+@pytest.mark.parametrize("steps", [1, 5])
+def test_every_sampler_runs_from_every_start(pipe: Pipeline, sampler: str, fidelity: float, steps: int) -> None:
+    seen: list[torch.Tensor] = []
+    chosen = Registry([]).create("sampler", sampler)
+    standard, pipe.sampler = pipe.sampler, chosen
+    try:
+        pipe(
+            PHOTO,
+            scale=1,
+            fidelity=fidelity,
+            num_inference_steps=steps,
+            callback_on_step_end=lambda i, t, x: seen.append(x),
+        )
+    finally:
+        pipe.sampler = standard
+    assert seen
+    assert all(latents.isfinite().all() for latents in seen)
+    assert seen[-1].abs().max() < 50
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_every_sampler_runs_with_stable_diffusion(sd_pipe: Pipeline, sampler: str) -> None:
+    pipe = build_pipeline(sd_config(), sampler=sampler)
+    assert pipe(PHOTO, num_inference_steps=3, seed=0, guidance_scale=1).image.size == (68, 80)
+
+
+def sd_config() -> PipelineConfig:
+    return PipelineConfig(model=str(tiny.SD_TINY / "base"), checkpoint=tiny.SD_TINY / "xpsr", device="cpu")
+
+
+# Prompts
+
+
+def test_the_users_words_come_first(tiny_model: Path) -> None:
+    provider = Provider()
+    pipe = with_provider(tiny_model, provider)
+    prompts = pipe(PHOTO, prompt="a cat").prompts
+    assert (prompts.high, prompts.low) == ("a cat", "blurry")
+    assert prompts.source == {"high": "user", "low": "test"}
+    assert provider.asked == [{"low"}]
+    prompts = pipe(PHOTO, prompt="", low_prompt="sharp").prompts
+    assert (prompts.high, prompts.low) == ("", "sharp")
+    assert prompts.source == {"high": "user", "low": "user"}
+    assert len(provider.asked) == 1
+
+
+def test_the_measured_provider_is_the_default(pipe: Pipeline) -> None:
+    prompts = pipe(PHOTO).prompts
+    assert prompts.high is None
+    assert prompts.low
+    assert prompts.source == {"low": "measured"}
+
+
+@pytest.mark.parametrize("setting", ["prompt", "low_prompt", "positive"])
+def test_words_change_the_image(pipe: Pipeline, setting: str) -> None:
+    images = [pipe(PHOTO, seed=0, fidelity=0, **{setting: words}).image for words in ("blurry", "tiny resolution")]
+    assert not same(*images)
+
+
+@pytest.mark.parametrize("setting", ["negative", "low_negative"])
+def test_negative_words_matter_with_guidance_only(pipe: Pipeline, setting: str) -> None:
+    def image(words: str, guidance: float) -> Image.Image:
+        return pipe(PHOTO, seed=0, fidelity=0, guidance_scale=guidance, **{setting: words}).image
+
+    assert same(image("blurry", 1), image("noise", 1))
+    assert not same(image("blurry", 4), image("noise", 4))
+
+
+def test_a_provider_that_fails_costs_its_words_only(tiny_model: Path) -> None:
+    pipe = with_provider(tiny_model, Provider(RuntimeError("out of memory")))
+    with pytest.warns(UserWarning, match="No .*-level prompt for the image: RuntimeError: out of memory") as caught:
+        result = pipe(PHOTO, prompt="a cat")
+    assert len(caught) == 1
+    assert result.prompts.errors == {"low": "RuntimeError: out of memory"}
+    assert (result.prompts.high, result.prompts.low) == ("a cat", None)
+
+
+def test_a_provider_that_fails_at_both_levels_warns_once(tiny_model: Path) -> None:
+    pipe = with_provider(tiny_model, Provider(RuntimeError("out of memory")))
+    with pytest.warns(UserWarning, match="RuntimeError: out of memory") as caught:
+        result = pipe(PHOTO)
+    assert len(caught) == 1
+    assert result.prompts.errors.keys() == {"high", "low"}
+
+
+def test_a_long_prompt_is_cut_with_a_warning(pipe: Pipeline) -> None:
+    with pytest.warns(UserWarning, match=r"A prompt of \d+ tokens was cut to 46"):
+        pipe(PHOTO, prompt="blurry noise " * 60)
+
+
+# Settings
+
+
+@pytest.mark.parametrize("where", ["call", "build"])
+def test_an_unknown_setting_is_named_with_the_right_one(pipe: Pipeline, tiny_model: Path, where: str) -> None:
+    with pytest.raises(ConfigError, match=r"fidelty: there is no such option. Did you mean 'fidelity'\?"):
+        pipe(PHOTO, fidelty=1) if where == "call" else build_pipeline(model=str(tiny_model), fidelty=1)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"scale": 0.5},
+        {"scale": 9},
+        {"fidelity": 1.1},
+        {"num_inference_steps": 0},
+        {"seed": -1},
+        {"color": "sepia"},
+        {"tile": 3},
+        {"tile": 64, "tile_overlap": 64},
+        {"tile_overlap": 512},
+    ],
+)
+def test_a_setting_out_of_range_is_named(pipe: Pipeline, wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=list(wrong)[-1]):
+        pipe(PHOTO, **wrong)
+
+
+def test_settings_of_the_pipeline_hold_for_each_call(tiny_model: Path, pipe: Pipeline) -> None:
+    chosen = build_pipeline(model=str(tiny_model), device="cpu", scale=2, seed=5, fidelity=0)
+    assert same(chosen(PHOTO).image, pipe(PHOTO, scale=2, seed=5, fidelity=0).image)
+    assert chosen(PHOTO, scale=1).image.size == PHOTO.size
+
+
+def test_the_models_own_defaults_stand_in_its_index(pipe: Pipeline, sd_pipe: Pipeline) -> None:
+    of_nano, of_xpsr = pipe.resolve({}), sd_pipe.resolve({})
+    assert (of_nano.num_inference_steps, of_nano.guidance_scale, of_nano.positive) == (4, 1, "")
+    assert (of_xpsr.num_inference_steps, of_xpsr.guidance_scale, of_xpsr.color) == (20, 5, "adain")
+    assert of_xpsr.positive == "clean, high-resolution, 8k, high quality, clear text."
+
+
+@pytest.mark.parametrize(
+    "choice", ["euler", {"name": "euler"}, {"name": "ddim", "scheduler": "EulerDiscreteScheduler"}]
+)
+def test_a_sampler_is_chosen_by_name_or_with_options(tiny_model: Path, choice: Any) -> None:
+    pipe = build_pipeline(model=str(tiny_model), device="cpu", sampler=choice)
+    assert isinstance(pipe.sampler, DiffusersSampler)
+    assert pipe.sampler.config.scheduler == "EulerDiscreteScheduler"
+
+
+def test_a_sampler_can_be_handed_over(tiny_model: Path) -> None:
+    class Nothing:
+        def sample(self, denoiser: Any, latents: torch.Tensor, **_: Any) -> torch.Tensor:
+            return torch.zeros_like(latents)
+
+    pipe = build_pipeline(model=str(tiny_model), device="cpu", sampler=Nothing(), scale=2)
+    bicubic = to_image(resize(to_tensor(PHOTO), 40, 34))
+    difference = np.asarray(pipe(PHOTO).image, int) - np.asarray(bicubic, int)
+    assert np.abs(difference).max() <= 1
+
+
+def test_a_wrong_component_is_named(tiny_model: Path) -> None:
+    with pytest.raises(UnknownComponent, match=r"the sampler 'eular'. Did you mean 'euler'\?"):
+        build_pipeline(model=str(tiny_model), sampler="eular")
+    with pytest.raises(ConfigError, match="has wrong options"):
+        build_pipeline(model=str(tiny_model), sampler={"name": "ddim", "steps": 3})
+    with pytest.raises(ConfigError, match="lacks sample"):
+        build_pipeline(model=str(tiny_model), sampler=object())
+
+
+def test_the_same_config_as_toml_builds_the_same_pipeline(tiny_model: Path, tmp_path: Path) -> None:
+    file = tmp_path / "restore.toml"
+    file.write_text(
+        f'model = "{tiny_model}"\ndevice = "cpu"\nseed = 3\nfidelity = 0.0\nprompt_provider = "fixed"\n'
+        '[sampler]\nname = "ddim"\nscheduler = "EulerDiscreteScheduler"\n'
+    )
+    from_file = build_pipeline(read_toml(PipelineConfig, file))
+    sampler = {"name": "ddim", "scheduler": "EulerDiscreteScheduler"}
+    built = build_pipeline(
+        model=str(tiny_model), device="cpu", seed=3, fidelity=0, prompt_provider="fixed", sampler=sampler
+    )
+    assert from_file.settings == built.settings
+    assert same(from_file(PHOTO).image, built(PHOTO).image)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision(tiny_model: Path, pipe: Pipeline, dtype: str) -> None:
+    half = build_pipeline(model=str(tiny_model), device="cpu", dtype=dtype)
+    result = half(PHOTO, seed=0)
+    assert result.plan.dtype == dtype
+    difference = np.asarray(result.image, float) - np.asarray(pipe(PHOTO, seed=0).image, float)
+    assert np.abs(difference).mean() < 3
+
+
+# Models
+
+
+def test_a_pipeline_is_saved_and_loaded_like_any_of_diffusers(pipe: Pipeline, tmp_path: Path) -> None:
+    pipe.save_pretrained(tmp_path / "saved")
+    expected = pipe(PHOTO, seed=0).image
+    assert same(Pipeline.from_pretrained(tmp_path / "saved")(PHOTO, seed=0).image, expected)
+    assert same(build_pipeline(model=str(tmp_path / "saved"), device="cpu")(PHOTO, seed=0).image, expected)
+
+
+def test_a_base_with_a_checkpoint_is_saved_as_a_whole_model(sd_pipe: Pipeline, tmp_path: Path) -> None:
+    sd_pipe.save_pretrained(tmp_path / "saved")
+    options: dict[str, Any] = {"seed": 0, "num_inference_steps": 2}
+    expected = sd_pipe(PHOTO, **options).image
+    assert same(Pipeline.from_pretrained(tmp_path / "saved")(PHOTO, **options).image, expected)
+    assert same(build_pipeline(model=str(tmp_path / "saved"), device="cpu")(PHOTO, **options).image, expected)
+
+
+def test_a_lora_file_changes_the_image(sd_pipe: Pipeline, tmp_path: Path) -> None:
+    pipe = build_pipeline(sd_config())
+    options: dict[str, Any] = {"seed": 0, "num_inference_steps": 2, "guidance_scale": 1, "prompt": "a cat"}
+    before = pipe(PHOTO, **options).image
+    lora = LoraConfig(r=2, lora_alpha=2, init_lora_weights=False, target_modules=r".*\.attentions\..*attn2\.to_[qv]")
+    pipe.unet.add_adapter(lora)
+    layers = get_peft_model_state_dict(pipe.unet)
+    assert layers
+    Pipeline.save_lora_weights(tmp_path, unet_lora_layers=layers)
+    with_lora = pipe(PHOTO, **options).image
+
+    fresh = build_pipeline(sd_config())
+    fresh.load_lora_weights(tmp_path)
+    assert same(fresh(PHOTO, **options).image, with_lora)
+    assert not same(before, with_lora)
+    fresh.unload_lora_weights()
+    assert same(fresh(PHOTO, **options).image, before)
+
+
+def test_a_base_alone_asks_for_a_checkpoint() -> None:
+    with pytest.raises(
+        CheckpointError, match=r"it has no controlnet/. Name an XPSR checkpoint for it \(--checkpoint\)"
+    ):
+        build_pipeline(model=str(tiny.SD_TINY / "base"))
+
+
+def test_a_checkpoint_for_another_base_is_refused(tiny_model: Path) -> None:
+    with pytest.raises(CheckpointError, match="does not fit"):
+        build_pipeline(model=str(tiny_model), checkpoint=tiny.SD_TINY / "xpsr")
+
+
+@pytest.mark.parametrize("part", ["vae", "text_encoder", "tokenizer", "scheduler", "unet", "controlnet"])
+def test_a_missing_part_is_a_clear_error(tiny_model: Path, tmp_path: Path, part: str) -> None:
+    shutil.copytree(tiny_model, tmp_path / "model")
+    shutil.rmtree(tmp_path / "model" / part)
+    with pytest.raises(CheckpointError, match="model"):
+        build_pipeline(model=str(tmp_path / "model"))
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"defaults": {"fidelty": 1}}', '{"backbone": "residul"}'])
+def test_a_wrong_index_is_a_clear_error(tiny_model: Path, tmp_path: Path, content: str) -> None:
+    shutil.copytree(tiny_model, tmp_path / "model")
+    (tmp_path / "model" / "model_index.json").write_text(content)
+    with pytest.raises((CheckpointError, ConfigError, UnknownComponent)):
+        build_pipeline(model=str(tmp_path / "model"))
+
+
+def test_a_model_that_is_nowhere_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"There is no model 'nanoo': neither a folder nor a preset"):
+        find_model("nanoo")
+
+
+def test_a_model_of_the_hub_is_downloaded(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def snapshot_download(name: str, **options: Any) -> str:
+        asked.append(name)
+        return str(tiny_model)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    assert build_pipeline(model="someone/model", device="cpu")(PHOTO).image.size == (68, 80)
+    assert asked == ["someone/model"]
+
+
+def test_a_model_that_the_hub_does_not_give_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(*_: Any, **__: Any) -> str:
+        raise OSError("no network")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", offline)
+    with pytest.raises(ConfigError, match=r"'someone/model' is neither a folder here nor .* no network"):
+        build_pipeline(model="someone/model")
+
+
+def test_a_broken_backbone_is_named(tiny_model: Path) -> None:
+    class Broken:
+        __name__ = "broken"
+
+    with pytest.raises(BrokenPlugin, match="backbone 'mine'"):
+        build_pipeline(model=str(tiny_model), backbone="mine", registry=Registry([Broken()]))
