@@ -69,6 +69,11 @@ def same(a: Image.Image, b: Image.Image) -> bool:
     return np.array_equal(np.asarray(a), np.asarray(b))
 
 
+def alike(a: Image.Image, b: Image.Image) -> bool:
+    """But for rounding: diffusers' own loading leaves weights as they lie in the file."""
+    return int(np.abs(np.asarray(a, int) - np.asarray(b, int)).max()) <= 1
+
+
 # Sizes
 
 
@@ -334,8 +339,7 @@ def test_a_sampler_can_be_handed_over(tiny_model: Path) -> None:
 
     pipe = build_pipeline(model=str(tiny_model), device="cpu", sampler=Nothing(), scale=2)
     bicubic = to_image(resize(to_tensor(PHOTO), 40, 34))
-    difference = np.asarray(pipe(PHOTO).image, int) - np.asarray(bicubic, int)
-    assert np.abs(difference).max() <= 1
+    assert alike(pipe(PHOTO).image, bicubic)
 
 
 def test_a_wrong_component_is_named(tiny_model: Path) -> None:
@@ -377,7 +381,7 @@ def test_half_precision(tiny_model: Path, pipe: Pipeline, dtype: str) -> None:
 def test_a_pipeline_is_saved_and_loaded_like_any_of_diffusers(pipe: Pipeline, tmp_path: Path) -> None:
     pipe.save_pretrained(tmp_path / "saved")
     expected = pipe(PHOTO, seed=0).image
-    assert same(Pipeline.from_pretrained(tmp_path / "saved")(PHOTO, seed=0).image, expected)
+    assert alike(Pipeline.from_pretrained(tmp_path / "saved")(PHOTO, seed=0).image, expected)
     assert same(build_pipeline(model=str(tmp_path / "saved"), device="cpu")(PHOTO, seed=0).image, expected)
 
 
@@ -385,7 +389,7 @@ def test_a_base_with_a_checkpoint_is_saved_as_a_whole_model(sd_pipe: Pipeline, t
     sd_pipe.save_pretrained(tmp_path / "saved")
     options: dict[str, Any] = {"seed": 0, "num_inference_steps": 2}
     expected = sd_pipe(PHOTO, **options).image
-    assert same(Pipeline.from_pretrained(tmp_path / "saved")(PHOTO, **options).image, expected)
+    assert alike(Pipeline.from_pretrained(tmp_path / "saved")(PHOTO, **options).image, expected)
     assert same(build_pipeline(model=str(tmp_path / "saved"), device="cpu")(PHOTO, **options).image, expected)
 
 

@@ -59,10 +59,9 @@ def write_checkpoint(folder: Path, unet: XPSRUNet, controlnet: XPSRControlNet) -
 def read_model(cls: type[Model], folder: Path, weights: str = WEIGHTS, dtype: torch.dtype | None = None) -> Model:
     """A model of class ``cls`` from its folder, checked to match tensor by tensor."""
     model = _empty_model(cls, folder / "config.json")
-    tensors = {
-        from_published_name(name): tensor.to(dtype or tensor.dtype)
-        for name, tensor in _read_tensors(folder / weights).items()
-    }
+    found = _read_tensors(folder / weights)
+    # A copy, since kernels round by how tensors lie in memory: equal weights give equal bits, whatever their file.
+    tensors = {from_published_name(name): x.to(dtype or x.dtype, copy=True) for name, x in found.items()}
     _check_same(model.state_dict(), tensors, folder / weights)
     model.load_state_dict(tensors, assign=True)
     return model.eval()
