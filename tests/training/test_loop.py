@@ -1,0 +1,260 @@
+"""Training runs, short ones: what is written, what moves, and that a run can be taken up again."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests import tiny
+from xpsr_sdk import ConfigError, Registry, TrainingError, build_pipeline
+from xpsr_sdk.config import load_config
+from xpsr_sdk.models.checkpoints import WEIGHTS, read_checkpoint
+from xpsr_sdk.training.config import OptimizerSection, TrainConfig
+from xpsr_sdk.training.loop import TrainingRun, learning_rate, train
+
+XPSR_PARTS = ("controlnet.*", "unet.*pixel_attentions*", "unet.*fusions*")
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("base") / "base"
+    tiny.write_base(folder)
+    return folder
+
+
+def config(output: Path, pairs: Path, base: Path, **changes: Any) -> TrainConfig:
+    """A run of three steps on a whole model; ``section__field`` changes a section's field."""
+    values: dict[str, Any] = {
+        "output": output,
+        "steps": 3,
+        "batch_size": 2,
+        "device": "cpu",
+        "log_every": 1,
+        "model": {"base": base, "backbone": "residual", "conditioning_widths": tiny.CONDITIONING_WIDTHS},
+        "data": {"folders": [pairs], "crop": 32, "hr_as_input": 0.2},
+        "optimizer": {"learning_rate": 1e-3, "ema_decay": 0.5},
+    }
+    for name, value in changes.items():
+        section, _, field = name.rpartition("__")
+        (values.setdefault(section, {}) if section else values)[field] = value
+    return load_config(TrainConfig, values, "the test")
+
+
+def weights(checkpoint: Path) -> dict[str, torch.Tensor]:
+    found = {}
+    for part in ("unet", "controlnet"):
+        found |= {f"{part}.{name}": tensor for name, tensor in load_file(checkpoint / part / WEIGHTS).items()}
+    return found
+
+
+def log_of(output: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
+
+
+def test_a_run_leaves_a_checkpoint_that_restores(tmp_path: Path, pairs: Path, tiny_model: Path) -> None:
+    last = train(config(tmp_path / "run", pairs, tiny_model))
+    assert last == tmp_path / "run" / "checkpoint-3"
+    assert weights(last).keys() == weights(tiny_model).keys()  # the published names
+    pipe = build_pipeline(model=str(tiny_model), checkpoint=last, device="cpu")
+    photo = tiny.photo(16, 16)
+    changed = pipe(photo, seed=0).image.tobytes()
+    assert changed != build_pipeline(model=str(tiny_model), device="cpu")(photo, seed=0).image.tobytes()
+
+
+def test_stable_diffusion_trains_from_a_base_alone(tmp_path: Path, pairs: Path) -> None:
+    run = config(
+        tmp_path,
+        pairs,
+        tiny.SD_TINY / "base",
+        model__backbone="stable-diffusion",
+        model__conditioning_widths=(4, 4, 4, 4),
+    )
+    last = train(run)
+    pipe = build_pipeline(model=str(tiny.SD_TINY / "base"), checkpoint=last, device="cpu")
+    assert pipe(tiny.photo(16, 16), num_inference_steps=1, scale=1).image.size == (16, 16)
+
+
+def test_what_no_pattern_names_stays_bit_for_bit(tmp_path: Path, pairs: Path, tiny_model: Path) -> None:
+    run = TrainingRun(config(tmp_path, pairs, tiny_model), None)
+    text, vae = (
+        {k: v.clone() for k, v in m.state_dict().items()} for m in (run.backbone.text_encoder, run.backbone.vae)
+    )
+    for _ in range(3):
+        run.one_step()
+    run.save()
+    before, after = weights(tiny_model), weights(tmp_path / "checkpoint-3")
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    trained = {name for name in before if name.startswith("controlnet.") or "pixel_attentions" in name}
+    assert moved <= trained
+    assert len(moved) > 0.95 * len(trained)  # but for biases whose gradient is zero, such as those of keys
+    for model, state in ((run.backbone.text_encoder, text), (run.backbone.vae, vae)):
+        assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in state.items())
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+def test_a_run_that_is_taken_up_again_ends_the_same(
+    tmp_path: Path, pairs: Path, tiny_model: Path, schedule: str
+) -> None:
+    options: dict[str, Any] = {"steps": 4, "checkpoint_every": 2, "optimizer__schedule": schedule}
+    whole = train(config(tmp_path / "whole", pairs, tiny_model, **options))
+    shutil.copytree(tmp_path / "whole" / "checkpoint-2", tmp_path / "halved" / "checkpoint-2")
+    halved = train(config(tmp_path / "halved", pairs, tiny_model, **options))
+    expected, found = weights(whole), weights(halved)
+    assert not [name for name in expected if not torch.equal(expected[name], found[name])]
+    losses = [[line["loss"] for line in log_of(tmp_path / run)[-2:]] for run in ("whole", "halved")]
+    assert losses[0] == losses[1]
+
+
+def test_a_finished_run_is_not_taken_further(tmp_path: Path, pairs: Path, tiny_model: Path) -> None:
+    first = train(config(tmp_path, pairs, tiny_model))
+    before = weights(first)
+    again = train(config(tmp_path, pairs, tiny_model))
+    assert again == first
+    assert all(torch.equal(before[name], tensor) for name, tensor in weights(again).items())
+    assert len(log_of(tmp_path)) == 3
+
+
+def test_the_same_seed_trains_the_same(tmp_path: Path, pairs: Path, tiny_model: Path) -> None:
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        train(config(tmp_path / name, pairs, tiny_model, seed=seed))
+    losses = {name: [line["loss"] for line in log_of(tmp_path / name)] for name in "abc"}
+    assert losses["a"] == losses["b"] != losses["c"]
+
+
+def test_each_term_of_the_loss_is_logged(tmp_path: Path, pairs: Path, tiny_model: Path) -> None:
+    train(config(tmp_path, pairs, tiny_model))
+    lines = log_of(tmp_path)
+    assert [line["step"] for line in lines] == [1, 2, 3]
+    for line in lines:
+        assert all(line[name] > 0 for name in ("loss_diffusion", "loss_dfc_pixel", "loss_dfc_latent", "grad_norm"))
+        terms = line["loss_diffusion"] + line["loss_dfc_pixel"] + line["loss_dfc_latent"]
+        assert line["loss"] == pytest.approx(terms)
+        assert line["learning_rate"] == 1e-3
+
+
+def test_the_newest_checkpoints_are_kept(tmp_path: Path, pairs: Path, tiny_model: Path) -> None:
+    train(config(tmp_path, pairs, tiny_model, steps=4, checkpoint_every=1, keep_checkpoints=2))
+    assert sorted(p.name for p in tmp_path.glob("checkpoint-*")) == ["checkpoint-3", "checkpoint-4"]
+
+
+def test_checkpoints_hold_the_averages(tmp_path: Path, pairs: Path, tiny_model: Path) -> None:
+    run = TrainingRun(config(tmp_path, pairs, tiny_model, optimizer__ema_decay=0.9), None)
+    for _ in range(3):
+        run.one_step()
+    raw = {name: p.detach().clone() for name, p in run.trained.items()}
+    run.save()
+    assert all(torch.equal(raw[name], p) for name, p in run.trained.items())  # training goes on with its own
+    _, controlnet = read_checkpoint(tmp_path / "checkpoint-3")
+    averaged = dict(controlnet.named_parameters())
+    assert any(
+        not torch.equal(averaged[n.removeprefix("controlnet.")], raw[n]) for n in raw if n.startswith("controlnet")
+    )
+
+
+def test_a_base_is_trained_from_scratch_with_its_text_encoder(tmp_path: Path, pairs: Path, base: Path) -> None:
+    options: dict[str, Any] = {
+        "model__from_scratch": True,
+        "model__train": ("unet.*", "controlnet.*", "text_encoder.*"),
+    }
+    last = train(config(tmp_path / "one", pairs, base, **options))
+    pipe = build_pipeline(model=str(last), device="cpu")  # such a run leaves a whole model
+    assert pipe(tiny.photo(16, 16), num_inference_steps=1).image.size == (64, 64)
+    again = train(config(tmp_path / "two", pairs, last, steps=1))  # which another run can go on from
+    assert weights(again).keys() == weights(last).keys()
+
+
+def test_another_fusion_is_trained(tmp_path: Path, pairs: Path, base: Path) -> None:
+    options: dict[str, Any] = {
+        "model__from_scratch": True,
+        "model__train": ("controlnet.*", "unet.*", "text_encoder.*"),
+    }
+    last = train(config(tmp_path, pairs, base, model__fusion={"name": "xpsr"}, **options), Registry([]))
+    assert json.loads((last / "controlnet" / "config.json").read_text())["fusion"] == {"name": "xpsr"}
+
+
+@pytest.mark.parametrize("level", ["high", "low"])
+def test_the_prompts_really_reach_the_loss(tmp_path: Path, pairs: Path, tiny_model: Path, level: str) -> None:
+    run = TrainingRun(config(tmp_path, pairs, tiny_model, data__prompt_dropout=0.0), None)
+    batch = run.pairs.batch([0, 1], torch.Generator().manual_seed(0))
+    found = []
+    for words in ("extreme blur", "no noise"):
+        texts = {"high": batch.high, "low": batch.low} | {level: [words, words]}
+        changed = type(batch)(hr=batch.hr, lr=batch.lr, **texts)
+        inputs = run.draw(changed, torch.Generator().manual_seed(1))
+        with torch.no_grad():
+            found.append(run.losses(inputs)["loss_diffusion"].item())
+    assert found[0] != found[1]
+
+
+def test_prompts_are_dropped_by_the_share_that_was_asked_for(tmp_path: Path, pairs: Path, tiny_model: Path) -> None:
+    run = TrainingRun(config(tmp_path, pairs, tiny_model, data__prompt_dropout=1.0), None)
+    batch = run.pairs.batch([0], torch.Generator().manual_seed(0))
+    inputs = run.draw(type(batch)(batch.hr, batch.lr, ["a cat"], ["blurry"]), torch.Generator().manual_seed(1))
+    empty = run.backbone.encode_text([""]).embeddings
+    assert torch.equal(inputs.high, empty)
+    assert torch.equal(inputs.low, empty)
+
+
+def test_without_constraint_its_terms_are_zero(tmp_path: Path, pairs: Path, tiny_model: Path) -> None:
+    train(config(tmp_path, pairs, tiny_model, loss__constraint_weight=0.0, steps=1))
+    (line,) = log_of(tmp_path)
+    assert line["loss_dfc_pixel"] == line["loss_dfc_latent"] == 0
+    assert line["loss"] == line["loss_diffusion"]
+
+
+@pytest.mark.parametrize("changes", [{"loss__weighting": "min-snr"}, {"loss__noisiest_timestep": 500}])
+def test_timesteps_and_their_weights(tmp_path: Path, pairs: Path, tiny_model: Path, changes: dict[str, Any]) -> None:
+    run = TrainingRun(config(tmp_path, pairs, tiny_model, **changes), None)
+    assert run.one_step()["loss"] > 0
+    timesteps = run._timesteps(500, torch.Generator().manual_seed(0))
+    assert timesteps.max() <= changes.get("loss__noisiest_timestep", 999)
+    assert timesteps.min() < 50
+
+
+def test_bfloat16_trains_float32_weights(tmp_path: Path, pairs: Path, tiny_model: Path) -> None:
+    last = train(config(tmp_path, pairs, tiny_model, precision="bfloat16", steps=1))
+    assert {tensor.dtype for tensor in weights(last).values()} == {torch.float32}
+
+
+def test_a_pattern_that_matches_nothing_is_named(tmp_path: Path, pairs: Path, tiny_model: Path) -> None:
+    with pytest.raises(TrainingError, match=r"no parameter matches 'controlnett\.\*'"):
+        train(config(tmp_path, pairs, tiny_model, model__train=["controlnett.*"]))
+
+
+def test_another_choice_of_parameters_cannot_be_taken_up(tmp_path: Path, pairs: Path, tiny_model: Path) -> None:
+    train(config(tmp_path, pairs, tiny_model, steps=1))
+    with pytest.raises(TrainingError, match="trains other parameters than this config"):
+        train(config(tmp_path, pairs, tiny_model, steps=2, model__train=["controlnet.*"]))
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(tmp_path: Path, pairs: Path, tiny_model: Path) -> None:
+    with pytest.raises(TrainingError, match=r"The loss is (nan|inf) at step .*: try a lower learning rate"):
+        train(config(tmp_path, pairs, tiny_model, steps=30, optimizer__learning_rate=1e30))
+
+
+def test_a_folder_that_is_missing_is_named(tmp_path: Path, tiny_model: Path) -> None:
+    with pytest.raises(TrainingError, match="nowhere/HR holds no images"):
+        train(config(tmp_path, tmp_path / "nowhere", tiny_model))
+
+
+@pytest.mark.parametrize(("field", "value"), [("steps", 0), ("data__crop", 3), ("optimizer__learning_rate", 0)])
+def test_a_field_out_of_range_is_named(tmp_path: Path, pairs: Path, base: Path, field: str, value: int) -> None:
+    with pytest.raises(ConfigError, match=field.replace("__", r"\.")):
+        config(tmp_path, pairs, base, **{field: value})
+
+
+def test_the_learning_rate_rises_and_falls() -> None:
+    options = OptimizerSection(learning_rate=1.0, warmup_steps=4, schedule="cosine")
+    rates = [learning_rate(options, step, 20) for step in range(20)]
+    assert rates[:4] == sorted(rates[:4])
+    assert rates[4:] == sorted(rates[4:], reverse=True)
+    assert 0 < rates[0] < 0.25
+    assert 0 < rates[-1] < 0.01
+    constant = OptimizerSection(learning_rate=1.0, warmup_steps=4)
+    assert [learning_rate(constant, step, 20) for step in (0, 4, 19)] == [0.2, 1, 1]
