@@ -89,8 +89,12 @@ class PairFolder:
     def _aligned_crops(
         self, hr: NDArray[np.uint8], lr: NDArray[np.uint8], path: Path, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        scale = hr.shape[0] // lr.shape[0]
+        scale = max(hr.shape[0] // lr.shape[0], 1)
         side = self._crop // scale
+        if self._crop % scale:
+            raise TrainingError(
+                f"crop is {self._crop}: it must be a multiple of the scale, which is {scale} for {path}."
+            )
         if min(lr.shape[:2]) < side or hr.shape[0] != lr.shape[0] * scale or hr.shape[1] != lr.shape[1] * scale:
             raise TrainingError(
                 f"{path}: HR is {hr.shape[1]}x{hr.shape[0]} and LR {lr.shape[1]}x{lr.shape[0]}; HR must be a whole"

@@ -1,0 +1,227 @@
+"""Image files: what is read, what is refused in one sentence, and that writing is whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from tests import tiny
+from xpsr_sdk import ImageError
+from xpsr_sdk.data.images import (
+    SUFFIXES,
+    find_images,
+    read_image,
+    resize,
+    to_image,
+    to_tensor,
+    write_image,
+    write_whole,
+)
+
+PHOTO = tiny.photo(24, 16)
+
+
+def pixels(image: Image.Image) -> np.ndarray[Any, Any]:
+    return np.asarray(image, int)
+
+
+def one_sentence(error: pytest.ExceptionInfo[ImageError], file: Path) -> bool:
+    text = str(error.value)
+    return text.startswith(str(file)) and "\n" not in text and text.endswith(".") and len(text) < len(str(file)) + 200
+
+
+# Reading
+
+
+@pytest.mark.parametrize("suffix", sorted(SUFFIXES))
+def test_every_type_is_read(tmp_path: Path, suffix: str) -> None:
+    file = tmp_path / f"photo{suffix}"
+    PHOTO.save(file)
+    item = read_image(file)
+    assert (item.image.mode, item.image.size) == ("RGB", (24, 16))
+    assert np.abs(pixels(item.image) - pixels(PHOTO)).mean() < 12
+    assert item.path == file
+    assert item.sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_photos_are_turned_upright(tmp_path: Path, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    PHOTO.save(tmp_path / "photo.png", exif=exif)
+    image = read_image(tmp_path / "photo.png").image
+    assert image.size == ((16, 24) if orientation >= 5 else (24, 16))
+    turned = {1: PHOTO, 3: PHOTO.rotate(180), 6: PHOTO.rotate(-90, expand=True), 8: PHOTO.rotate(90, expand=True)}
+    if orientation in turned:
+        assert np.array_equal(pixels(image), pixels(turned[orientation]))
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_16_bit_gray_keeps_its_range(tmp_path: Path, suffix: str) -> None:
+    levels = np.array([[0, 257, 32896, 65535]], np.uint16).repeat(4, 0)
+    Image.fromarray(levels).save(tmp_path / f"gray{suffix}")
+    image = read_image(tmp_path / f"gray{suffix}").image
+    assert pixels(image)[0, :, 0].tolist() == [0, 1, 128, 255]
+
+
+def test_transparent_parts_lie_on_white(tmp_path: Path) -> None:
+    rgba = np.zeros((4, 4, 4), np.uint8)
+    rgba[:2, :, 3] = 255  # black above, nothing below
+    Image.fromarray(rgba).save(tmp_path / "photo.png")
+    image = pixels(read_image(tmp_path / "photo.png").image)
+    assert image[:2].max() == 0
+    assert image[2:].min() == 255
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA"])
+def test_other_modes_become_rgb(tmp_path: Path, mode: str) -> None:
+    PHOTO.convert("L").convert(mode).save(tmp_path / "photo.png")
+    image = read_image(tmp_path / "photo.png").image
+    assert image.mode == "RGB"
+    assert np.ptp(pixels(image), axis=2).max() <= 1
+
+
+def test_a_palette_with_transparency(tmp_path: Path) -> None:
+    image = Image.new("P", (4, 4), 0)
+    image.putpalette([255, 0, 0, 0, 0, 255])
+    image.save(tmp_path / "photo.png", transparency=0)
+    assert pixels(read_image(tmp_path / "photo.png").image).min() == 255
+
+
+def test_cmyk_becomes_rgb(tmp_path: Path) -> None:
+    Image.new("CMYK", (32, 32), (0, 255, 255, 0)).save(tmp_path / "photo.jpg", quality=95)
+    red = pixels(read_image(tmp_path / "photo.jpg").image)[16, 16]
+    assert red[0] > 240
+    assert red[1:].max() < 40
+
+
+# What is refused
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match="does not exist") as error:
+        read_image(tmp_path / "none.png")
+    assert one_sentence(error, tmp_path / "none.png")
+
+
+def test_a_folder_is_no_image(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match="cannot be read: Is a directory") as error:
+        read_image(tmp_path)
+    assert one_sentence(error, tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"just text", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0junk"])
+def test_something_else_with_the_suffix_of_an_image(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "photo.png"
+    file.write_bytes(content)
+    with pytest.raises(ImageError, match=r"is (not an image|damaged)") as error:
+        read_image(file)
+    assert one_sentence(error, file)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".bmp", ".tif"])
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
+def test_a_truncated_file(tmp_path: Path, suffix: str, share: float) -> None:
+    file = tmp_path / f"photo{suffix}"
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    Image.fromarray(noise).save(file)
+    file.write_bytes(file.read_bytes()[: int(share * file.stat().st_size)])
+    with pytest.raises(ImageError, match=r"is (damaged|not an image)") as error:
+        read_image(file)
+    assert one_sentence(error, file)
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".webp", ".tif", ".png"])
+def test_an_animation(tmp_path: Path, suffix: str) -> None:
+    file = tmp_path / f"photo{suffix}"
+    PHOTO.save(file, save_all=True, append_images=[tiny.photo(24, 16, seed=1)])
+    with pytest.raises(ImageError, match=r"is animated \(2 frames\): only still images") as error:
+        read_image(file)
+    assert one_sentence(error, file)
+
+
+@pytest.mark.parametrize("factor", [1.5, 3])
+def test_a_decompression_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, factor: float) -> None:
+    PHOTO.save(tmp_path / "photo.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", int(24 * 16 / factor))
+    with pytest.raises(ImageError, match="is refused as too large") as error:
+        read_image(tmp_path / "photo.png")
+    assert one_sentence(error, tmp_path / "photo.png")
+
+
+# Writing
+
+
+@pytest.mark.parametrize("suffix", sorted(SUFFIXES))
+def test_every_type_is_written(tmp_path: Path, suffix: str) -> None:
+    file = tmp_path / "new" / f"photo{suffix.upper()}"
+    write_image(PHOTO, file)
+    assert np.abs(pixels(read_image(file).image) - pixels(PHOTO)).mean() < 12
+    assert os.listdir(file.parent) == [file.name]
+
+
+def test_another_type_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match=r"cannot write \.gif; use one of \.bmp, .*\.webp"):
+        write_image(PHOTO, tmp_path / "photo.gif")
+    assert not os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_writing_is_whole_or_not_at_all(tmp_path: Path, error: BaseException) -> None:
+    file = tmp_path / "photo.png"
+    file.write_bytes(b"older")
+
+    def half(stream: Any) -> None:
+        stream.write(b"half of it")
+        raise error
+
+    expected = ImageError if isinstance(error, OSError) else KeyboardInterrupt
+    with pytest.raises(expected):
+        write_whole(file, half)
+    assert file.read_bytes() == b"older"
+    assert os.listdir(tmp_path) == ["photo.png"]
+
+
+def test_a_place_that_cannot_be_written_to(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(ImageError, match=r"cannot be written"):
+        write_image(PHOTO, tmp_path / "file" / "photo.png")
+
+
+# Folders and sizes
+
+
+def test_images_are_found_in_the_order_of_their_names(tmp_path: Path) -> None:
+    for name in ("b.PNG", "a/z.jpg", "a/notes.txt", "c.webp"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "folder.png").mkdir()
+    assert [str(p.relative_to(tmp_path)) for p in find_images(tmp_path)] == ["a/z.jpg", "b.PNG", "c.webp"]
+
+
+@given(st.integers(1, 40), st.integers(1, 40))
+def test_tensors_and_images_hold_the_same_levels(width: int, height: int) -> None:
+    image = tiny.photo(width, height)
+    assert np.array_equal(pixels(to_image(to_tensor(image))), pixels(image))
+
+
+@given(*[st.integers(2, 40)] * 4)
+def test_resizing_is_bicubic_as_pillow_does_it(width: int, height: int, new_width: int, new_height: int) -> None:
+    image = tiny.photo(width, height).point(lambda level: 64 + level // 2)  # Pillow clips halfway
+    expected = pixels(image.resize((new_width, new_height), Image.Resampling.BICUBIC))
+    found = pixels(to_image(resize(to_tensor(image), new_height, new_width)))
+    assert np.abs(found - expected).max() <= 2
+
+
+def test_the_same_size_is_left_alone() -> None:
+    image = torch.rand(1, 3, 5, 7)
+    assert resize(image, 5, 7) is image

@@ -1,0 +1,114 @@
+"""Folders of training pairs: aligned crops, and what a wrong folder is told."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests import tiny
+from xpsr_sdk import TrainingError
+from xpsr_sdk.data.pairs import Batch, PairFolder
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def make_pair(folder: Path, name: str = "a", hr: tuple[int, int] = (64, 48), lr: tuple[int, int] = (16, 12)) -> None:
+    for part, size in (("HR", hr), ("LR", lr)):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+        tiny.photo(*size).save(folder / part / f"{name}.png")
+
+
+def batch(folder: Path, seed: int = 0, crop: int = 32, hr_as_input: float = 0) -> Batch:
+    pairs = PairFolder([folder], crop, hr_as_input, keep_in_memory=0)
+    return pairs.batch(range(len(pairs)), generator(seed))
+
+
+@given(seed=st.integers(0, 10_000))
+def test_crops_of_a_pair_show_the_same_place(pairs: Path, seed: int) -> None:
+    found = batch(pairs, seed)
+    assert found.hr.shape == found.lr.shape == (4, 3, 32, 32)
+    assert found.hr.min() >= -1
+    assert found.hr.max() <= 1
+    assert found.lr.min() >= 0
+    assert found.lr.max() <= 1
+    difference = (found.hr + 1) / 2 - found.lr
+    assert difference[..., 4:-4, 4:-4].abs().mean() < 0.03  # the LR images are plain bicubic ones
+
+
+def test_the_generator_alone_says_where(pairs: Path) -> None:
+    assert torch.equal(batch(pairs, 1).hr, batch(pairs, 1).hr)
+    assert not torch.equal(batch(pairs, 1).hr, batch(pairs, 2).hr)
+
+
+def test_hr_may_be_the_input_with_its_own_words(pairs: Path) -> None:
+    found = batch(pairs, hr_as_input=1)
+    torch.testing.assert_close(found.lr, (found.hr + 1) / 2, atol=1e-6, rtol=0)
+    assert set(found.low).isdisjoint(batch(pairs).low)
+
+
+def test_words_come_from_their_files(tmp_path: Path) -> None:
+    make_pair(tmp_path)
+    assert (batch(tmp_path).high, batch(tmp_path).low) == ([""], [""])
+    for folder, text in (("highlevel_prompt_GT", " a house\n"), ("lowlevel_prompt_q", "blurry")):
+        (tmp_path / "words" / folder).mkdir(parents=True)
+        (tmp_path / "words" / folder / "a.txt").write_text(text)
+    make_pair(tmp_path / "words")
+    found = batch(tmp_path / "words")
+    assert (found.high, found.low) == (["a house"], ["blurry"])
+
+
+def test_lr_may_be_enlarged_already(tmp_path: Path) -> None:
+    make_pair(tmp_path, hr=(64, 48), lr=(64, 48))
+    found = batch(tmp_path)
+    torch.testing.assert_close(found.lr, (found.hr + 1) / 2, atol=1e-6, rtol=0)
+
+
+def test_images_kept_in_memory_are_the_same(pairs: Path) -> None:
+    kept = PairFolder([pairs], 32, 0.5, keep_in_memory=100)
+    for seed in (1, 1, 2):
+        found = kept.batch(range(4), generator(seed))
+        assert torch.equal(found.lr, batch(pairs, seed, hr_as_input=0.5).lr)
+        found.lr.zero_()  # whoever changes a batch changes no image
+
+
+def test_a_star_stands_for_all_that_match(pairs: Path, tmp_path: Path) -> None:
+    for name in ("set_1", "set_2", "other"):
+        shutil.copytree(pairs, tmp_path / name)
+    assert len(PairFolder([tmp_path / "set_*"], 32, 0, 0)) == 8
+    assert len(PairFolder([tmp_path / "set_1", tmp_path / "other"], 32, 0, 0)) == 8
+
+
+@pytest.mark.parametrize(
+    ("hr", "lr"),
+    [((64, 48), (16, 13)), ((64, 48), (15, 12)), ((63, 48), (16, 12)), ((28, 28), (7, 7)), ((16, 12), (64, 48))],
+)
+def test_sizes_that_do_not_match_are_named(tmp_path: Path, hr: tuple[int, int], lr: tuple[int, int]) -> None:
+    make_pair(tmp_path, hr=hr, lr=lr)
+    with pytest.raises(TrainingError, match=rf"a.png: HR is {hr[0]}x{hr[1]} and LR {lr[0]}x{lr[1]}; HR must be"):
+        batch(tmp_path)
+
+
+def test_a_crop_that_is_no_multiple_of_the_scale_is_named(pairs: Path) -> None:
+    with pytest.raises(TrainingError, match="crop"):
+        batch(pairs, crop=30)
+
+
+def test_an_hr_image_without_lr_is_named(tmp_path: Path) -> None:
+    make_pair(tmp_path)
+    (tmp_path / "LR" / "a.png").unlink()
+    with pytest.raises(TrainingError, match=r"HR/a.png has no LR image"):
+        batch(tmp_path)
+
+
+def test_a_folder_without_pairs_is_named(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="HR holds no images: a folder of pairs needs HR/ and LR/"):
+        batch(tmp_path)
+    with pytest.raises(TrainingError, match=r"No folder matches .*nothing_\*"):
+        batch(tmp_path / "nothing_*")

@@ -1,0 +1,110 @@
+"""Preparing pairs: the same for any number of workers, and nothing lost because of a bad file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests import tiny
+from xpsr_sdk import ConfigError, TrainingError, UnknownComponent
+from xpsr_sdk.data.prepare import Prepared, prepare_pairs
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("photos")
+    (folder / "trip").mkdir()
+    tiny.photo(70, 65).save(folder / "one.png")
+    tiny.photo(64, 68, seed=1).save(folder / "trip" / "two.png")
+    (folder / "text.png").write_text("no image")
+    tiny.photo(40, 90).save(folder / "small.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def prepared(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Prepared]:
+    output = tmp_path_factory.mktemp("pairs")
+    return output, prepare_pairs(photos, output, variants=2)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def pixels(file: Path) -> np.ndarray[Any, Any]:
+    with Image.open(file) as image:
+        return np.array(image)
+
+
+def size_of(file: Path) -> tuple[int, int]:
+    with Image.open(file) as image:
+        return image.size
+
+
+def test_each_photo_becomes_its_pairs(prepared: tuple[Path, Prepared]) -> None:
+    output, report = prepared
+    assert report.pairs == 4
+    names = ["one__v0", "one__v1", "trip__two__v0", "trip__two__v1"]
+    for part, suffix in (("HR", "png"), ("LR", "png"), ("lowlevel_prompt_q", "txt"), ("lowlevel_prompt_q_GT", "txt")):
+        assert sorted(p.name for p in (output / part).iterdir()) == [f"{name}.{suffix}" for name in names]
+    assert size_of(output / "HR" / "one__v0.png") == (68, 64)
+    assert size_of(output / "LR" / "one__v0.png") == (17, 16)
+    assert all((output / "lowlevel_prompt_q" / f"{name}.txt").read_text() for name in names)
+
+
+def test_hr_is_the_photo_and_variants_differ(photos: Path, prepared: tuple[Path, Prepared]) -> None:
+    output, _ = prepared
+    original = pixels(photos / "one.png")[:64, :68]
+    assert np.array_equal(pixels(output / "HR" / "one__v0.png"), original)
+    first, second = (pixels(output / "LR" / f"one__v{i}.png") for i in (0, 1))
+    assert not np.array_equal(first, second)
+
+
+def test_bad_files_are_reported(photos: Path, prepared: tuple[Path, Prepared]) -> None:
+    _, report = prepared
+    assert report.failed.keys() == {photos / "text.png", photos / "small.png"}
+    assert "is not an image" in report.failed[photos / "text.png"]
+    assert "40x88 is too small: at least 64 pixels" in report.failed[photos / "small.png"]
+
+
+def test_workers_change_nothing(photos: Path, prepared: tuple[Path, Prepared], tmp_path: Path) -> None:
+    output, report = prepared
+    again = prepare_pairs(photos, tmp_path, variants=2, workers=2)
+    assert again == report
+    assert files(tmp_path) == files(output)
+
+
+def test_the_seed_changes_the_degradation_alone(photos: Path, prepared: tuple[Path, Prepared], tmp_path: Path) -> None:
+    output, _ = prepared
+    prepare_pairs(photos, tmp_path, variants=1, seed=1)
+    first, second = files(output), files(tmp_path)
+    assert first["HR/one__v0.png"] == second["HR/one__v0.png"]
+    assert first["LR/one__v0.png"] != second["LR/one__v0.png"]
+
+
+def test_components_can_be_chosen_with_options(photos: Path, tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    prepare_pairs(
+        photos,
+        tmp_path,
+        degradation={"name": "bicubic", "scale": 2},
+        prompt_provider={"name": "fixed", "high": "a house", "low": "blurry"},
+        progress=lambda done, total: seen.append((done, total)),
+    )
+    assert size_of(tmp_path / "LR" / "one__v0.png") == (35, 32)
+    assert (tmp_path / "highlevel_prompt_GT" / "one__v0.txt").read_text() == "a house"
+    assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+
+def test_what_cannot_begin_is_a_clear_error(photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="holds no images"):
+        prepare_pairs(tmp_path, tmp_path / "out")
+    with pytest.raises(UnknownComponent, match=r"Did you mean 'bicubic'\?"):
+        prepare_pairs(photos, tmp_path / "out", degradation="bicubik")
+    with pytest.raises(ConfigError, match="has wrong options"):
+        prepare_pairs(photos, tmp_path / "out", degradation={"name": "bicubic", "scale": 0})
+    assert not (tmp_path / "out").exists()
