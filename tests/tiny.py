@@ -21,6 +21,17 @@ from xpsr_sdk.models.unet import XPSRUNet
 NANO_BASE = Path("examples/train_nano/base")
 SD_TINY = Path("tests/data/ref-sd15-tiny")
 CONDITIONING_WIDTHS = (4, 8, 8)  # a stride of 4, like that of the residual autoencoder
+DEFAULTS = {
+    "num_inference_steps": 4,
+    "guidance_scale": 1.0,
+    "fidelity": 0.5,
+    "start": "mean",
+    "color": "none",
+    "sampler": "ddim",
+    "positive": "",
+    "negative": "",
+    "low_negative": "",
+}
 UNET: dict[str, Any] = {
     "sample_size": 8,
     "in_channels": 48,
@@ -39,7 +50,8 @@ def write_base(folder: Path) -> None:
     """Configs of a base model with the residual backbone: what training from scratch reads."""
     for part in ("tokenizer", "scheduler"):
         shutil.copytree(NANO_BASE / part, folder / part)
-    shutil.copy(NANO_BASE / "model_index.json", folder)
+    index = json.loads((NANO_BASE / "model_index.json").read_text())
+    write_json(folder / "model_index.json", index | {"defaults": DEFAULTS})
     text = json.loads((NANO_BASE / "text_encoder" / "config.json").read_text())
     text |= {"hidden_size": 16, "intermediate_size": 32, "projection_dim": 16}
     write_json(folder / "text_encoder" / "config.json", text)

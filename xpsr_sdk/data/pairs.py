@@ -91,14 +91,14 @@ class PairFolder:
     ) -> tuple[Tensor, Tensor]:
         scale = max(hr.shape[0] // lr.shape[0], 1)
         side = self._crop // scale
-        if self._crop % scale:
-            raise TrainingError(
-                f"crop is {self._crop}: it must be a multiple of the scale, which is {scale} for {path}."
-            )
         if min(lr.shape[:2]) < side or hr.shape[0] != lr.shape[0] * scale or hr.shape[1] != lr.shape[1] * scale:
             raise TrainingError(
                 f"{path}: HR is {hr.shape[1]}x{hr.shape[0]} and LR {lr.shape[1]}x{lr.shape[0]}; HR must be a whole"
                 f" number of times as large as LR, and at least {self._crop} pixels in each direction."
+            )
+        if self._crop % scale:
+            raise TrainingError(
+                f"crop is {self._crop}: it must be a multiple of the scale, which is {scale} for {path}."
             )
         top, left = (int(torch.randint(size - side + 1, (), generator=generator)) for size in lr.shape[:2])
         return (
