@@ -205,9 +205,10 @@ def test_training_configs_in_the_docs_are_valid() -> None:
         load_config(TrainConfig, config, "train.toml")
 
 
-def test_the_tables_of_the_configuration_are_up_to_date() -> None:
+@pytest.mark.parametrize("name", ["configuration.md", "nano.md"])
+def test_generated_tables_are_up_to_date(name: str) -> None:
     with_tables = runpy.run_path("docs/tables.py")["with_tables"]
-    page = Path("docs/configuration.md").read_text(encoding="utf-8")
+    page = Path("docs", name).read_text(encoding="utf-8")
     assert page == with_tables(page), "run python docs/tables.py"
 
 

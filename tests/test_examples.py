@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from transformers import CLIPTokenizer
 
 import xpsr_sdk
 from tests import tiny
+from xpsr_sdk.builtin.measured import VOCABULARY
 from xpsr_sdk.config import read_toml
 from xpsr_sdk.training.config import TrainConfig
 
@@ -169,11 +171,14 @@ def test_plot_log_draws_the_logs(tmp_path: Path) -> None:
     assert picture(tmp_path / "log.png").width == 1200
 
 
-def test_make_tokenizer_makes_the_tokenizer_of_the_base(tmp_path: Path) -> None:
+def test_make_tokenizer_gives_every_word_of_the_measured_prompts_one_token(tmp_path: Path) -> None:
     run("train_nano/make_tokenizer.py", tmp_path)
-    base = tiny.NANO_BASE / "tokenizer"
-    for name in ("vocab.json", "merges.txt", "tokenizer_config.json"):
-        assert (tmp_path / name).read_text(encoding="utf-8") == (base / name).read_text(encoding="utf-8")
+    for folder in (tmp_path, tiny.NANO_BASE / "tokenizer"):
+        tokenizer = CLIPTokenizer.from_pretrained(folder)
+        for phrase in VOCABULARY:
+            assert len(tokenizer(phrase).input_ids) == len(phrase.split()) + 2, phrase  # and the start and end marks
+    kept, made = (json.loads((f / "vocab.json").read_text()) for f in (tiny.NANO_BASE / "tokenizer", tmp_path))
+    assert len(made) == len(kept)
 
 
 def test_an_exported_model_restores_as_its_parts_do(tiny_model: Path, tmp_path: Path) -> None:

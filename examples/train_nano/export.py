@@ -1,6 +1,6 @@
 """Writes the shipped model: nano's first stage as the base, the second on top of it, in float16.
 
-    python examples/train_nano/export.py runs/nano-1-base/checkpoint-2800 runs/nano-2-xpsr/checkpoint-1500 \
+    python examples/train_nano/export.py runs/nano-1-base/checkpoint-N runs/nano-2-xpsr/checkpoint-N \
         -o xpsr_sdk/presets/nano
 """
 
