@@ -1,4 +1,4 @@
-"""Restores examples/photo.jpg and lays bicubic enlargement, the restored photo and the original side by side.
+"""Restores examples/photo.jpg and lays the middle of bicubic, restored and original photo side by side.
 
 python examples/before_after.py [OUTPUT]        (default: docs/images/before-after.png)
 """
@@ -22,13 +22,14 @@ panels = {
     "original": Image.open(HERE / "photo-original.jpg").convert("RGB"),
 }
 
-width, height = restored.size
-sheet = Image.new("RGB", ((width + MARGIN) * len(panels) - MARGIN, height + LABEL), "white")
+side = min(restored.size)
+left, top = ((length - side) // 2 for length in restored.size)
+sheet = Image.new("RGB", ((side + MARGIN) * len(panels) - MARGIN, side + LABEL), "white")
 draw = ImageDraw.Draw(sheet)
 for i, (label, image) in enumerate(panels.items()):
-    left = i * (width + MARGIN)
-    draw.text((left + width / 2, LABEL / 2), label, "black", ImageFont.load_default(20), anchor="mm")
-    sheet.paste(image, (left, LABEL))
+    x = i * (side + MARGIN)
+    draw.text((x + side / 2, LABEL / 2), label, "black", ImageFont.load_default(20), anchor="mm")
+    sheet.paste(image.crop((left, top, left + side, top + side)), (x, LABEL))
 output.parent.mkdir(parents=True, exist_ok=True)
 sheet.save(output)
 print(output)
