@@ -12,12 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from PIL import Image
 from transformers import CLIPTokenizer
 
 import xpsr_sdk
 from tests import tiny
 from xpsr_sdk.builtin.measured import VOCABULARY
+from xpsr_sdk.cli.main import xpsr
 from xpsr_sdk.config import read_toml
 from xpsr_sdk.training.config import TrainConfig
 
@@ -139,6 +141,28 @@ def test_folder_goes_on_after_a_failure_and_skips_what_is_done(
 )
 def test_training_configs_are_valid(config: Path) -> None:
     assert read_toml(TrainConfig, config).steps > 0
+
+
+def test_a_config_of_the_paper_trains_a_checkpoint_that_restores(tmp_path: Path, pairs: Path) -> None:
+    base = str(tiny.SD_TINY / "base")
+    smaller = [f"model.base={base}", f'data.folders=["{pairs}"]', "data.crop=64", "steps=1", "batch_size=1"]
+    output = tmp_path / "run"
+    command = ["train", str(EXAMPLES / "configs" / "xpsr-sd15.toml"), *smaller, f"output={output}", "device=cpu"]
+    trained = CliRunner().invoke(xpsr, command)
+    assert trained.exit_code == 0, trained.output
+    restore = [
+        "upscale",
+        str(EXAMPLES / "photo.jpg"),
+        "-o",
+        str(tmp_path / "photo.png"),
+        "--scale",
+        "1",
+        "--steps",
+        "1",
+    ]
+    restored = CliRunner().invoke(xpsr, [*restore, "--model", base, "--checkpoint", str(output / "checkpoint-1")])
+    assert restored.exit_code == 0, restored.output
+    assert picture(tmp_path / "photo.png").size == (150, 100)
 
 
 def test_the_second_stage_of_nano_begins_with_the_last_checkpoint_of_the_first() -> None:
