@@ -342,6 +342,11 @@ def test_a_sampler_can_be_handed_over(tiny_model: Path) -> None:
     assert alike(pipe(PHOTO).image, bicubic)
 
 
+def test_a_device_that_is_not_there_is_named(tiny_model: Path) -> None:
+    with pytest.raises(ConfigError, match="The device 'cudaa' cannot be used: Expected one of cpu, cuda"):
+        build_pipeline(model=str(tiny_model), device="cudaa")
+
+
 def test_a_wrong_component_is_named(tiny_model: Path) -> None:
     with pytest.raises(UnknownComponent, match=r"the sampler 'eular'. Did you mean 'euler'\?"):
         build_pipeline(model=str(tiny_model), sampler="eular")

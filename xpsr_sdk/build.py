@@ -54,6 +54,7 @@ def build_pipeline(
     registry = registry or default_registry()
     given = config.model_dump(exclude_unset=True) if config else {}
     config = load_config(PipelineConfig, {**given, **settings}, "build_pipeline")
+    device = find_device(config.device)
     folder = find_model(config.model)
     index = read_json(folder / "model_index.json")
     dtype: torch.dtype = getattr(torch, config.dtype or "float32")
@@ -81,7 +82,8 @@ def build_pipeline(
         sampler=registry.create("sampler", sampler or config.sampler or pipeline.defaults.sampler),
         settings=RestoreConfig(**{name: getattr(config, name) for name in RestoreConfig.model_fields}),
     )
-    return pipeline.to(config.device or best_device())
+    pipeline.resolve({})  # settings that do not go together are an error now, not at the first photo
+    return pipeline.to(device)
 
 
 def build_for_training(
@@ -129,13 +131,20 @@ def find_model(name: str) -> Path:
     raise ConfigError(f"There is no model {name!r}: neither a folder nor a preset. {did_you_mean(name, presets)}")
 
 
-def best_device() -> str:
-    """The first there is of cuda, xpu, mps, cpu."""
-    for name in ("cuda", "xpu", "mps"):
-        backend = getattr(torch, name, None)
-        if backend is not None and backend.is_available():
-            return name
-    return "cpu"
+def find_device(name: str | None) -> torch.device:
+    """The device of that name; None: the first there is of cuda, xpu, mps, cpu.
+
+    Raises:
+        ConfigError: There is no such device.
+    """
+    if name is None:
+        kinds: dict[str, Any] = {"cuda": torch.cuda, "xpu": torch.xpu, "mps": torch.backends.mps}
+        return torch.device(next((kind for kind, backend in kinds.items() if backend.is_available()), "cpu"))
+    try:
+        return torch.zeros(1, device=name).device
+    except (AssertionError, NotImplementedError, RuntimeError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ConfigError(f"The device {name!r} cannot be used: {reason}") from error
 
 
 def _from_hub(name: str) -> Path:

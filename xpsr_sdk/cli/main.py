@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from xpsr_sdk import __version__
-from xpsr_sdk.errors import ConfigError, PluginError, XPSRError
+from xpsr_sdk.errors import CheckpointError, ConfigError, PluginError, XPSRError
 
 SUMMARIES = {
     "upscale": "Restore and enlarge photos.",
@@ -59,7 +59,7 @@ class WrongUse(click.ClickException):
 
 
 def _in_one_sentence(error: Exception) -> click.ClickException:
-    if isinstance(error, ConfigError | PluginError):
+    if isinstance(error, ConfigError | PluginError | CheckpointError):
         return WrongUse(str(error))
     if isinstance(error, XPSRError):
         return click.ClickException(str(error))
@@ -73,5 +73,5 @@ def _in_one_sentence(error: Exception) -> click.ClickException:
 def xpsr() -> None:
     """Restore photos with diffusion models of which every part can be swapped.
 
-    Exit codes: 0 done; 1 something failed, the rest was done; 2 wrong usage, option or plug-in.
+    Exit codes: 0 done; 1 something failed, the rest was done; 2 wrong usage, option, plug-in or model.
     """

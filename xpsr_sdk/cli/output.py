@@ -27,13 +27,15 @@ def print_table(table: Table) -> None:
 
 
 def progress_bar() -> Progress:
-    """A progress bar on standard error, so that standard output stays for results."""
+    """A progress bar on standard error, so that standard output stays for results; none where that is no terminal."""
+    console = Console(stderr=True)
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
-        console=Console(stderr=True),
+        console=console,
+        disable=not console.is_terminal,
         transient=True,
     )
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from xpsr_sdk.cli.output import quiet_libraries
+from xpsr_sdk.cli.output import progress_bar, quiet_libraries
 from xpsr_sdk.config import read_toml
 
 
@@ -24,4 +24,11 @@ def train(config: Path, overrides: tuple[str, ...]) -> None:
     quiet_libraries()
     from xpsr_sdk.training.loop import train as run_training  # after the config is checked, since it loads torch
 
-    click.echo(f"The last checkpoint is {run_training(run)}")
+    with progress_bar() as bar:
+        task = bar.add_task("training", total=run.steps)
+
+        def show(step: int, losses: dict[str, float]) -> None:
+            bar.update(task, completed=step, description=f"loss {losses['loss']:.4f}")
+
+        last = run_training(run, on_step=show)
+    click.echo(f"The last checkpoint is {last}")

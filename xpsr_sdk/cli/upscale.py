@@ -87,6 +87,8 @@ def plan_outputs(inputs: Iterable[Path], output: Path) -> list[tuple[Path, Path]
     names_file = output.suffix.lower() in SUFFIXES and not output.is_dir()
     if names_file and (len(sources) > 1 or sources[0].is_dir()):
         raise ConfigError(f"{output} names a file, but several photos may come: name a folder.")
+    if output.is_file() and not names_file:
+        raise ConfigError(f"{output} is a file: name a folder, or an image file ({', '.join(sorted(SUFFIXES))}).")
     jobs = [(photo, output if names_file else output / name) for source in sources for photo, name in _photos(source)]
     if not jobs:
         raise ConfigError(f"There are no images in {', '.join(map(str, sources))} ({', '.join(sorted(SUFFIXES))}).")

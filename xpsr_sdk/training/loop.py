@@ -6,17 +6,16 @@ import fnmatch
 import json
 import math
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers.training_utils import EMAModel
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
-from xpsr_sdk.build import best_device, build_for_training
+from xpsr_sdk.build import build_for_training, find_device
 from xpsr_sdk.data.pairs import Batch, PairFolder
 from xpsr_sdk.errors import TrainingError
 from xpsr_sdk.evaluation.perceptual import Perceptual
@@ -27,12 +26,17 @@ from xpsr_sdk.training.config import OptimizerSection, TrainConfig
 from xpsr_sdk.training.losses import constraint_losses, diffusion_loss, timestep_weights
 
 
-def train(config: TrainConfig, registry: Registry | None = None) -> Path:
+def train(
+    config: TrainConfig,
+    registry: Registry | None = None,
+    on_step: Callable[[int, dict[str, float]], object] = lambda step, losses: None,
+) -> Path:
     """Train, going on from the newest checkpoint in ``config.output`` if there is one.
 
     Args:
         config: The run.
         registry: Where components are looked up; None: the built-in and the installed plug-ins.
+        on_step: Called after each step, with its number and the terms of the loss.
 
     Returns:
         The folder of the last checkpoint: ``checkpoint-N/`` with averaged weights.
@@ -43,15 +47,13 @@ def train(config: TrainConfig, registry: Registry | None = None) -> Path:
     torch.manual_seed(config.seed)
     run = TrainingRun(config, registry)
     run.resume()
-    with _progress_bar() as bar:
-        task = bar.add_task("training", total=config.steps, completed=run.step)
-        while run.step < config.steps:
-            losses = run.one_step()
-            bar.update(task, advance=1, description=f"loss {losses['loss']:.4f}")
-            if run.step % config.log_every == 0:
-                run.log(losses)
-            if run.step % config.checkpoint_every == 0 or run.step == config.steps:
-                run.save()
+    while run.step < config.steps:
+        losses = run.one_step()
+        on_step(run.step, losses)
+        if run.step % config.log_every == 0:
+            run.log(losses)
+        if run.step % config.checkpoint_every == 0 or run.step == config.steps:
+            run.save()
     return run.folder_of(run.step)
 
 
@@ -65,7 +67,7 @@ class TrainingRun:
     def __init__(self, config: TrainConfig, registry: Registry | None) -> None:
         self.config = config
         self.step = 0
-        self.device = torch.device(config.device or best_device())
+        self.device = find_device(config.device)
         self.backbone: Any
         self.backbone, self.unet, self.controlnet = build_for_training(config.model, registry)
         self.models: dict[str, nn.Module] = {
@@ -285,9 +287,3 @@ def learning_rate(options: OptimizerSection, step: int, steps: int) -> float:
 def _dropped(texts: list[str], share: float, generator: torch.Generator) -> list[str]:
     kept: Iterator[bool] = iter((torch.rand(len(texts), generator=generator) >= share).tolist())
     return [text if next(kept) else "" for text in texts]
-
-
-def _progress_bar() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), transient=True
-    )

@@ -1,0 +1,67 @@
+"""``xpsr data prepare``: from photos to training pairs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from tests import tiny
+from xpsr_sdk.cli.main import xpsr
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    tiny.photo(64, 64).save(folder / "one.png")
+    return folder
+
+
+def prepare(*arguments: object) -> Result:
+    return CliRunner().invoke(xpsr, ["data", "prepare", *map(str, arguments)])
+
+
+def test_photos_become_pairs(photos: Path, tmp_path: Path) -> None:
+    (photos / "text.png").write_text("no image")
+    result = prepare(photos, "-o", tmp_path / "pairs", "--variants", 2, "--degradation", "bicubic")
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout == f"2 pairs are in {tmp_path / 'pairs'}\n"
+    assert f"Left out: {photos}/text.png is not an image" in result.stderr
+    assert len(list((tmp_path / "pairs" / "HR").iterdir())) == 2
+
+
+def test_no_pairs_at_all_is_a_failure(photos: Path, tmp_path: Path) -> None:
+    tiny.photo(20, 20).save(photos / "one.png")
+    result = prepare(photos, "-o", tmp_path / "pairs")
+    assert result.exit_code == 1
+    assert f"Left out: {photos}/one.png: 20x20 is too small" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--degradation", "bicubik"], "Did you mean 'bicubic'?"),
+        (["--prompt-provider", "fixd"], "Did you mean 'fixed'?"),
+        (["--variants", "0"], "0 is not in the range x>=1"),
+        (["--workers", "0"], "0 is not in the range x>=1"),
+    ],
+)
+def test_wrong_use_is_one_sentence(photos: Path, tmp_path: Path, arguments: list[str], message: str) -> None:
+    result = prepare(photos, "-o", tmp_path / "pairs", *arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "pairs").exists()
+
+
+def test_photos_that_are_nowhere(tmp_path: Path) -> None:
+    result = prepare(tmp_path / "nowhere", "-o", tmp_path / "pairs")
+    assert result.exit_code == 2
+    assert "does not exist" in result.stderr
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    result = prepare(empty, "-o", tmp_path / "pairs")
+    assert result.exit_code == 1
+    assert "holds no images" in result.stderr

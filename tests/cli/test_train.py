@@ -1,0 +1,82 @@
+"""``xpsr train``: from a config file to a checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from xpsr_sdk import build_pipeline
+from xpsr_sdk.cli.main import xpsr
+
+
+@pytest.fixture
+def config(tiny_model: Path, pairs: Path, tmp_path: Path) -> Path:
+    file = tmp_path / "train.toml"
+    file.write_text(
+        f'output = "{tmp_path / "run"}"\nsteps = 1\nbatch_size = 1\ndevice = "cpu"\n'
+        f'[model]\nbase = "{tiny_model}"\nbackbone = "residual"\n'
+        f'[data]\nfolders = ["{pairs}"]\ncrop = 32\n'
+    )
+    return file
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(xpsr, ["train", *map(str, arguments)])
+
+
+def refused(result: Result, message: str, code: int = 2) -> None:
+    assert result.exit_code == code
+    assert message in result.stderr
+    assert result.stdout == ""
+    assert "Traceback" not in result.stderr
+
+
+def test_a_config_becomes_a_checkpoint(config: Path, tmp_path: Path, tiny_model: Path) -> None:
+    result = run(config, "steps=2", "optimizer.learning_rate=1e-3", "optimizer.schedule=cosine")
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout == f"The last checkpoint is {tmp_path / 'run' / 'checkpoint-2'}\n"
+    build_pipeline(model=str(tiny_model), checkpoint=tmp_path / "run" / "checkpoint-2", device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("stepps=2", "stepps: there is no such option. Did you mean 'steps'?"),
+        ("optimizer.learning_rat=1", "optimizer.learning_rat: there is no such option."),
+        ("steps=0", "steps: Input should be greater than or equal to 1"),
+        ("steps", "'steps' is no override: write section.field=value."),
+        ("steps.more=1", "steps is not a section"),
+        ("model.backbone=residul", "Did you mean 'residual'?"),
+        ("model.base=nowhere", "nowhere/scheduler/scheduler_config.json does not exist"),
+        ("device=cudaa", "The device 'cudaa' cannot be used"),
+    ],
+)
+def test_a_wrong_field_is_named(config: Path, tmp_path: Path, override: str, message: str) -> None:
+    refused(run(config, override), message)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ('data.folders=["nowhere"]', "nowhere/HR holds no images"),
+        ('model.train=["unett.*"]', "no parameter matches 'unett.*'"),
+        ("data.crop=1000", "HR must be a whole number of times as large as LR"),
+    ],
+)
+def test_what_cannot_be_trained_is_one_sentence(config: Path, override: str, message: str) -> None:
+    refused(run(config, override), message, code=1)
+
+
+@pytest.mark.parametrize("content", [None, "steps = ", "\x00"])
+def test_a_file_that_is_no_config(tmp_path: Path, content: str | None) -> None:
+    file = tmp_path / "wrong.toml"
+    if content:
+        file.write_text(content)
+    refused(run(file), "wrong.toml is not a TOML file" if content else "wrong.toml does not exist.")
+
+
+def test_a_folder_is_no_config(tmp_path: Path) -> None:
+    refused(run(tmp_path), "is not a TOML file that can be read")

@@ -1,0 +1,228 @@
+"""``xpsr upscale``: where the photos go, what is told, and that nothing wrong leaves a trace."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from tests import tiny
+from xpsr_sdk import Pipeline
+from xpsr_sdk.cli.main import SUMMARIES, xpsr
+from xpsr_sdk.data.images import read_image
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(tiny_model: Path) -> Run:
+    """Runs ``xpsr upscale`` with the tiny model."""
+
+    def run(*arguments: object, model: Path | None = tiny_model) -> Result:
+        chosen = ["--model", model, "--device", "cpu"] if model else []
+        return CliRunner().invoke(xpsr, ["upscale", *map(str, [*arguments, *chosen])])
+
+    return run
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Two photos, one of them in a subfolder."""
+    folder = tmp_path / "photos"
+    (folder / "trip").mkdir(parents=True)
+    tiny.photo(20, 16).save(folder / "one.png")
+    tiny.photo(17, 24, seed=1).save(folder / "trip" / "two.jpg")
+    return folder
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+
+
+def refused(result: Result, message: str) -> None:
+    """Exit code 2 and one clear sentence."""
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert result.stdout == ""
+    assert "Traceback" not in result.stderr
+
+
+# Where the photos go
+
+
+def test_a_file_to_a_file(run: Run, photos: Path, tmp_path: Path) -> None:
+    result = run(photos / "one.png", "-o", tmp_path / "new" / "big.webp")
+    assert result.exit_code == 0, result.stderr
+    assert read_image(tmp_path / "new" / "big.webp").image.size == (80, 64)
+    assert files(tmp_path / "new") == ["big.webp"]
+    assert result.stdout.startswith("1 of 1 restored in ")
+    assert result.stdout.endswith(f"s a megapixel): {tmp_path / 'new' / 'big.webp'}\n")
+
+
+def test_a_file_to_a_folder(run: Run, photos: Path, tmp_path: Path) -> None:
+    assert run(photos / "trip" / "two.jpg", "-o", tmp_path / "out").exit_code == 0
+    assert files(tmp_path / "out") == ["two.jpg"]
+
+
+def test_a_folder_keeps_its_tree(run: Run, photos: Path, tmp_path: Path) -> None:
+    result = run(photos, "-o", tmp_path / "out", "--scale", 2)
+    assert result.exit_code == 0
+    assert files(tmp_path / "out") == ["one.png", "trip/two.jpg"]
+    assert read_image(tmp_path / "out" / "trip" / "two.jpg").image.size == (34, 48)
+    assert "2 of 2 restored" in result.stdout
+
+
+def test_files_and_folders_together(run: Run, photos: Path, tmp_path: Path) -> None:
+    assert run(photos / "one.png", photos / "trip", "-o", tmp_path / "out").exit_code == 0
+    assert files(tmp_path / "out") == ["one.png", "two.jpg"]
+
+
+def test_the_command_does_what_python_does(run: Run, photos: Path, tmp_path: Path, pipe: Pipeline) -> None:
+    options = ("--seed", 3, "--fidelity", 0, "--steps", 2, "--guidance", 2, "--prompt", "a cat", "--low-prompt", "blur")
+    more = ("--negative", "noise", "--low-negative", "sharp", "--color", "adain", "--tile", 64, "--tile-overlap", 16)
+    assert run(photos / "one.png", "-o", tmp_path / "out.png", *options, *more).exit_code == 0
+    expected = pipe(
+        photos / "one.png",
+        seed=3,
+        fidelity=0,
+        num_inference_steps=2,
+        guidance_scale=2,
+        prompt="a cat",
+        low_prompt="blur",
+        negative="noise",
+        low_negative="sharp",
+        color="adain",
+        tile=64,
+        tile_overlap=16,
+    ).image
+    with Image.open(tmp_path / "out.png") as image:
+        assert np.array_equal(np.asarray(image), np.asarray(expected))
+
+
+def test_a_base_with_a_checkpoint(run: Run, photos: Path, tmp_path: Path) -> None:
+    options = ("--checkpoint", tiny.SD_TINY / "xpsr", "--steps", 1, "--sampler", "ddim")
+    assert run(photos / "one.png", "-o", tmp_path, *options, model=tiny.SD_TINY / "base").exit_code == 0
+    assert (tmp_path / "one.png").is_file()
+
+
+# What fails
+
+
+def test_bad_files_are_named_and_the_others_done(run: Run, photos: Path, tmp_path: Path) -> None:
+    (photos / "text.png").write_text("no image")
+    tiny.photo(1, 1).save(photos / "dot.png")
+    (photos / "cut.jpg").write_bytes((photos / "trip" / "two.jpg").read_bytes()[:300])
+    result = run(photos, photos / "none.png", "-o", tmp_path / "out")
+    assert result.exit_code == 1
+    assert files(tmp_path / "out") == ["one.png", "trip/two.jpg"]
+    assert "2 of 6 restored" in result.stdout
+    reasons = sorted(line for line in result.stderr.splitlines() if line.startswith("Failed: "))
+    assert [line.removeprefix(f"Failed: {photos}/")[:8] for line in reasons] == [
+        "cut.jpg ",
+        "dot.png ",
+        "none.png",
+        "text.png",
+    ]
+    assert "Traceback" not in result.stderr
+
+
+def test_when_all_files_are_bad(run: Run, tmp_path: Path) -> None:
+    result = run(tmp_path / "none.png", "-o", tmp_path / "out")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.endswith(f"Failed: {tmp_path}/none.png does not exist.\n")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_place_that_cannot_be_written_to(run: Run, photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    result = run(photos / "one.png", "-o", tmp_path / "file" / "out.png")
+    assert result.exit_code == 1
+    assert "cannot be written" in result.stderr
+
+
+def test_a_provider_that_fails_is_a_warning(
+    run: Run, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr("xpsr_sdk.builtin.measured.MeasuredPrompts.describe", fail)
+    result = run(photos, "-o", tmp_path / "out")
+    assert result.exit_code == 0
+    assert " ".join(result.stderr.split()).count("RuntimeError: out of memory") == 2  # one a photo
+
+
+# Wrong use
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--sampler", "eular"], "the sampler 'eular'. Did you mean 'euler'?"),
+        (["--prompt-provider", "measure"], "Did you mean 'measured'?"),
+        (["--scale", "9"], "scale: Input should be less than or equal to 8"),
+        (["--fidelity", "2"], "fidelity: Input should be less than or equal to 1"),
+        (["--steps", "many"], "'many' is not a valid integer"),
+        (["--color", "sepia"], "'sepia' is not one of 'none', 'adain', 'wavelet'"),
+        (["--tile", "64", "--tile-overlap", "64"], "tile_overlap is 64: it must be less than tile, 64."),
+        (["--device", "cudaa"], "The device 'cudaa' cannot be used"),
+        (["--checkpoint", str(tiny.SD_TINY / "xpsr")], "does not fit the base model"),
+        (["--checkpoint", "nowhere"], "nowhere/unet/config.json does not exist"),
+        (["--model", "nanoo"], "There is no model 'nanoo'"),
+        (
+            ["--model", str(tiny.SD_TINY / "base")],
+            "it has no controlnet/. Name an XPSR checkpoint for it (--checkpoint).",
+        ),
+        (["--fidelty", "1"], "No such option"),
+    ],
+)
+def test_a_wrong_option_is_told_before_anything_is_written(
+    tiny_model: Path, photos: Path, tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    usual = ["upscale", str(photos), "-o", str(tmp_path / "out"), "--model", str(tiny_model), "--device", "cpu"]
+    refused(CliRunner().invoke(xpsr, usual + arguments), message)
+    assert not (tmp_path / "out").exists()
+
+
+def test_wrong_places_are_told(run: Run, photos: Path, tmp_path: Path) -> None:
+    one, two = photos / "one.png", photos / "trip" / "two.jpg"
+    before = one.read_bytes()
+    refused(run(one, two, "-o", tmp_path / "out.png"), "names a file, but several photos may come: name a folder.")
+    refused(run(photos, "-o", tmp_path / "out.png"), "names a file, but several photos may come")
+    refused(run(one, "-o", one), "would be overwritten by its own result")
+    refused(run(photos, "-o", photos), "would be overwritten by its own result")
+    refused(run(one, one, "-o", tmp_path / "out"), "would both be written to")
+    (tmp_path / "empty").mkdir()
+    refused(run(tmp_path / "empty", "-o", tmp_path / "out"), "There are no images in")
+    (tmp_path / "notes.txt").touch()
+    refused(run(one, "-o", tmp_path / "notes.txt"), "notes.txt is a file: name a folder, or an image file")
+    refused(run("-o", tmp_path / "out"), "Missing argument 'INPUTS...'")
+    refused(run(one), "Missing option '-o'")
+    assert one.read_bytes() == before
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("command", [[], *([name] for name in SUMMARIES), ["data", "prepare"], ["plugins", "show"]])
+def test_every_command_has_help(command: list[str]) -> None:
+    result = CliRunner().invoke(xpsr, [*command, "--help"])
+    assert result.exit_code == 0
+    assert result.stdout.startswith("Usage: ")
+    assert "--help" in result.stdout
+
+
+def test_the_real_command(tiny_model: Path, photos: Path, tmp_path: Path) -> None:
+    (photos / "text.png").write_text("no image")
+    code = "from xpsr_sdk.cli.main import xpsr; xpsr()"
+    arguments = ["upscale", str(photos), "-o", str(tmp_path / "out"), "--model", str(tiny_model), "--device", "cpu"]
+    run = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
+    assert run.returncode == 1
+    assert run.stdout.startswith("2 of 3 restored in ")
+    assert f"Failed: {photos}/text.png is not an image, or of a type that is not supported.\n" in run.stderr
+    assert not any(word in run.stderr for word in ("Traceback", "Warning", "it/s]"))
+    assert files(tmp_path / "out") == ["one.png", "trip/two.jpg"]
