@@ -109,10 +109,17 @@ def build_for_training(
             backbone.load(section.base)
             checkpoint = section.checkpoint or _checkpoint_in(section.base)
             if checkpoint:
+                _only_for_fresh_networks(section, checkpoint)
                 return backbone, *read_checkpoint(checkpoint, dtype=torch.float32)
             base = read_model(UNet2DConditionModel, section.base / "unet", dtype=torch.float32)
         controlnet = XPSRControlNet.from_unet(base, section.conditioning_widths, section.fusion)
         return backbone, XPSRUNet.from_base(base), controlnet
+
+
+def _only_for_fresh_networks(section: ModelSection, checkpoint: Path) -> None:
+    for name in ("fusion", "conditioning_widths"):
+        if name in section.model_fields_set:
+            raise ConfigError(f"model.{name} is for a fresh ControlNet, but {checkpoint} holds one: leave it out.")
 
 
 def find_model(name: str) -> Path:

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 
 import numpy as np
@@ -78,8 +79,8 @@ class Report:
 
 
 def evaluate_folders(
-    pred: Path,
-    hr: Path,
+    pred: str | PathLike[str],
+    hr: str | PathLike[str],
     *,
     metrics: Sequence[str],
     channel: Channel = "y",
@@ -109,7 +110,7 @@ def evaluate_folders(
         CheckpointError: A weight file is missing or unusable.
         ImageError: A pair cannot be read, differs in size, or is too small for a metric.
     """
-    pairs = match(pred, hr)
+    pairs = match(Path(pred), Path(hr))
     measures, settings = _measures(metrics, channel, crop, weights, device)
     rows = []
     for done, pair in enumerate(pairs, start=1):
