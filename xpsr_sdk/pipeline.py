@@ -188,7 +188,7 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
             ImageError: A photo cannot be read, or is too small.
         """
         chosen = self.resolve(settings)
-        one = isinstance(photos, (str, PathLike, Image.Image, Item))
+        one = isinstance(photos, (str, bytes)) or not isinstance(photos, Sequence)
         several: Any = [photos] if one else photos
         results = [self._restore(as_item(photo), chosen, latents, callback_on_step_end) for photo in several]
         return results[0] if one else results

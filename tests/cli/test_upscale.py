@@ -155,7 +155,12 @@ def test_a_provider_that_fails_is_a_warning(
     monkeypatch.setattr("xpsr_sdk.builtin.measured.MeasuredPrompts.describe", fail)
     result = run(photos, "-o", tmp_path / "out")
     assert result.exit_code == 0
-    assert " ".join(result.stderr.split()).count("RuntimeError: out of memory") == 2  # one a photo
+    told = [line for line in result.stderr.splitlines() if line.startswith("Warning: ")]
+    reason = "RuntimeError: out of memory"
+    assert told == [
+        f"Warning: No high-level and low-level prompt for {photo}: {reason}"
+        for photo in (photos / "one.png", photos / "trip" / "two.jpg")
+    ]
 
 
 # Wrong use

@@ -30,7 +30,7 @@ def progress_bar() -> Progress:
     """A progress bar on standard error, so that standard output stays for results; none where that is no terminal."""
     console = Console(stderr=True)
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),

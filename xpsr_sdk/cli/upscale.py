@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, get_args
@@ -57,7 +57,7 @@ def upscale(inputs: tuple[Path, ...], output: Path, **options: Any) -> None:
         for source, target in jobs:
             bar.update(task, description=source.name)
             try:
-                with _warnings_to(bar.console.print):
+                with _warnings_told():
                     result = pipeline(source)
                 result.save(target)
             except XPSRError as error:
@@ -112,9 +112,9 @@ def _photos(source: Path) -> Iterator[tuple[Path, Path]]:
 
 
 @contextmanager
-def _warnings_to(show: Callable[[str], None]) -> Iterator[None]:
-    """Shows warnings as a line each, above the progress bar."""
+def _warnings_told() -> Iterator[None]:
+    """Warnings become a line each on standard error."""
     with warnings.catch_warnings():
         warnings.simplefilter("default", UserWarning)
-        warnings.showwarning = lambda message, *_: show(f"Warning: {message}")
+        warnings.showwarning = lambda message, *_: click.echo(f"Warning: {message}", err=True)
         yield

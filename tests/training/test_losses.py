@@ -1,0 +1,50 @@
+"""The terms of the loss."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from diffusers import DDPMScheduler
+from torch.nn.functional import interpolate
+
+from xpsr_sdk.models.schedule import NoiseSchedule
+from xpsr_sdk.training.config import LossSection
+from xpsr_sdk.training.losses import constraint_losses, diffusion_loss, timestep_weights
+
+T = torch.tensor([0, 200, 600, 999])
+
+
+def test_the_diffusion_loss_is_a_mean_that_weights_scale() -> None:
+    prediction, target = torch.randn(4, 2, 3, 3), torch.randn(4, 2, 3, 3)
+    plain = diffusion_loss(prediction, target)
+    assert plain == pytest.approx((prediction - target).square().mean().item())
+    assert diffusion_loss(prediction, target, torch.full((4,), 3.0)).item() == pytest.approx(3 * plain.item())
+    alone = diffusion_loss(prediction, target, torch.tensor([4.0, 0, 0, 0]))
+    assert alone.item() == pytest.approx((prediction - target)[0].square().mean().item())
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
+def test_min_snr_weighs_the_clean_error_whatever_is_predicted(kind: str) -> None:
+    schedule = NoiseSchedule(DDPMScheduler(prediction_type=kind))
+    weights = timestep_weights(schedule, T, LossSection(weighting="min-snr", snr_gamma=5))
+    assert weights is not None
+    clean, noise = torch.randn(4, 1, 2, 2), torch.randn(4, 1, 2, 2)
+    noisy = schedule.add_noise(clean, noise, T)
+    prediction = schedule.target(clean, noise, T) + 0.1
+    error = (schedule.clean(prediction, noisy, T) - clean).square().mean((1, 2, 3))
+    expected = schedule.snr(T).clamp(max=5) * error
+    torch.testing.assert_close(weights * 0.1**2, expected, atol=1e-4, rtol=1e-2)
+
+
+def test_uniform_weights_are_none() -> None:
+    assert timestep_weights(NoiseSchedule(DDPMScheduler()), T, LossSection()) is None
+
+
+def test_perfect_heads_have_no_constraint_loss() -> None:
+    hr, latents = torch.rand(1, 3, 16, 16), torch.randn(1, 4, 4, 4)
+    rgbs = [interpolate(hr, size=(8, 8), mode="bilinear"), interpolate(hr, size=(4, 4), mode="bilinear")]
+    heads = [latents, interpolate(latents, size=(2, 2), mode="bilinear")]
+    pixel, latent = constraint_losses(rgbs, heads, hr, latents)
+    assert pixel == latent == 0
+    pixel, latent = constraint_losses([x + 1 for x in rgbs], heads, hr, latents)
+    assert (pixel.item(), latent.item()) == pytest.approx((2, 0))
