@@ -83,6 +83,12 @@ def test_files_and_folders_together(run: Run, photos: Path, tmp_path: Path) -> N
     assert files(tmp_path / "out") == ["one.png", "two.jpg"]
 
 
+def test_a_type_that_can_only_be_read_becomes_png(run: Run, tmp_path: Path) -> None:
+    tiny.photo(20, 16).save(tmp_path / "photo.gif")
+    assert run(tmp_path / "photo.gif", "-o", tmp_path / "out").exit_code == 0
+    assert files(tmp_path / "out") == ["photo.png"]
+
+
 def test_the_command_does_what_python_does(run: Run, photos: Path, tmp_path: Path, pipe: Pipeline) -> None:
     options = ("--seed", 3, "--fidelity", 0, "--steps", 2, "--guidance", 2, "--prompt", "a cat", "--low-prompt", "blur")
     more = ("--negative", "noise", "--low-negative", "sharp", "--color", "adain", "--tile", 64, "--tile-overlap", 16)
@@ -205,6 +211,7 @@ def test_wrong_places_are_told(run: Run, photos: Path, tmp_path: Path) -> None:
     refused(run(one, one, "-o", tmp_path / "out"), "would both be written to")
     (tmp_path / "empty").mkdir()
     refused(run(tmp_path / "empty", "-o", tmp_path / "out"), "There are no images in")
+    refused(run(one, "-o", tmp_path / "out.gif"), "out.gif: .gif cannot be written; use one of .bmp, ")
     (tmp_path / "notes.txt").touch()
     refused(run(one, "-o", tmp_path / "notes.txt"), "notes.txt is a file: name a folder, or an image file")
     refused(run("-o", tmp_path / "out"), "Missing argument 'INPUTS...'")

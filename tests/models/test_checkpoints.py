@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -156,6 +157,22 @@ def test_writing_that_fails_leaves_the_older_checkpoint(checkpoint: Path, monkey
 
     monkeypatch.setattr(checkpoints, "save_file", full)
     with pytest.raises(OSError, match="No space left"):
+        write_checkpoint(checkpoint, *tiny.networks())
+    assert same_weights(read_checkpoint(checkpoint)[1], before[1])
+    assert [p.name for p in checkpoint.parent.iterdir()] == [checkpoint.name]
+
+
+def test_an_older_checkpoint_that_cannot_be_replaced_stays(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = read_checkpoint(checkpoint)
+    replace = os.replace
+
+    def fail_at_the_new_one(source: Path, target: Path) -> None:
+        if target == checkpoint and (source / "unet").is_dir() and not source.name.endswith("-old"):
+            raise OSError("Device or resource busy")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", fail_at_the_new_one)
+    with pytest.raises(OSError, match="busy"):
         write_checkpoint(checkpoint, *tiny.networks())
     assert same_weights(read_checkpoint(checkpoint)[1], before[1])
     assert [p.name for p in checkpoint.parent.iterdir()] == [checkpoint.name]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import click
+from PIL import Image
 
 from xpsr_sdk.cli.output import progress_bar, quiet_libraries
 from xpsr_sdk.config import ColorCorrection, Dtype
@@ -87,6 +88,8 @@ def plan_outputs(inputs: Iterable[Path], output: Path) -> list[tuple[Path, Path]
     names_file = output.suffix.lower() in SUFFIXES and not output.is_dir()
     if names_file and (len(sources) > 1 or sources[0].is_dir()):
         raise ConfigError(f"{output} names a file, but several photos may come: name a folder.")
+    if not output.is_dir() and output.suffix.lower() in Image.registered_extensions().keys() - SUFFIXES:
+        raise ConfigError(f"{output}: {output.suffix} cannot be written; use one of {', '.join(sorted(SUFFIXES))}.")
     if output.is_file() and not names_file:
         raise ConfigError(f"{output} is a file: name a folder, or an image file ({', '.join(sorted(SUFFIXES))}).")
     jobs = [(photo, output if names_file else output / name) for source in sources for photo, name in _photos(source)]
@@ -103,12 +106,13 @@ def plan_outputs(inputs: Iterable[Path], output: Path) -> list[tuple[Path, Path]
 
 
 def _photos(source: Path) -> Iterator[tuple[Path, Path]]:
-    """The photos of an input, each with its name below the output folder."""
+    """The photos of an input, each with its name below the output folder; a type that cannot be written becomes PNG."""
     if source.is_dir():
         for photo in find_images(source):
             yield photo, photo.relative_to(source)
     else:
-        yield source, Path(source.name)
+        name = Path(source.name)
+        yield source, name if name.suffix.lower() in SUFFIXES else name.with_suffix(".png")
 
 
 @contextmanager
