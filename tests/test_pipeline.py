@@ -115,9 +115,10 @@ def test_a_tiny_photo_is_refused(pipe: Pipeline, size: tuple[int, int]) -> None:
 def test_paths_images_and_items_are_photos(pipe: Pipeline, tmp_path: Path) -> None:
     file = tmp_path / "photo.png"
     PHOTO.save(file)
-    results = [pipe(photo, seed=1) for photo in (PHOTO, file, str(file), Item(PHOTO))]
+    with_alpha = PHOTO.convert("RGBA")
+    results = [pipe(photo, seed=1) for photo in (PHOTO, file, str(file), Item(PHOTO), with_alpha, Item(with_alpha))]
     assert all(same(result.image, results[0].image) for result in results)
-    assert [result.path for result in results] == [None, file, file, None]
+    assert [result.path for result in results] == [None, file, file, None, None, None]
 
 
 def test_a_list_comes_out_as_a_list(pipe: Pipeline) -> None:
@@ -269,6 +270,15 @@ def test_a_provider_that_fails_costs_its_words_only(tiny_model: Path) -> None:
     assert (result.prompts.high, result.prompts.low) == ("a cat", None)
 
 
+@pytest.mark.parametrize("answer", [[], None, [("a house", "blurry")]])
+def test_a_provider_that_answers_nonsense_costs_its_words_only(tiny_model: Path, answer: Any) -> None:
+    provider = Provider()
+    provider.describe = lambda items, levels: answer  # type: ignore[method-assign]
+    pipe = with_provider(tiny_model, provider)
+    with pytest.warns(UserWarning, match="No high-level and low-level prompt for the image"):
+        assert pipe(PHOTO).image.size == (68, 80)
+
+
 def test_a_provider_that_fails_at_both_levels_warns_once(tiny_model: Path) -> None:
     pipe = with_provider(tiny_model, Provider(RuntimeError("out of memory")))
     with pytest.warns(UserWarning, match="RuntimeError: out of memory") as caught:
@@ -314,6 +324,13 @@ def test_settings_of_the_pipeline_hold_for_each_call(tiny_model: Path, pipe: Pip
     chosen = build_pipeline(model=str(tiny_model), device="cpu", scale=2, seed=5, fidelity=0)
     assert same(chosen(PHOTO).image, pipe(PHOTO, scale=2, seed=5, fidelity=0).image)
     assert chosen(PHOTO, scale=1).image.size == PHOTO.size
+
+
+def test_none_is_always_the_default(tiny_model: Path, pipe: Pipeline) -> None:
+    nothing: dict[str, Any] = dict.fromkeys(PipelineConfig.model_fields.keys() - {"model", "device"})
+    built = build_pipeline(model=str(tiny_model), device="cpu", **nothing)
+    assert built.settings == pipe.settings
+    assert same(built(PHOTO, seed=0, scale=None).image, pipe(PHOTO, seed=0).image)
 
 
 def test_the_models_own_defaults_stand_in_its_index(pipe: Pipeline, sd_pipe: Pipeline) -> None:

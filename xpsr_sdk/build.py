@@ -53,7 +53,8 @@ def build_pipeline(
     """
     registry = registry or default_registry()
     given = config.model_dump(exclude_unset=True) if config else {}
-    config = load_config(PipelineConfig, {**given, **settings}, "build_pipeline")
+    given |= {name: value for name, value in settings.items() if value is not None}
+    config = load_config(PipelineConfig, given, "build_pipeline")
     device = find_device(config.device)
     folder = find_model(config.model)
     index = read_json(folder / "model_index.json")

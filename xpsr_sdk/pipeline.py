@@ -7,7 +7,7 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
@@ -271,6 +271,8 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         if missing:
             try:
                 (said,) = self.prompt_provider.describe([item], missing)
+                if not isinstance(said, Prompts):
+                    raise TypeError(f"the provider gave a {type(said).__name__}, not Prompts")
             except Exception as error:  # a captioner must not stop a restoration
                 said = Prompts(errors=dict.fromkeys(missing, f"{type(error).__name__}: {error}"))
             for reason in dict.fromkeys(said.errors.values()):
@@ -345,9 +347,9 @@ class Clock:
 
 
 def as_item(photo: Photo) -> Item:
-    """A photo as an item: files are read, PIL images turned into RGB."""
+    """A photo as an item in mode RGB: files are read."""
     if isinstance(photo, Item):
-        return photo
+        return replace(photo, image=to_rgb(photo.image))
     if isinstance(photo, Image.Image):
         return Item(to_rgb(photo))
     if isinstance(photo, (str, PathLike)):
