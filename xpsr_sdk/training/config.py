@@ -43,9 +43,15 @@ class DataSection(Settings):
     keep_in_memory: int = Field(0, ge=0, description="How many decoded images to keep in memory.")
 
 
+ErrorMeasure = Literal["mse", "log-mse"]
+
+
 class LossSection(Settings):
     """What is minimised: L_D + constraint_weight * L_DFC."""
 
+    error: ErrorMeasure = Field(
+        "mse", description="L_D of an image: its mean squared error, or the logarithm of it, which is PSNR's measure."
+    )
     constraint_weight: float = Field(0.05, ge=0, description="Lambda of the Degradation-Free Constraint.")
     weighting: Literal["uniform", "min-snr"] = Field(
         "uniform", description="Weight of L_D by timestep: none, or min-SNR (arXiv 2303.09556)."

@@ -134,7 +134,7 @@ class TrainingRun:
         target = schedule.target(inputs.latents, inputs.noise, t)
         pixel, latent = constraint_losses(out.rgbs, out.latents, inputs.hr, inputs.latents)
         terms = {
-            "loss_diffusion": diffusion_loss(prediction, target, timestep_weights(schedule, t, loss)),
+            "loss_diffusion": diffusion_loss(prediction, target, timestep_weights(schedule, t, loss), loss.error),
             "loss_dfc_pixel": loss.constraint_weight * pixel,
             "loss_dfc_latent": loss.constraint_weight * latent,
         }

@@ -9,15 +9,23 @@ from torch import Tensor
 from torch.nn.functional import interpolate, l1_loss, mse_loss
 
 from xpsr_sdk.models.schedule import NoiseSchedule
-from xpsr_sdk.training.config import LossSection
+from xpsr_sdk.training.config import ErrorMeasure, LossSection
 
 
-def diffusion_loss(prediction: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
-    """L_D: mean squared error, each image's times its weight (B)."""
-    if weights is None:
+def diffusion_loss(
+    prediction: Tensor, target: Tensor, weights: Tensor | None = None, error: ErrorMeasure = "mse"
+) -> Tensor:
+    """L_D, each image's error times its weight (B).
+
+    ``mse`` is the mean squared error. ``log-mse`` is its logarithm, which counts relative improvements as PSNR does, so
+    that images that nobody could restore do not outweigh the others.
+    """
+    if weights is None and error == "mse":
         return mse_loss(prediction.float(), target.float())
     each = (prediction.float() - target.float()).square().flatten(1).mean(1)
-    return (each * weights).mean()
+    if error == "log-mse":
+        each = (each + 1e-3).log()
+    return each.mean() if weights is None else (each * weights).mean()
 
 
 def timestep_weights(schedule: NoiseSchedule, timesteps: Tensor, loss: LossSection) -> Tensor | None:
