@@ -29,17 +29,19 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def config(output: Path, pairs: Path, base: Path, **changes: Any) -> TrainConfig:
-    """A run of three steps on a whole model; ``section__field`` changes a section's field."""
+    """A run of three steps; ``section__field`` changes a section's field."""
     values: dict[str, Any] = {
         "output": output,
         "steps": 3,
         "batch_size": 2,
         "device": "cpu",
         "log_every": 1,
-        "model": {"base": base, "backbone": "residual", "conditioning_widths": tiny.CONDITIONING_WIDTHS},
+        "model": {"base": base, "backbone": "residual"},
         "data": {"folders": [pairs], "crop": 32, "hr_as_input": 0.2},
         "optimizer": {"learning_rate": 1e-3, "ema_decay": 0.5},
     }
+    if not (base / "controlnet").is_dir():
+        values["model"]["conditioning_widths"] = tiny.CONDITIONING_WIDTHS
     for name, value in changes.items():
         section, _, field = name.rpartition("__")
         (values.setdefault(section, {}) if section else values)[field] = value
@@ -241,6 +243,15 @@ def test_a_loss_that_is_not_finite_ends_the_run(tmp_path: Path, pairs: Path, tin
 def test_a_folder_that_is_missing_is_named(tmp_path: Path, tiny_model: Path) -> None:
     with pytest.raises(TrainingError, match="nowhere/HR holds no images"):
         train(config(tmp_path, tmp_path / "nowhere", tiny_model))
+
+
+@pytest.mark.parametrize("option", [{"fusion": "xpsr"}, {"conditioning_widths": (4, 8, 8)}])
+def test_options_of_a_fresh_controlnet_are_not_ignored(
+    tmp_path: Path, pairs: Path, tiny_model: Path, option: dict[str, Any]
+) -> None:
+    (name,) = option
+    with pytest.raises(ConfigError, match=rf"model\.{name} is for a fresh ControlNet"):
+        train(config(tmp_path, pairs, tiny_model, **{f"model__{name}": option[name]}))
 
 
 @pytest.mark.parametrize(("field", "value"), [("steps", 0), ("data__crop", 3), ("optimizer__learning_rate", 0)])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from diffusers import DDPMScheduler
@@ -21,6 +23,13 @@ def test_the_diffusion_loss_is_a_mean_that_weights_scale() -> None:
     assert diffusion_loss(prediction, target, torch.full((4,), 3.0)).item() == pytest.approx(3 * plain.item())
     alone = diffusion_loss(prediction, target, torch.tensor([4.0, 0, 0, 0]))
     assert alone.item() == pytest.approx((prediction - target)[0].square().mean().item())
+
+
+def test_the_logarithm_counts_relative_improvements() -> None:
+    target = torch.zeros(2, 1, 2, 2)
+    errors = torch.tensor([4.0, 0.25]).reshape(2, 1, 1, 1).expand_as(target)
+    before, after = (diffusion_loss(scale * errors, target, error="log-mse") for scale in (1.0, 0.5))
+    assert (before - after).item() == pytest.approx(math.log(4), abs=0.05)
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
