@@ -31,6 +31,7 @@ from xpsr_sdk import (
     build_pipeline,
 )
 from xpsr_sdk.build import find_model
+from xpsr_sdk.builtin.residual import ResidualBackbone
 from xpsr_sdk.builtin.samplers import DiffusersSampler
 from xpsr_sdk.config import read_toml
 from xpsr_sdk.data.images import resize, to_image, to_tensor
@@ -494,3 +495,8 @@ def test_a_broken_backbone_is_named(tiny_model: Path) -> None:
 
     with pytest.raises(BrokenPlugin, match="backbone 'mine'"):
         build_pipeline(model=str(tiny_model), backbone="mine", registry=Registry([Broken()]))
+
+
+def test_a_backbone_can_be_handed_over_as_an_object(tiny_model: Path, pipe: Pipeline) -> None:
+    handed_over = build_pipeline(model=str(tiny_model), backbone=ResidualBackbone(), device="cpu")
+    assert handed_over(PHOTO, seed=3).image.tobytes() == pipe(PHOTO, seed=3).image.tobytes()

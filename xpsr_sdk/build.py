@@ -186,7 +186,7 @@ def _check_fit(unet: XPSRUNet, controlnet: XPSRControlNet, backbone: Any, where:
     facts = {
         "channels of the latents": (unet.config.in_channels, backbone.latent_channels),
         "pixels a latent": (conditioning_stride, backbone.stride),
-        "channels of the text": (unet.config.cross_attention_dim, backbone.text_encoder.config.hidden_size),
+        "channels of the text": (unet.config.cross_attention_dim, backbone.text_width),
     }
     for fact, (made_for, found) in facts.items():
         if made_for != found:

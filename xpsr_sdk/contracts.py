@@ -246,27 +246,47 @@ class Conditioning:
 class Backbone(Protocol):
     """A version of Stable Diffusion: everything of it that is not XPSR.
 
-    Built as ``Class(config)``, cheap; ``load`` reads the weights.
+    Built as ``Class(config)``, cheap; ``load`` reads the weights and sets what follows.
     """
 
-    prediction_type: str
-    latent_channels: int
-    stride: int
-    """Pixels a latent, in each direction."""
-    max_tokens: int
-    """T: how many tokens the text encoder reads."""
+    tokenizer: Any
+    text_encoder: Any
+    """A ``torch.nn.Module``."""
+    vae: Any
+    """A ``diffusers.ModelMixin``."""
     scheduler: Any
     """The model's own diffusers scheduler: the noise schedule."""
-    unet_config: Mapping[str, Any]
+    latent_channels: int
+    """C of the latents."""
+    stride: int
+    """Pixels a latent, in each direction."""
+    text_width: int
+    """D of the text embeddings."""
 
-    def encode_text(self, texts: Sequence[str]) -> Conditioning:
-        """Encode each text; long ones are cut at ``max_tokens`` with a warning."""
+    def load(self, folder: Path, dtype: torch.dtype, from_scratch: bool = False) -> None:
+        """Read everything but the U-Net from ``folder``; ``from_scratch``: with random weights in the text encoder.
+
+        Raises:
+            CheckpointError: A part is missing or damaged.
+        """
         ...
 
-    def encode(self, image: torch.Tensor, lr: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
-        """Latents, B C h w, scaled to unit variance, of ``image`` (B 3 H W in [-1, 1]).
+    def encode_text(self, texts: Sequence[str]) -> Conditioning:
+        """Encode each text; what is too long for the text encoder is cut, with a warning."""
+        ...
 
-        ``lr``: the resized input in [0, 1].
+    def encode(
+        self, image: torch.Tensor, lr: torch.Tensor, generators: Sequence[torch.Generator] | None = None
+    ) -> torch.Tensor:
+        """Latents of an image.
+
+        Args:
+            image: B 3 H W in [-1, 1].
+            lr: The resized input, B 3 H W in [0, 1].
+            generators: One an image, to sample the latents' distribution with; None: its mean.
+
+        Returns:
+            B C h w, scaled to about unit variance.
         """
         ...
 

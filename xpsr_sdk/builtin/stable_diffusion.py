@@ -63,11 +63,6 @@ class StableDiffusion:
         return AutoencoderKL.from_pretrained(folder, torch_dtype=dtype, local_files_only=True).eval()
 
     @property
-    def prediction_type(self) -> str:
-        """What the U-Net predicts: ``"epsilon"``, ``"v_prediction"`` or ``"sample"``."""
-        return str(self.scheduler.config.prediction_type)
-
-    @property
     def latent_channels(self) -> int:
         """C of the latents."""
         return int(self.vae.config.latent_channels)
@@ -76,6 +71,11 @@ class StableDiffusion:
     def stride(self) -> int:
         """Pixels a latent, in each direction."""
         return int(2 ** (len(self.vae.config.block_out_channels) - 1))
+
+    @property
+    def text_width(self) -> int:
+        """D of the text embeddings."""
+        return int(self.text_encoder.config.hidden_size)
 
     @property
     def max_tokens(self) -> int:
