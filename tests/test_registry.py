@@ -43,6 +43,15 @@ class Stub:
     def sample(self, *args: Any, **kwargs: Any) -> None: ...
 
 
+class Incomplete:
+    """No sampler: it can be built, but has no ``sample``."""
+
+    Config = Stub.Config
+
+    def __init__(self, config: Stub.Config) -> None:
+        pass
+
+
 class NoConfig:
     pass
 
@@ -114,6 +123,13 @@ def test_create_accepts_a_name_a_mapping_an_object_and_none() -> None:
     assert registry.create("sampler", own) is own
 
 
+def test_a_preset_keeps_the_options_in_a_group_that_are_not_given(registry: Registry) -> None:
+    config = registry.config("sampler", {"name": "unipc", "options": {"solver_order": 3}})
+    assert config.model_dump()["options"] == {"final_sigmas_type": "sigma_min", "solver_order": 3}
+    config = registry.config("sampler", {"name": "unipc", "options": {"final_sigmas_type": "zero"}})
+    assert config.model_dump()["options"] == {"final_sigmas_type": "zero"}
+
+
 @given(steps=st.integers(-5, 15))
 def test_options_are_checked_whatever_they_are(steps: int) -> None:
     registry = Registry([offering(sampler("stub"))])
@@ -155,7 +171,8 @@ def test_a_target_is_imported_only_when_it_is_chosen() -> None:
             "sampler",
             "stubb",
             UnknownComponent,
-            "No plug-in offers the sampler 'stubb'. Did you mean 'stub'? Known: ddim, dpmpp-2m, euler, stub, unipc.",
+            "No plug-in offers the sampler 'stubb'. Did you mean 'stub'? "
+            "Known: ddim, dpmpp-2m, euler, half, stub, unipc.",
         ),
         (
             "samplers",
@@ -164,7 +181,7 @@ def test_a_target_is_imported_only_when_it_is_chosen() -> None:
             "There is no kind of component 'samplers'. Did you mean 'sampler'? "
             "Known: backbone, degradation_model, fusion_attention, prompt_provider, sampler.",
         ),
-        ("sampler", None, ConfigError, "No sampler is chosen. Known: ddim, dpmpp-2m, euler, stub, unipc."),
+        ("sampler", None, ConfigError, "No sampler is chosen. Known: ddim, dpmpp-2m, euler, half, stub, unipc."),
         (
             "sampler",
             {"steps": 2},
@@ -205,10 +222,16 @@ def test_a_target_is_imported_only_when_it_is_chosen() -> None:
             BrokenPlugin,
             "The sampler 'stub' of xpsr-test 1.2 cannot be built: ZeroDivisionError: nine is too many",
         ),
+        (
+            "sampler",
+            "half",
+            BrokenPlugin,
+            "The sampler 'half' of xpsr-test 1.2 lacks sample; xpsr_sdk.Sampler says what it must have.",
+        ),
     ],
 )
 def test_a_wrong_choice_is_explained(kind: str, choice: object, error: type[Exception], message: str) -> None:
-    registry = Registry([offering(sampler("stub"))])
+    registry = Registry([offering(sampler("stub"), sampler("half", f"{HERE}:Incomplete"))])
     with pytest.raises(error) as caught:
         registry.create(kind, choice)
     assert str(caught.value) == message
@@ -239,6 +262,7 @@ BROKEN = {
         "ModuleNotFoundError: No module named 'kornia'",
     ),
     "import error": (loading(raising(ValueError("bad\nluck"))), "ValueError: bad luck"),
+    "long error": (loading(raising(ValueError("no " * 200))), "ValueError: " + "no " * 99 + "..."),
     "exits": (loading(raising(SystemExit(3))), "SystemExit: 3"),
     "hook raises": (
         plugin_with(xpsr_samplers=hookimpl(lambda: 1 / 0)),
@@ -267,7 +291,11 @@ BROKEN = {
         "TypeError: namespace() implements no hook; the hooks are xpsr_prompt_providers, "
         "xpsr_fusion_attentions, xpsr_degradation_models, xpsr_samplers, xpsr_backbones",
     ),
-    "returns none": (
+    "forgets return": (
+        plugin_with(xpsr_samplers=hookimpl(lambda: None)),
+        "TypeError: xpsr_samplers returned None; it must return an iterable of ComponentSpec",
+    ),
+    "returns a number": (
         plugin_with(xpsr_samplers=hookimpl(lambda: 7)),
         "TypeError: xpsr_samplers returned 7; it must return an iterable of ComponentSpec",
     ),

@@ -28,6 +28,7 @@ from xpsr_sdk.errors import (
     UnknownComponent,
     XPSRError,
     did_you_mean,
+    one_line,
 )
 
 GROUP = "xpsr_sdk"
@@ -77,7 +78,7 @@ class PluginFailure:
     @property
     def reason(self) -> str:
         """The error in one line."""
-        return _one_line(self.error)
+        return one_line(self.error)
 
     @property
     def traceback(self) -> str:
@@ -167,7 +168,7 @@ class Registry:
             raise _duplicate(usable)
         if found:
             raise BrokenPlugin(
-                f"The {found[0]} cannot be used, because its plug-in is broken: {_one_line(found[0].error)}"
+                f"The {found[0]} cannot be used, because its plug-in is broken: {one_line(found[0].error)}"
             ) from found[0].error
         hint = self._known(kind, name)
         if self.failures:
@@ -188,7 +189,7 @@ class Registry:
         try:
             return _import_class(component.spec.target)
         except (Exception, SystemExit) as error:
-            raise BrokenPlugin(f"The {component} cannot be imported: {_one_line(error)}") from error
+            raise BrokenPlugin(f"The {component} cannot be imported: {one_line(error)}") from error
 
     def config(self, kind: str, choice: str | Mapping[str, Any]) -> Options:
         """The validated options of a component: the class's own, the spec's defaults, then the given ones.
@@ -205,7 +206,7 @@ class Registry:
         component = self.find(kind, name)
         schema: type[Options] = self.resolve(kind, name).Config
         try:
-            return schema.model_validate({**component.spec.defaults, **options})
+            return schema.model_validate(_merged(component.spec.defaults, options))
         except ValidationError as error:
             raise config_error(f"The {component}", error, schema) from error
 
@@ -221,22 +222,24 @@ class Registry:
 
         Raises:
             ConfigError: An option is unknown or out of range, or the object lacks a part of the contract.
-            PluginError: As ``resolve``; a class that fails to be built is a ``BrokenPlugin``.
+            PluginError: As ``resolve``; a class that fails to be built, or lacks a part, is a ``BrokenPlugin``.
         """
         choice = default if choice is None else choice
         if choice is None:
             raise ConfigError(f"No {_words(kind)} is chosen. {self._known(kind)}")
         if not isinstance(choice, str | Mapping):
-            _check_contract(kind, choice)
+            _check_contract(kind, choice, f"The {_words(kind)} that was handed over, {_short(choice)},", ConfigError)
             return choice
         config = self.config(kind, choice)
         name, _ = _name_and_options(kind, choice)
         try:
-            return self.resolve(kind, name)(config, *args)
+            built = self.resolve(kind, name)(config, *args)
         except XPSRError:
             raise
         except Exception as error:
-            raise BrokenPlugin(f"The {self.find(kind, name)} cannot be built: {_one_line(error)}") from error
+            raise BrokenPlugin(f"The {self.find(kind, name)} cannot be built: {one_line(error)}") from error
+        _check_contract(kind, built, f"The {self.find(kind, name)}", BrokenPlugin)
+        return built
 
     def _known(self, kind: str, name: str = "") -> str:
         return did_you_mean(name, {c.spec.name for c in self.specs(kind) if c.state != "broken"})
@@ -333,7 +336,11 @@ def _offers(plugin: object) -> Iterator[tuple[str, ComponentSpec]]:
     manager.add_hookspecs(hookspecs)
     manager.register(plugin)
     for kind, hook in KINDS.items():
-        for specs in getattr(manager.hook, hook)():
+        caller = getattr(manager.hook, hook)
+        answers = caller()
+        if len(answers) < len(caller.get_hookimpls()):  # pluggy leaves out the answer None
+            raise TypeError(f"{hook} returned None; it must return an iterable of ComponentSpec")
+        for specs in answers:
             for spec in _checked(hook, specs):
                 yield kind, spec
     _check_hook_names(plugin)
@@ -397,18 +404,27 @@ def _name_and_options(kind: str, choice: object) -> tuple[str, dict[str, Any]]:
     return name, options
 
 
-def _check_contract(kind: str, component: object) -> None:
+def _merged(defaults: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """A preset's defaults and the given options; in a group of options, too, only those that are given change."""
+    merged = {**defaults, **options}
+    for name in defaults.keys() & options.keys():
+        if isinstance(defaults[name], Mapping) and isinstance(options[name], Mapping):
+            merged[name] = {**defaults[name], **options[name]}
+    return merged
+
+
+def _check_contract(kind: str, component: object, who: str, error: type[XPSRError]) -> None:
+    """Raise ``error``, about ``who``, unless ``component`` has all that the contract of its kind names."""
     contract = _CONTRACTS[kind]
     members = set(vars(contract))
     if kind != "backbone":  # whose attributes are set by load()
         members |= set(inspect.get_annotations(contract))
     wanted = sorted(name for name in members if name == "__call__" or not name.startswith("_"))
     missing = [name for name in wanted if not hasattr(component, name)]
-    article = f"The {_words(kind)} that was handed over, {_short(component)},"
     if isinstance(component, type):
-        raise ConfigError(f"{article} is a class; hand over a name or an instance.")
+        raise error(f"{who} is a class; hand over a name or an instance.")
     if missing:
-        raise ConfigError(f"{article} lacks {', '.join(missing)}; xpsr_sdk.{contract.__name__} says what it must have.")
+        raise error(f"{who} lacks {', '.join(missing)}; xpsr_sdk.{contract.__name__} says what it must have.")
 
 
 def _duplicate(rivals: Iterable[RegisteredComponent]) -> DuplicateComponent:
@@ -426,11 +442,6 @@ def _normalized(distribution: str) -> str:
 
 def _words(kind: str) -> str:
     return kind.replace("_", " ")
-
-
-def _one_line(error: BaseException | None) -> str:
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def _short(value: object) -> str:

@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor
 
 from xpsr_sdk.contracts import Denoiser, Options, StepCallback
-from xpsr_sdk.errors import ConfigError
+from xpsr_sdk.errors import ConfigError, did_you_mean
 
 
 class DiffusersSampler:
@@ -36,6 +36,10 @@ class DiffusersSampler:
         scheduler_class = getattr(diffusers, self.config.scheduler, None)
         if scheduler_class is None or not hasattr(scheduler_class, "set_timesteps"):
             raise ConfigError(f"diffusers has no scheduler {self.config.scheduler!r}.")
+        known = signature(scheduler_class.__init__).parameters.keys() - {"self"}
+        for option in self.config.options:
+            if option not in known:
+                raise ConfigError(f"{self.config.scheduler} has no option {option!r}. {did_you_mean(option, known)}")
         self._class = scheduler_class
 
     def sample(

@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from xpsr_sdk.errors import CheckpointError, XPSRError
+from xpsr_sdk.errors import CheckpointError, XPSRError, one_line
 from xpsr_sdk.models.controlnet import XPSRControlNet
 from xpsr_sdk.models.fusion import from_published_name, to_published_name
 from xpsr_sdk.models.unet import XPSRUNet
@@ -122,7 +122,7 @@ def _empty_model(cls: type[Model], file: Path) -> Model:
     except XPSRError:
         raise
     except Exception as error:  # diffusers checks little, so that wrong values fail anywhere in its constructors
-        raise CheckpointError(f"{file} describes no model: {_one_line(error)}.") from error
+        raise CheckpointError(f"{file} describes no model: {one_line(error)}") from error
     return model
 
 
@@ -136,14 +136,10 @@ def _read_tensors(file: Path) -> dict[str, Tensor]:
         hint = f" There is {pickled[0]}: name it to load pickled weights." if pickled else ""
         raise CheckpointError(f"{file} does not exist.{hint}") from None
     except (OSError, RuntimeError, ValueError, EOFError, UnpicklingError, SafetensorError) as error:
-        raise CheckpointError(f"{file} is damaged or not a weights file: {_one_line(error)}.") from None
+        raise CheckpointError(f"{file} is damaged or not a weights file: {one_line(error)}") from None
     if not isinstance(tensors, dict) or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
         raise CheckpointError(f"{file} is not a weights file: it must hold named tensors and nothing else.")
     return tensors
-
-
-def _one_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def _check_same(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], file: Path) -> None:
