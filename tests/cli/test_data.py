@@ -8,6 +8,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from tests import tiny
+from xpsr_sdk import Prompts
+from xpsr_sdk.builtin.measured import MeasuredPrompts
 from xpsr_sdk.cli.main import xpsr
 
 
@@ -30,6 +32,24 @@ def test_photos_become_pairs(photos: Path, tmp_path: Path) -> None:
     assert result.stdout == f"2 pairs are in {tmp_path / 'pairs'}\n"
     assert f"Left out: {photos}/text.png is not an image" in result.stderr
     assert len(list((tmp_path / "pairs" / "HR").iterdir())) == 2
+
+
+def test_photos_can_be_sharpened_first(photos: Path, tmp_path: Path) -> None:
+    for name, options in (("plain", []), ("sharp", ["--sharpen"])):
+        assert prepare(photos, "-o", tmp_path / name, "--degradation", "bicubic", *options).exit_code == 0
+    for part in ("HR", "LR"):
+        plain, sharp = ((tmp_path / name / part / "one__v0.png").read_bytes() for name in ("plain", "sharp"))
+        assert plain != sharp
+
+
+def test_missing_prompts_are_told(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(self: object, items: object, levels: object) -> list[Prompts]:
+        return [Prompts(errors={"low": "No light."})]
+
+    monkeypatch.setattr(MeasuredPrompts, "describe", failing)
+    result = prepare(photos, "-o", tmp_path / "pairs", "--degradation", "bicubic")
+    assert result.exit_code == 0
+    assert f"Prompts are missing: {photos}/one.png: No light." in result.stderr
 
 
 def test_no_pairs_at_all_is_a_failure(photos: Path, tmp_path: Path) -> None:

@@ -2,16 +2,70 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from tests import tiny
-from xpsr_sdk import ConfigError, TrainingError, UnknownComponent
+from xpsr_sdk import (
+    ComponentSpec,
+    ConfigError,
+    Item,
+    Options,
+    Prompts,
+    Registry,
+    TrainingError,
+    UnknownComponent,
+    hookimpl,
+)
+from xpsr_sdk.builtin.bicubic import BicubicDegradation
+from xpsr_sdk.builtin.sharpen import sharpen
+from xpsr_sdk.data import prepare
+from xpsr_sdk.data.images import read_image, to_image, to_tensor
 from xpsr_sdk.data.prepare import Prepared, prepare_pairs
+
+
+class Captioner:
+    """Describes well, reports a failure or raises one, as ``way`` says, and keeps what it was shown."""
+
+    class Config(Options):
+        way: str
+
+    shown: ClassVar[list[Item]] = []
+
+    def __init__(self, config: Config) -> None:
+        self.way = config.way
+
+    def describe(self, items: Sequence[Item], levels: Collection[str]) -> list[Any]:
+        self.shown.extend(items)
+        if self.way == "raises":
+            raise MemoryError("no room for the captioner")
+        if self.way == "texts":
+            return ["a house"]
+        errors = {"high": "The captioner is asleep."} if self.way == "reports" and "high" in levels else {}
+        return [Prompts(high=None if errors else "a house", low="blurry", errors=errors)]  # type: ignore[arg-type]
+
+    def unload(self) -> None: ...
+
+
+class Plugin:
+    @hookimpl
+    def xpsr_prompt_providers(self) -> list[ComponentSpec]:
+        return [ComponentSpec("captioner", f"{__name__}:Captioner", "Describes, or fails to.")]
+
+
+@pytest.fixture
+def captioner(monkeypatch: pytest.MonkeyPatch) -> type[Captioner]:
+    registry = Registry([Plugin()])
+    monkeypatch.setattr(prepare, "default_registry", lambda: registry)
+    found: type[Captioner] = registry.resolve("prompt_provider", "captioner")
+    found.shown.clear()
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +152,60 @@ def test_components_can_be_chosen_with_options(photos: Path, tmp_path: Path) -> 
     assert size_of(tmp_path / "LR" / "one__v0.png") == (35, 32)
     assert (tmp_path / "highlevel_prompt_GT" / "one__v0.txt").read_text() == "a house"
     assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+
+def test_options_may_hold_tables_and_lists(photos: Path, tmp_path: Path) -> None:
+    degradation = {"name": "realesrgan", "first": {"jpeg_quality": [30, 31]}, "kernel_sizes": [7, 9]}
+    assert prepare_pairs(photos, tmp_path, degradation=degradation).pairs == 2
+
+
+def test_sharpened_photos_are_stored_and_degraded(photos: Path, tmp_path: Path) -> None:
+    prepare_pairs(photos, tmp_path, degradation="bicubic", sharpen=True)
+    original = read_image(photos / "one.png").image.crop((0, 0, 68, 64))
+    hr = to_image(sharpen(to_tensor(original)))
+    assert hr != original
+    lr = to_image(BicubicDegradation()(to_tensor(hr), [torch.Generator()]))
+    assert np.array_equal(pixels(tmp_path / "HR" / "one__v0.png"), np.array(hr))
+    assert np.array_equal(pixels(tmp_path / "LR" / "one__v0.png"), np.array(lr))
+
+
+@pytest.mark.parametrize(
+    ("way", "reason"),
+    [
+        ("reports", "The captioner is asleep."),
+        ("raises", "MemoryError: no room for the captioner"),
+        ("texts", "TypeError: the provider gave a str, not Prompts"),
+    ],
+)
+@pytest.mark.usefixtures("captioner")
+def test_prompts_that_could_not_be_had_are_reported(photos: Path, tmp_path: Path, way: str, reason: str) -> None:
+    report = prepare_pairs(
+        photos, tmp_path, degradation="bicubic", prompt_provider={"name": "captioner", "way": way}, variants=2
+    )
+    assert report.pairs == 4
+    assert report.unprompted == {photos / "one.png": reason, photos / "trip" / "two.png": reason}
+    assert not (tmp_path / "highlevel_prompt_GT").exists()
+    assert (tmp_path / "lowlevel_prompt_q" / "one__v0.txt").is_file() == (way == "reports")
+
+
+def test_the_provider_is_told_which_photo_it_is(photos: Path, tmp_path: Path, captioner: type[Captioner]) -> None:
+    prompt_provider = {"name": "captioner", "way": "well"}
+    report = prepare_pairs(photos, tmp_path, degradation="bicubic", prompt_provider=prompt_provider)
+    assert report.unprompted == {}
+    hr, lr, *_ = captioner.shown
+    assert (hr.path, hr.sha256) == (photos / "one.png", read_image(photos / "one.png").sha256)
+    assert (lr.path, lr.sha256) == (None, None)
+
+
+@pytest.mark.parametrize(("first", "second"), [("a.jpg", "a.png"), ("x/y.png", "x__y.png")])
+def test_two_photos_that_would_get_one_name_are_refused(tmp_path: Path, first: str, second: str) -> None:
+    for name in (first, second):
+        (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
+        tiny.photo(64, 64).save(tmp_path / "photos" / name)
+    with pytest.raises(TrainingError) as caught:
+        prepare_pairs(tmp_path / "photos", tmp_path / "out")
+    assert all(str(tmp_path / "photos" / name) in str(caught.value) for name in (first, second))
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_cannot_begin_is_a_clear_error(photos: Path, tmp_path: Path) -> None:
