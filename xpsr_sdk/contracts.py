@@ -93,7 +93,10 @@ class PromptProvider(Protocol):
         ...
 
     def unload(self) -> None:
-        """Free whatever memory the provider holds; ``describe`` may be called again later."""
+        """Free whatever memory the provider holds; ``describe`` may be called again later.
+
+        For the caller who needs that memory: the SDK itself never calls it.
+        """
         ...
 
 
@@ -246,7 +249,9 @@ class Conditioning:
 class Backbone(Protocol):
     """A version of Stable Diffusion: everything of it that is not XPSR.
 
-    Built as ``Class(config)``, cheap; ``load`` reads the weights and sets what follows.
+    Built as ``Class(config)``, cheap; ``load`` reads the weights and sets what follows. ``Pipeline.from_pretrained``
+    sets ``tokenizer``, ``text_encoder``, ``vae`` and ``scheduler`` itself and never calls ``load``: all else must
+    derive from those four, as properties do.
     """
 
     tokenizer: Any

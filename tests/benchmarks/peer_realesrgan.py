@@ -6,7 +6,7 @@
 
 Wang et al., "Real-ESRGAN: Training Real-World Blind Super-Resolution with Pure Synthetic Data", ICCVW 2021.
 The package holds the published x4+ weights, converted for ncnn. Images are upscaled whole, so this is for the
-small inputs of benchmarks (about 4 s for 128 x 128 on two cores).
+small inputs of benchmarks.
 """
 
 from __future__ import annotations

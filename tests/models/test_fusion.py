@@ -30,7 +30,13 @@ from xpsr_sdk import (
 from xpsr_sdk.builtin.semantic_fusion import SemanticFusionAttention
 from xpsr_sdk.models.checkpoints import read_checkpoint, write_checkpoint
 from xpsr_sdk.models.controlnet import XPSRControlNet
-from xpsr_sdk.models.fusion import from_published_name, fusions_from, to_published_name
+from xpsr_sdk.models.fusion import (
+    describe_site,
+    from_published_name,
+    fusions_from,
+    to_published_name,
+    transformer_like,
+)
 from xpsr_sdk.models.unet import XPSRUNet
 
 SD2_STYLE: dict[str, Any] = {
@@ -220,6 +226,17 @@ def test_published_names_are_turned_both_ways() -> None:
     ours, published = "down_blocks.0.fusions.1.lowlevel.norm.weight", "down_blocks.0.attentions_lowlevel.1.norm.weight"
     assert (to_published_name(ours), from_published_name(published)) == (published, ours)
     assert to_published_name("mid_block.attentions.0.norm.weight") == "mid_block.attentions.0.norm.weight"
+
+
+@pytest.mark.parametrize("config", [{}, SD2_STYLE], ids=["sd1", "sd2"])
+def test_a_transformer_like_a_sites_own_can_take_its_weights(config: dict[str, Any]) -> None:
+    attention = base(**config).down_blocks[1].attentions[0]
+    site = describe_site(attention, "down_blocks.1.attentions.0")
+    x, text = torch.randn(1, 16, 3, 2), torch.randn(1, 5, 16)
+    like = transformer_like(site)
+    like.load_state_dict(attention.state_dict())
+    assert torch.equal(like(x, text, return_dict=False)[0], attention(x, text, return_dict=False)[0])
+    assert transformer_like(site, text_width=6)(x, torch.randn(1, 5, 6), return_dict=False)[0].shape == x.shape
 
 
 def test_semantic_fusion_without_low_level_text_is_the_own_attention() -> None:

@@ -54,7 +54,7 @@ COLOR_NOISE_RATIO = 0.2
 class MeasuredPrompts:
     """Words the measured quality as the low-level prompt; does not offer the high level.
 
-    Deterministic, needs no memory worth freeing, and takes some milliseconds an image.
+    Deterministic; holds no memory worth freeing.
     """
 
     class Config(Options):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from diffusers import Transformer2DModel
 from torch import Tensor, nn
 
 from xpsr_sdk.contracts import AttentionSite, Options
+from xpsr_sdk.models.fusion import transformer_like
 
 
 class SemanticFusionAttention(nn.Module):
@@ -23,8 +23,8 @@ class SemanticFusionAttention(nn.Module):
 
     def __init__(self, config: Config | None, site: AttentionSite) -> None:
         super().__init__()
-        self.lowlevel = _like(site, text_width=site.text_width)
-        self.connect = _like(site, text_width=site.channels)
+        self.lowlevel = transformer_like(site)
+        self.connect = transformer_like(site, text_width=site.channels)
 
     def forward(
         self, attend: Callable[[Tensor, Tensor], Tensor], x: Tensor, high: Tensor, low: Tensor | None
@@ -44,16 +44,3 @@ class SemanticFusionAttention(nn.Module):
         for branch in (self.lowlevel, self.connect):
             own = branch.state_dict()
             branch.load_state_dict({k: v if v.shape != source[k].shape else source[k] for k, v in own.items()})
-
-
-def _like(site: AttentionSite, text_width: int) -> Transformer2DModel:
-    return Transformer2DModel(
-        num_attention_heads=site.heads,
-        attention_head_dim=site.head_dim,
-        in_channels=site.channels,
-        num_layers=site.depth,
-        cross_attention_dim=text_width,
-        norm_num_groups=site.norm_groups,
-        use_linear_projection=site.linear_projection,
-        upcast_attention=site.upcast_attention,
-    )

@@ -55,6 +55,28 @@ def describe_site(attention: Transformer2DModel, place: str) -> AttentionSite:
     )
 
 
+def transformer_like(site: AttentionSite, text_width: int | None = None) -> Transformer2DModel:
+    """A fresh transformer of the same shape as a site's own attention: what a fusion's layers may be made of.
+
+    Args:
+        site: Where it sits.
+        text_width: Channels of what it attends to; None: of the site's text.
+
+    Returns:
+        ``transformer(x, tokens, return_dict=False)[0]``, for features B C h w and tokens B T D, gives B C h w.
+    """
+    return Transformer2DModel(
+        num_attention_heads=site.heads,
+        attention_head_dim=site.head_dim,
+        in_channels=site.channels,
+        num_layers=site.depth,
+        cross_attention_dim=text_width or site.text_width,
+        norm_num_groups=site.norm_groups,
+        use_linear_projection=site.linear_projection,
+        upcast_attention=site.upcast_attention,
+    )
+
+
 def add_fusions(block: Any, name: str, fusion: FusionConfig) -> None:
     """Give ``block`` (called ``name`` in its model) a ``fusions`` list beside its ``attentions``, one a site."""
     attentions = getattr(block, "attentions", None)
