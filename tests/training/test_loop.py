@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 from pathlib import Path
@@ -9,12 +10,15 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from tests import tiny
 from xpsr_sdk import ConfigError, Registry, TrainingError, build_pipeline
 from xpsr_sdk.config import load_config
-from xpsr_sdk.models.checkpoints import WEIGHTS, read_checkpoint
+from xpsr_sdk.models.checkpoints import WEIGHTS, read_checkpoint, write_checkpoint
+from xpsr_sdk.models.controlnet import XPSRControlNet
+from xpsr_sdk.training import loop
 from xpsr_sdk.training.config import OptimizerSection, TrainConfig
 from xpsr_sdk.training.loop import TrainingRun, learning_rate, train
 
@@ -229,6 +233,63 @@ def test_a_pattern_that_matches_nothing_is_named(tmp_path: Path, pairs: Path, ti
         train(config(tmp_path, pairs, tiny_model, model__train=["controlnett.*"]))
 
 
+def test_the_autoencoder_is_not_trained(tmp_path: Path, pairs: Path, tiny_model: Path) -> None:
+    message = r"no parameter matches 'vae\.\*'; names begin with unet, controlnet, text_encoder\."
+    with pytest.raises(TrainingError, match=message):
+        train(config(tmp_path, pairs, tiny_model, model__train=["vae.*"]))
+
+
+def test_fusions_that_were_asked_for_and_are_not_there_are_named(tmp_path: Path, pairs: Path, tiny_model: Path) -> None:
+    with pytest.raises(TrainingError, match=r"no parameter matches 'unet\.\*fusions\*'"):
+        train(config(tmp_path, pairs, tiny_model, model__train=XPSR_PARTS))
+
+
+@pytest.mark.parametrize("heads", ["return_rgbs", "use_latent_pred"])
+def test_a_checkpoint_without_heads_trains_without_the_constraint(
+    tmp_path: Path, pairs: Path, tiny_model: Path, heads: str
+) -> None:
+    unet, controlnet = read_checkpoint(tiny_model)
+    without = XPSRControlNet.from_config({**controlnet.config, heads: False})
+    write_checkpoint(tmp_path / "start", unet, without)
+    options = {"steps": 1, "model__checkpoint": tmp_path / "start"}
+    with pytest.raises(TrainingError, match=rf"start was made without the heads .* \({heads}\): set it to 0"):
+        train(config(tmp_path / "run", pairs, tiny_model, **options))
+    train(config(tmp_path / "run", pairs, tiny_model, loss__constraint_weight=0.0, **options))
+
+
+def test_another_architecture_cannot_be_taken_up(tmp_path: Path, pairs: Path, base: Path) -> None:
+    options: dict[str, Any] = {"steps": 1, "model__from_scratch": True}
+    train(config(tmp_path, pairs, base, **options))
+    message = r"checkpoint-1 is of another architecture than this config: controlnet\..* has shape .*, not .*; choose"
+    with pytest.raises(TrainingError, match=message):
+        train(config(tmp_path, pairs, base, model__conditioning_widths=(4, 8, 16), **options))
+
+
+@pytest.mark.parametrize(
+    ("writer", "error"),
+    [
+        ("torch.save", OSError(errno.ENOSPC, "No space left on device")),
+        ("torch.save", RuntimeError("PytorchStreamWriter failed writing file: no space left")),
+        ("write_model", SafetensorError("I/O error: No space left on device")),
+    ],
+)
+def test_a_full_disk_is_one_sentence_and_spares_older_checkpoints(
+    tmp_path: Path, pairs: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, writer: str, error: Exception
+) -> None:
+    def full(*_: object) -> None:
+        raise error
+
+    before = weights(train(config(tmp_path, pairs, tiny_model, steps=1)))
+    with monkeypatch.context() as patch:
+        patch.setattr(f"{loop.__name__}.{writer}", full)
+        with pytest.raises(TrainingError, match=r"checkpoint-2 cannot be written: .*[Nn]o space left"):
+            train(config(tmp_path, pairs, tiny_model, steps=2, keep_checkpoints=1))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint-1", "log.jsonl"]
+    after = weights(tmp_path / "checkpoint-1")
+    assert all(torch.equal(before[name], tensor) for name, tensor in after.items())
+    train(config(tmp_path, pairs, tiny_model, steps=2))
+
+
 def test_another_choice_of_parameters_cannot_be_taken_up(tmp_path: Path, pairs: Path, tiny_model: Path) -> None:
     train(config(tmp_path, pairs, tiny_model, steps=1))
     with pytest.raises(TrainingError, match="trains other parameters than this config"):
@@ -254,7 +315,9 @@ def test_options_of_a_fresh_controlnet_are_not_ignored(
         train(config(tmp_path, pairs, tiny_model, **{f"model__{name}": option[name]}))
 
 
-@pytest.mark.parametrize(("field", "value"), [("steps", 0), ("data__crop", 3), ("optimizer__learning_rate", 0)])
+@pytest.mark.parametrize(
+    ("field", "value"), [("steps", 0), ("seed", 2**32), ("data__crop", 3), ("optimizer__learning_rate", 0)]
+)
 def test_a_field_out_of_range_is_named(tmp_path: Path, pairs: Path, base: Path, field: str, value: int) -> None:
     with pytest.raises(ConfigError, match=field.replace("__", r"\.")):
         config(tmp_path, pairs, base, **{field: value})

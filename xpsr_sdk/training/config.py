@@ -92,7 +92,7 @@ class TrainConfig(Settings):
     output: Path = Field(description="Folder for checkpoints and the log.")
     steps: int = Field(ge=1)
     batch_size: int = Field(ge=1)
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**32)
     device: str | None = Field(None, description="None: the first there is of cuda, xpu, mps, cpu.")
     precision: Literal["float32", "bfloat16"] = Field("float32", description="Of the forward pass (autocast).")
     checkpoint_every: int = Field(1000, ge=1)

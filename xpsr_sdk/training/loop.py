@@ -7,17 +7,20 @@ import json
 import math
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers.training_utils import EMAModel
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from xpsr_sdk.build import build_for_training, find_device
 from xpsr_sdk.data.pairs import Batch, PairFolder
-from xpsr_sdk.errors import TrainingError
+from xpsr_sdk.data.seeds import generator_for
+from xpsr_sdk.errors import TrainingError, one_line
 from xpsr_sdk.evaluation.perceptual import Perceptual
 from xpsr_sdk.models.checkpoints import whole_folder, write_model
 from xpsr_sdk.models.schedule import NoiseSchedule
@@ -42,7 +45,8 @@ def train(
         The folder of the last checkpoint: ``checkpoint-N/`` with averaged weights.
 
     Raises:
-        TrainingError: The data or the patterns fit nothing, or the loss is no longer finite.
+        TrainingError: The data, the patterns or an older checkpoint do not fit, the loss is no longer finite, or a
+            checkpoint cannot be written (older ones stay).
     """
     torch.manual_seed(config.seed)
     run = TrainingRun(config, registry)
@@ -60,8 +64,8 @@ def train(
 class TrainingRun:
     """Models, optimiser, averages and position of a run.
 
-    Everything random in a step is drawn from a generator that is seeded with the run's seed and the step's number, so
-    that a resumed run needs no other state than the numbers in it.
+    Everything random in a step is drawn from a generator that is seeded with the run's seed and the step's number, and
+    likewise the order of an epoch, so that a resumed run needs no other state than the numbers in it.
     """
 
     def __init__(self, config: TrainConfig, registry: Registry | None) -> None:
@@ -74,10 +78,13 @@ class TrainingRun:
             "unet": self.unet,
             "controlnet": self.controlnet,
             "text_encoder": self.backbone.text_encoder,
-            "vae": self.backbone.vae,
         }
-        self.trained = select_parameters(self.models, config.model.train)
-        for model in self.models.values():
+        _check_heads(config, self.controlnet.config)
+        # Not every model has fusions in its U-Net, so that one of the default patterns may match nothing.
+        chosen_by_user = "train" in config.model.model_fields_set
+        self.trained = select_parameters(self.models, config.model.train, each_must_match=chosen_by_user)
+        self.backbone.vae.requires_grad_(False)
+        for model in (*self.models.values(), self.backbone.vae):
             model.to(self.device).to(memory_format=torch.channels_last)
         self.trains_text = any(name.startswith("text_encoder.") for name in self.trained)
         parameters = list(self.trained.values())
@@ -95,7 +102,7 @@ class TrainingRun:
 
     def one_step(self) -> dict[str, float]:
         """Draw a batch, take a gradient step, and move the averages along."""
-        generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + self.step)
+        generator = generator_for(self.config.seed, "step", self.step)
         batch = self.pairs.batch(self._indices(), generator)
         options = self.config.optimizer
         for group in self.optimizer.param_groups:
@@ -152,11 +159,16 @@ class TrainingRun:
         return (distances * (inputs.timesteps < self.schedule.last)).mean()
 
     def save(self) -> None:
-        """Write ``checkpoint-N/``: averaged weights in the published form, and ``state.pt`` to go on from."""
+        """Write ``checkpoint-N/``: averaged weights in the published form, and ``state.pt`` to go on from.
+
+        Raises:
+            TrainingError: It cannot be written; older checkpoints stay as they are.
+        """
         parameters = self.trained.values()
         self.ema.store(parameters)
         self.ema.copy_to(parameters)
-        with whole_folder(self.folder_of(self.step)) as folder:
+        target = self.folder_of(self.step)
+        with _writing(target), whole_folder(target) as folder:
             write_model(self.unet, folder / "unet")
             write_model(self.controlnet, folder / "controlnet")
             if self.trains_text:
@@ -177,12 +189,23 @@ class TrainingRun:
         shutil.copy(base / "model_index.json", folder)
 
     def resume(self) -> None:
-        """Go on from the newest checkpoint in the output folder, if there is one."""
+        """Go on from the newest checkpoint in the output folder, if there is one.
+
+        Raises:
+            TrainingError: It holds other parameters than those that are trained, or of other shapes.
+        """
         if not (checkpoints := self._checkpoints()):
             return
         state = torch.load(checkpoints[-1] / "state.pt", map_location=self.device, weights_only=True)
-        if set(state["weights"]) != set(self.trained):
+        found, expected = ({n: x.shape for n, x in ws.items()} for ws in (state["weights"], self.trained))
+        if found.keys() != expected.keys():
             raise TrainingError(f"{checkpoints[-1]} trains other parameters than this config: choose another output.")
+        if found != expected:
+            name = next(name for name in found if found[name] != expected[name])
+            raise TrainingError(
+                f"{checkpoints[-1]} is of another architecture than this config: {name} has shape"
+                f" {tuple(found[name])}, not {tuple(expected[name])}; choose another output."
+            )
         with torch.no_grad():
             for name, parameter in self.trained.items():
                 parameter.copy_(state["weights"][name])
@@ -193,9 +216,12 @@ class TrainingRun:
     def log(self, losses: dict[str, float]) -> None:
         """Append a line to ``log.jsonl``."""
         rate = self.optimizer.param_groups[0]["lr"]
-        self.config.output.mkdir(parents=True, exist_ok=True)
-        with (self.config.output / "log.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": self.step, "learning_rate": rate, **losses}) + "\n")
+        line = json.dumps({"step": self.step, "learning_rate": rate, **losses})
+        target = self.config.output / "log.jsonl"
+        with _writing(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with target.open("a", encoding="utf-8") as file:
+                file.write(f"{line}\n")
 
     def folder_of(self, step: int) -> Path:
         """Where the checkpoint after ``step`` steps is."""
@@ -213,7 +239,7 @@ class TrainingRun:
         return [orders[i // size][i % size] for i in positions]
 
     def _order(self, epoch: int) -> list[int]:
-        generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + epoch)
+        generator = generator_for(self.config.seed, "epoch", epoch)
         order: list[int] = torch.randperm(len(self.pairs), generator=generator).tolist()
         return order
 
@@ -258,16 +284,17 @@ class StepInputs:
     low: Tensor
 
 
-def select_parameters(models: dict[str, nn.Module], patterns: tuple[str, ...]) -> dict[str, nn.Parameter]:
+def select_parameters(
+    models: dict[str, nn.Module], patterns: tuple[str, ...], each_must_match: bool = True
+) -> dict[str, nn.Parameter]:
     """Freeze everything but the parameters whose names (``unet.up_blocks.0...``) match a pattern.
 
     Raises:
-        TrainingError: A pattern matches nothing.
+        TrainingError: A pattern matches nothing, though each must match.
     """
     named = {f"{prefix}.{n}": p for prefix, model in models.items() for n, p in model.named_parameters()}
     for pattern in patterns:
-        # Not every model has fusions in its U-Net, so the default patterns may match nothing.
-        if pattern != "unet.*fusions*" and not fnmatch.filter(named, pattern):
+        if each_must_match and not fnmatch.filter(named, pattern):
             raise TrainingError(f"model.train: no parameter matches {pattern!r}; names begin with {', '.join(models)}.")
     chosen = {n: p for n, p in named.items() if any(fnmatch.fnmatchcase(n, pattern) for pattern in patterns)}
     for parameter in named.values():
@@ -282,6 +309,26 @@ def learning_rate(options: OptimizerSection, step: int, steps: int) -> float:
     rise = min(1.0, (step + 1) / (options.warmup_steps + 1))
     fall = 0.5 * (1 + math.cos(math.pi * step / steps)) if options.schedule == "cosine" else 1.0
     return options.learning_rate * rise * fall
+
+
+@contextmanager
+def _writing(target: Path) -> Iterator[None]:
+    """Turn what goes wrong in the block into a ``TrainingError`` about ``target``."""
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:  # the last two: a full disk in torch and in safetensors
+        raise TrainingError(f"{target} cannot be written: {one_line(error)}") from error
+
+
+def _check_heads(config: TrainConfig, controlnet: Any) -> None:
+    """The Degradation-Free Constraint needs what a ControlNet may have been made without."""
+    missing = [name for name in ("return_rgbs", "use_latent_pred") if not controlnet[name]]
+    if missing and config.loss.constraint_weight:
+        raise TrainingError(
+            f"loss.constraint_weight is {config.loss.constraint_weight}, but the ControlNet of"
+            f" {config.model.checkpoint or config.model.base} was made without the heads that the constraint reads"
+            f" ({', '.join(missing)}): set it to 0."
+        )
 
 
 def _dropped(texts: list[str], share: float, generator: torch.Generator) -> list[str]:
