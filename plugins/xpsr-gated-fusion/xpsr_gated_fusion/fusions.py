@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from diffusers import Transformer2DModel
 from torch import Tensor, nn
 
 from xpsr_sdk import AttentionSite, Options
+from xpsr_sdk.models.fusion import transformer_like
 
 Attend = Callable[[Tensor, Tensor], Tensor]
 
@@ -25,7 +25,7 @@ class GatedFusion(nn.Module):
 
     def __init__(self, config: Config | None, site: AttentionSite) -> None:
         super().__init__()
-        self.lowlevel = _transformer(site)
+        self.lowlevel = transformer_like(site)
         self.gate = nn.Parameter(torch.zeros(site.channels, 1, 1))
 
     def forward(self, attend: Attend, x: Tensor, high: Tensor, low: Tensor | None) -> Tensor:
@@ -51,7 +51,7 @@ class SerialFusion(nn.Module):
 
     def __init__(self, config: Config | None, site: AttentionSite) -> None:
         super().__init__()
-        self.lowlevel = _transformer(site)
+        self.lowlevel = transformer_like(site)
 
     def forward(self, attend: Attend, x: Tensor, high: Tensor, low: Tensor | None) -> Tensor:
         """B C h w, B T D and B T D give B C h w."""
@@ -81,17 +81,3 @@ class HighOnlyFusion(nn.Module):
 
     def init_from_attention(self, attention: nn.Module) -> None:
         """Nothing to do: there are no weights."""
-
-
-def _transformer(site: AttentionSite) -> Transformer2DModel:
-    """A transformer of the site's own shape, which attends to text."""
-    return Transformer2DModel(
-        num_attention_heads=site.heads,
-        attention_head_dim=site.head_dim,
-        in_channels=site.channels,
-        num_layers=site.depth,
-        cross_attention_dim=site.text_width,
-        norm_num_groups=site.norm_groups,
-        use_linear_projection=site.linear_projection,
-        upcast_attention=site.upcast_attention,
-    )
