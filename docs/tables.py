@@ -17,7 +17,7 @@ import click
 from torch.nn import Module
 
 from xpsr_sdk.build import build_for_training
-from xpsr_sdk.cli.plugins import _option_records
+from xpsr_sdk.cli.plugins import option_records
 from xpsr_sdk.cli.upscale import upscale
 from xpsr_sdk.config import PipelineConfig, RestoreConfig, Settings, read_toml
 from xpsr_sdk.pipeline import ModelDefaults
@@ -35,7 +35,7 @@ def settings_table(model: type[Settings]) -> str:
     """A row for each field that the model does not inherit; groups of fields have tables of their own."""
     inherited = {name for base in model.__bases__ if issubclass(base, Settings) for name in base.model_fields}
     lines = ["| setting | type | default | range | meaning |", "|---|---|---|---|---|"]
-    for option in _option_records(model.model_fields, {}):
+    for option in option_records(model.model_fields, {}):
         if option["name"] not in inherited and "." not in option["name"]:
             default = "required" if option["required"] else f"`{json.dumps(option['default'], ensure_ascii=False)}`"
             cells = [f"`{option['name']}`", option["type"], default, option["range"], option["meaning"]]

@@ -342,7 +342,7 @@ def test_the_models_own_defaults_stand_in_its_index(pipe: Pipeline, sd_pipe: Pip
 
 
 @pytest.mark.parametrize(
-    "choice", ["euler", {"name": "euler"}, {"name": "ddim", "scheduler": "EulerDiscreteScheduler"}]
+    "choice", ["euler", {"name": "euler"}, {"name": "dpmpp-2m", "scheduler": "EulerDiscreteScheduler"}]
 )
 def test_a_sampler_is_chosen_by_name_or_with_options(tiny_model: Path, choice: Any) -> None:
     pipe = build_pipeline(model=str(tiny_model), device="cpu", sampler=choice)
@@ -378,10 +378,10 @@ def test_the_same_config_as_toml_builds_the_same_pipeline(tiny_model: Path, tmp_
     file = tmp_path / "restore.toml"
     file.write_text(
         f'model = "{tiny_model}"\ndevice = "cpu"\nseed = 3\nfidelity = 0.0\nprompt_provider = "fixed"\n'
-        '[sampler]\nname = "ddim"\nscheduler = "EulerDiscreteScheduler"\n'
+        '[sampler]\nname = "dpmpp-2m"\nscheduler = "EulerDiscreteScheduler"\n'
     )
     from_file = build_pipeline(read_toml(PipelineConfig, file))
-    sampler = {"name": "ddim", "scheduler": "EulerDiscreteScheduler"}
+    sampler = {"name": "dpmpp-2m", "scheduler": "EulerDiscreteScheduler"}
     built = build_pipeline(
         model=str(tiny_model), device="cpu", seed=3, fidelity=0, prompt_provider="fixed", sampler=sampler
     )

@@ -70,7 +70,7 @@ def show(kind: str, name: str, as_json: bool) -> None:
     registry = default_registry()
     component = registry.find(kind, name)
     fields = registry.resolve(kind, name).Config.model_fields
-    options = list(_option_records(fields, component.spec.defaults))
+    options = list(option_records(fields, component.spec.defaults))
     examples = _examples(component, options)
     if as_json:
         print_json({**_component_record(component), "options": options, "examples": examples})
@@ -119,14 +119,14 @@ def _listing(components: list[RegisteredComponent], failures: list[PluginFailure
     return table
 
 
-def _option_records(
+def option_records(
     fields: Mapping[str, FieldInfo], defaults: Mapping[str, Any], prefix: str = ""
 ) -> Iterator[dict[str, Any]]:
     """A record for each option; the options of a group of options follow as ``group.option``."""
     for name, field in fields.items():
         default = defaults.get(name, field.get_default(call_default_factory=True, validated_data={}))
         if isinstance(default, BaseModel):
-            yield from _option_records(type(default).model_fields, dict(default), f"{prefix}{name}.")
+            yield from option_records(type(default).model_fields, dict(default), f"{prefix}{name}.")
             continue
         required = default is PydanticUndefined
         yield {
