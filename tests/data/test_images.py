@@ -104,6 +104,16 @@ def test_cmyk_becomes_rgb(tmp_path: Path) -> None:
     assert red[1:].max() < 40
 
 
+def test_a_photo_of_a_camera_with_a_preview_behind_it(tmp_path: Path) -> None:
+    file = tmp_path / "photo.jpg"
+    PHOTO.save(file, format="MPO", save_all=True, append_images=[tiny.photo(12, 8, seed=1)])
+    with Image.open(file) as image:
+        assert (image.format, getattr(image, "n_frames", 1)) == ("MPO", 2)
+    image = read_image(file).image
+    assert image.size == (24, 16)
+    assert np.abs(pixels(image) - pixels(PHOTO)).mean() < 12
+
+
 # What is refused
 
 
@@ -173,6 +183,26 @@ def test_another_type_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match=r"cannot write \.gif; use one of \.bmp, .*\.webp"):
         write_image(PHOTO, tmp_path / "photo.gif")
     assert not os.listdir(tmp_path)
+
+
+def test_more_pixels_than_the_type_can_hold(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match=r"photo\.webp cannot be written: .*16383") as error:
+        write_image(Image.new("RGB", (16384, 1)), tmp_path / "photo.webp")
+    assert one_sentence(error, tmp_path / "photo.webp")
+    assert not os.listdir(tmp_path)
+
+
+def test_a_file_is_closed_before_it_takes_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    streams: list[Any] = []
+    replace = os.replace
+
+    def as_on_windows(source: Any, target: Any) -> None:
+        assert streams[0].closed
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", as_on_windows)
+    write_whole(tmp_path / "photo.png", streams.append)
+    assert os.listdir(tmp_path) == ["photo.png"]
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])

@@ -6,7 +6,7 @@ import hashlib
 import os
 import tempfile
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 from typing import IO
@@ -18,10 +18,10 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from xpsr_sdk.contracts import Item
+from xpsr_sdk.data.files import SUFFIXES as SUFFIXES
+from xpsr_sdk.data.files import find_images as find_images
+from xpsr_sdk.data.files import listed as listed
 from xpsr_sdk.errors import ImageError
-
-SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
-"""The file types that are read and written."""
 
 
 def read_image(path: Path) -> Item:
@@ -40,7 +40,8 @@ def read_image(path: Path) -> Item:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(BytesIO(content)) as image:
-                if (frames := getattr(image, "n_frames", 1)) > 1:
+                # An MPO is a JPEG of a camera, with a preview or a second view behind the photo.
+                if (frames := getattr(image, "n_frames", 1)) > 1 and image.format != "MPO":
                     raise ImageError(f"{path} is animated ({frames} frames): only still images are restored.")
                 rgb = to_rgb(ImageOps.exif_transpose(image))
     except UnidentifiedImageError:
@@ -63,16 +64,11 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def find_images(folder: Path) -> list[Path]:
-    """All images below ``folder``, in the order of their names."""
-    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-
-
 def write_image(image: Image.Image, path: Path) -> None:
     """Write an image whole or not at all; the suffix of ``path`` says the type.
 
     Raises:
-        ImageError: The suffix is not supported, or the place cannot be written to.
+        ImageError: The suffix is not supported, the image is too large for it, or the place cannot be written to.
     """
     if path.suffix.lower() not in SUFFIXES:
         raise ImageError(
@@ -80,7 +76,10 @@ def write_image(image: Image.Image, path: Path) -> None:
         )
     options = {"quality": 95} if path.suffix.lower() in {".jpg", ".jpeg", ".webp"} else {}
     file_type = Image.registered_extensions()[path.suffix.lower()]
-    write_whole(path, lambda file: image.save(file, format=file_type, **options))
+    try:
+        write_whole(path, lambda file: image.save(file, format=file_type, **options))
+    except ValueError as error:  # what Pillow makes of more pixels than the type can hold
+        raise ImageError(f"{path} cannot be written: {error}.") from None
 
 
 def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
@@ -91,15 +90,15 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}-", delete=False) as file:
-            try:
+        handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+        try:
+            with os.fdopen(handle, "wb") as file:
                 write(file)
-                file.flush()
-                os.chmod(file.name, 0o644)
-                os.replace(file.name, path)
-            except BaseException:
-                os.unlink(file.name)
-                raise
+            os.chmod(partial, 0o644)
+            os.replace(partial, path)  # closed by now: Windows moves no open file
+        except BaseException:
+            os.unlink(partial)
+            raise
     except OSError as error:
         raise ImageError(f"{path} cannot be written: {error.strerror or error}.") from None
 
@@ -120,8 +119,3 @@ def resize(image: Tensor, height: int, width: int) -> Tensor:
     if tuple(image.shape[-2:]) == (height, width):
         return image
     return interpolate(image, (height, width), mode="bicubic", antialias=True, align_corners=False)
-
-
-def listed(names: Iterable[str]) -> str:
-    """Names for a message."""
-    return ", ".join(sorted(names))
