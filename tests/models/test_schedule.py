@@ -42,3 +42,11 @@ def test_one_timestep_stands_for_all() -> None:
     both = schedule().add_noise(LATENTS, NOISE, torch.tensor([300, 300]))
     assert torch.equal(schedule().add_noise(LATENTS, NOISE, 300), both)
     assert schedule().last == 999
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@given(t=st.integers(0, 999))
+def test_half_precision_rounds_the_levels_and_no_more(dtype: torch.dtype, t: int) -> None:
+    for half, exact in zip(schedule().levels(t, LATENTS.to(dtype)), schedule().levels(t, LATENTS), strict=True):
+        assert torch.equal(half, exact.to(dtype))
+        assert half > 0

@@ -25,8 +25,9 @@ class NoiseSchedule:
 
     def levels(self, t: Tensor | int, like: Tensor) -> tuple[Tensor, Tensor]:
         """Signal and noise level at ``t`` (one, or B), to be multiplied with ``like`` (B C h w)."""
-        alphas = self.alphas_cumprod.to(like)[torch.as_tensor(t)].reshape(-1, 1, 1, 1)
-        return alphas.sqrt(), (1 - alphas).sqrt()
+        # In half precision the first of them would be 1, and their noise 0.
+        alphas = self.alphas_cumprod.to(like.device, torch.float32)[torch.as_tensor(t)].reshape(-1, 1, 1, 1)
+        return alphas.sqrt().to(like), (1 - alphas).sqrt().to(like)
 
     def add_noise(self, latents: Tensor, noise: Tensor, t: Tensor | int) -> Tensor:
         """Latents at the noise of timestep ``t``, B C h w."""
