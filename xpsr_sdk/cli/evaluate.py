@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from xpsr_sdk.cli.output import print_table, progress_bar
+from xpsr_sdk.data.images import write_whole
 from xpsr_sdk.evaluation.metrics import Channel
 from xpsr_sdk.evaluation.report import METRICS, evaluate_folders
 
@@ -75,5 +76,6 @@ def evaluate(
         )
     print_table(report.table())
     if json_file is not None:
-        json_file.write_text(report.to_json() + "\n", encoding="utf-8")
+        content = (report.to_json() + "\n").encode()
+        write_whole(json_file, lambda file: file.write(content))
         click.echo(f"Written: {json_file}")

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from xpsr_sdk import __version__, errors
 from xpsr_sdk.data.images import read_image
+from xpsr_sdk.devices import find_device
 from xpsr_sdk.evaluation import metrics as pixelwise
 from xpsr_sdk.evaluation.matching import Pair, match
 from xpsr_sdk.evaluation.metrics import Channel, Image
@@ -105,13 +106,13 @@ def evaluate_folders(
         progress: Called as ``progress(done, total)`` after each pair.
 
     Raises:
-        ConfigError: A metric or channel is unknown, the crop is negative, the folders do not hold the same
-            images, or pyiqa is needed and not installed.
+        ConfigError: A metric, channel or device is unknown, the crop is negative, the folders do not hold the
+            same images, or pyiqa is needed and not installed.
         CheckpointError: A weight file is missing or unusable.
         ImageError: A pair cannot be read, differs in size, or is too small for a metric.
     """
     pairs = match(Path(pred), Path(hr))
-    measures, settings = _measures(metrics, channel, crop, weights, device)
+    measures, settings = _measures(metrics, channel, crop, weights, find_device(device))
     rows = []
     for done, pair in enumerate(pairs, start=1):
         rows.append(_measure(pair, measures, crop))
@@ -121,7 +122,7 @@ def evaluate_folders(
 
 
 def _measures(
-    metrics: Sequence[str], channel: Channel, crop: int, weights: Path | None, device: str | torch.device
+    metrics: Sequence[str], channel: Channel, crop: int, weights: Path | None, device: torch.device
 ) -> tuple[dict[str, Measure], dict[str, str]]:
     """What to call for each metric, and its description."""
     if channel not in ("y", "rgb"):

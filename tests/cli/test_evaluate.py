@@ -1,0 +1,45 @@
+"""``xpsr evaluate``: what is told, and what is written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from tests import tiny
+from xpsr_sdk.cli.main import xpsr
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    tiny.photo(24, 20).save(tmp_path / "photo.png")
+    return tmp_path / "photo.png"
+
+
+def evaluate(photo: Path, *options: object) -> Result:
+    """Compare a photo with itself."""
+    return CliRunner().invoke(xpsr, ["evaluate", *map(str, [photo, photo, *options])])
+
+
+def test_the_figures_are_printed_and_written_to_a_new_folder(photo: Path, tmp_path: Path) -> None:
+    file = tmp_path / "new" / "figures.json"
+    result = evaluate(photo, "--json", file)
+    assert result.exit_code == 0, result.stderr
+    assert "mean of 1" in result.stdout
+    assert f"Written: {file}" in result.stdout
+    assert json.loads(file.read_text())["means"] == {"psnr": "inf", "ssim": 1.0}
+
+
+def test_a_place_that_cannot_be_written_to(photo: Path) -> None:
+    result = evaluate(photo, "--json", photo / "figures.json")
+    assert result.exit_code == 1
+    assert "figures.json cannot be written" in result.stderr
+    assert "Unexpected" not in result.stderr
+
+
+def test_a_device_that_is_not_there_is_wrong_use(photo: Path) -> None:
+    result = evaluate(photo, "--device", "cudaa")
+    assert result.exit_code == 2
+    assert "The device 'cudaa' cannot be used: Expected one of cpu, cuda" in result.stderr
