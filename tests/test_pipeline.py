@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -30,7 +31,6 @@ from xpsr_sdk import (
     UnknownComponent,
     build_pipeline,
 )
-from xpsr_sdk.build import find_model
 from xpsr_sdk.builtin.residual import ResidualBackbone
 from xpsr_sdk.builtin.samplers import DiffusersSampler
 from xpsr_sdk.config import read_toml
@@ -98,6 +98,14 @@ def test_the_result_is_exactly_scale_times_as_large(
 def test_stable_diffusion_restores_any_size_too(sd_pipe: Pipeline, width: int, height: int, scale: float) -> None:
     result = sd_pipe(tiny.photo(width, height), scale=scale, num_inference_steps=1, tile=64)
     assert result.image.size == (round(width * scale), round(height * scale))
+
+
+@pytest.mark.parametrize("overlap", [0, 8])
+def test_the_smallest_tile(pipe: Pipeline, sd_pipe: Pipeline, overlap: int) -> None:
+    for each in (pipe, sd_pipe):
+        result = each(PHOTO, scale=1.5, num_inference_steps=1, tile=16, tile_overlap=overlap)
+        assert result.image.size == (26, 30)
+        assert result.plan.tiles >= 4
 
 
 def test_the_largest_scale(pipe: Pipeline) -> None:
@@ -169,7 +177,7 @@ def test_timings_add_up(pipe: Pipeline) -> None:
 
 def test_full_fidelity_needs_no_steps(pipe: Pipeline) -> None:
     steps: list[int] = []
-    result = pipe(PHOTO, fidelity=1, callback_on_step_end=lambda i, t, x: steps.append(i))
+    result = pipe(PHOTO, fidelity=1, callback=lambda i, t, x: steps.append(i))
     assert result.plan.start_timestep == -1
     assert not steps
 
@@ -177,7 +185,7 @@ def test_full_fidelity_needs_no_steps(pipe: Pipeline) -> None:
 @pytest.mark.parametrize("fidelity", [0, 0.5, 0.9])
 def test_more_fidelity_starts_with_less_noise(pipe: Pipeline, fidelity: float) -> None:
     seen: list[int] = []
-    result = pipe(PHOTO, fidelity=fidelity, num_inference_steps=3, callback_on_step_end=lambda i, t, x: seen.append(t))
+    result = pipe(PHOTO, fidelity=fidelity, num_inference_steps=3, callback=lambda i, t, x: seen.append(t))
     assert result.plan.start_timestep == round((1 - fidelity) * 1000) - 1
     assert len(seen) == 3
     assert seen[0] == result.plan.start_timestep
@@ -205,7 +213,7 @@ def test_every_sampler_runs_from_every_start(pipe: Pipeline, sampler: str, fidel
             scale=1,
             fidelity=fidelity,
             num_inference_steps=steps,
-            callback_on_step_end=lambda i, t, x: seen.append(x),
+            callback=lambda i, t, x: seen.append(x),
         )
     finally:
         pipe.sampler = standard
@@ -311,7 +319,7 @@ def test_an_unknown_setting_is_named_with_the_right_one(pipe: Pipeline, tiny_mod
         {"num_inference_steps": 0},
         {"seed": -1},
         {"color": "sepia"},
-        {"tile": 3},
+        {"tile": 15},
         {"tile": 64, "tile_overlap": 64},
         {"tile_overlap": 512},
     ],
@@ -339,6 +347,22 @@ def test_the_models_own_defaults_stand_in_its_index(pipe: Pipeline, sd_pipe: Pip
     assert (of_nano.num_inference_steps, of_nano.guidance_scale, of_nano.positive) == (4, 1, "")
     assert (of_xpsr.num_inference_steps, of_xpsr.guidance_scale, of_xpsr.color) == (20, 5, "adain")
     assert of_xpsr.positive == "clean, high-resolution, 8k, high quality, clear text."
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"fidelity": 2}, {"tile": 0}, {"num_inference_steps": 0}, {"guidance_scale": -1}, {"noisiest_start": 1.5}]
+)
+def test_a_default_of_a_model_out_of_range_is_named(tiny_model: Path, tmp_path: Path, wrong: dict[str, Any]) -> None:
+    with_index(tiny_model, tmp_path / "model", defaults=tiny.DEFAULTS | wrong)
+    with pytest.raises(ConfigError, match=rf"defaults has wrong options:\n  {next(iter(wrong))}: "):
+        build_pipeline(model=str(tmp_path / "model"))
+
+
+def with_index(model: Path, copy: Path, **changes: Any) -> None:
+    """Copy a model's folder, with another index."""
+    shutil.copytree(model, copy)
+    index = json.loads((model / "model_index.json").read_text())
+    tiny.write_json(copy / "model_index.json", index | changes)
 
 
 @pytest.mark.parametrize(
@@ -416,6 +440,36 @@ def test_a_base_with_a_checkpoint_is_saved_as_a_whole_model(sd_pipe: Pipeline, t
     assert same(build_pipeline(model=str(tmp_path / "saved"), device="cpu")(PHOTO, **options).image, expected)
 
 
+@pytest.mark.parametrize("backbone", [{"name": "residual"}, ResidualBackbone()])
+def test_a_backbone_with_options_or_as_an_object_is_saved_too(
+    tiny_model: Path, pipe: Pipeline, tmp_path: Path, backbone: Any
+) -> None:
+    chosen = build_pipeline(model=str(tiny_model), backbone=backbone, device="cpu")
+    chosen.save_pretrained(tmp_path / "saved")
+    saved = json.loads((tmp_path / "saved" / "model_index.json").read_text())["backbone"]
+    assert saved == (backbone if isinstance(backbone, dict) else "residual")
+    expected = pipe(PHOTO, seed=0).image
+    assert alike(Pipeline.from_pretrained(tmp_path / "saved")(PHOTO, seed=0).image, expected)
+    assert same(build_pipeline(model=str(tmp_path / "saved"), device="cpu")(PHOTO, seed=0).image, expected)
+
+
+def test_offloading_brings_the_controlnet_in_before_it_embeds(tiny_model: Path, pipe: Pipeline) -> None:
+    offloaded = build_pipeline(model=str(tiny_model), device="cpu")
+    offloaded.enable_model_cpu_offload(device="cpu")  # to another device, where there is one
+    hook = offloaded.controlnet._hf_hook
+    called_with: list[int] = []
+    before = hook.pre_forward
+
+    def record(module: Any, *args: Any, **kwargs: Any) -> Any:
+        called_with.append(len(args))
+        return before(module, *args, **kwargs)
+
+    hook.pre_forward = record
+    assert same(offloaded(PHOTO, seed=0).image, pipe(PHOTO, seed=0).image)
+    assert called_with[0] == 0  # for embed_condition, before any forward pass
+    assert same(offloaded(PHOTO, seed=0).image, pipe(PHOTO, seed=0).image)
+
+
 def test_a_lora_file_changes_the_image(sd_pipe: Pipeline, tmp_path: Path) -> None:
     pipe = build_pipeline(sd_config())
     options: dict[str, Any] = {"seed": 0, "num_inference_steps": 2, "guidance_scale": 1, "prompt": "a cat"}
@@ -461,32 +515,6 @@ def test_a_wrong_index_is_a_clear_error(tiny_model: Path, tmp_path: Path, conten
     (tmp_path / "model" / "model_index.json").write_text(content)
     with pytest.raises((CheckpointError, ConfigError, UnknownComponent)):
         build_pipeline(model=str(tmp_path / "model"))
-
-
-def test_a_model_that_is_nowhere_is_named() -> None:
-    with pytest.raises(ConfigError, match=r"There is no model 'nanoo': neither a folder nor a preset"):
-        find_model("nanoo")
-
-
-def test_a_model_of_the_hub_is_downloaded(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
-
-    def snapshot_download(name: str, **options: Any) -> str:
-        asked.append(name)
-        return str(tiny_model)
-
-    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
-    assert build_pipeline(model="someone/model", device="cpu")(PHOTO).image.size == (68, 80)
-    assert asked == ["someone/model"]
-
-
-def test_a_model_that_the_hub_does_not_give_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    def offline(*_: Any, **__: Any) -> str:
-        raise OSError("no network")
-
-    monkeypatch.setattr("huggingface_hub.snapshot_download", offline)
-    with pytest.raises(ConfigError, match=r"'someone/model' is neither a folder here nor .* no network"):
-        build_pipeline(model="someone/model")
 
 
 def test_a_broken_backbone_is_named(tiny_model: Path) -> None:

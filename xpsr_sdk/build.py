@@ -10,6 +10,7 @@ from diffusers import UNet2DConditionModel
 
 from xpsr_sdk.config import Component, PipelineConfig, RestoreConfig, load_config
 from xpsr_sdk.contracts import Backbone, PromptProvider, Sampler
+from xpsr_sdk.devices import find_device as find_device
 from xpsr_sdk.errors import CheckpointError, ConfigError, did_you_mean
 from xpsr_sdk.models.checkpoints import WEIGHTS, read_checkpoint, read_json, read_model
 from xpsr_sdk.models.controlnet import XPSRControlNet
@@ -23,6 +24,15 @@ if TYPE_CHECKING:
 
 PRESETS = Path(__file__).parent / "presets"
 """Models that are shipped with the package."""
+HUB_FILES = [
+    "model_index.json",
+    "*/config.json",
+    "scheduler/*.json",
+    "tokenizer/*",
+    "text_encoder/model.safetensors",
+    *(f"{part}/{WEIGHTS}" for part in ("unet", "vae", "controlnet")),
+]
+"""What is downloaded of a model on the hub: not its copies in other precisions and formats."""
 
 
 def build_pipeline(
@@ -52,29 +62,10 @@ def build_pipeline(
         CheckpointError: The model is missing, damaged or of another architecture.
     """
     registry = registry or default_registry()
-    given = config.model_dump(exclude_unset=True) if config else {}
-    given |= {name: value for name, value in settings.items() if value is not None}
-    config = load_config(PipelineConfig, given, "build_pipeline")
+    config = _merged(config, settings)
     device = find_device(config.device)
     folder = find_model(config.model)
-    index = read_json(folder / "model_index.json")
-    dtype: torch.dtype = getattr(torch, config.dtype or "float32")
-
-    chosen = backbone or config.backbone or index.get("backbone") or "stable-diffusion"
-    parts = registry.create("backbone", chosen)
-    parts.load(folder, dtype)
-    unet, controlnet = _networks(config, folder, registry, dtype)
-    _check_fit(unet, controlnet, parts, f"{config.checkpoint or folder} does not fit the base model {folder}")
-    pipeline = Pipeline(
-        vae=parts.vae,
-        text_encoder=parts.text_encoder,
-        tokenizer=parts.tokenizer,
-        unet=unet,
-        controlnet=controlnet,
-        scheduler=parts.scheduler,
-        backbone=chosen if isinstance(chosen, str) else None,
-        defaults=index.get("defaults"),
-    )
+    pipeline, parts = _load(config, folder, registry, backbone or config.backbone)
     pipeline.equip(
         backbone=parts,
         prompt_provider=registry.create(
@@ -87,27 +78,64 @@ def build_pipeline(
     return pipeline.to(device)
 
 
+def _merged(config: PipelineConfig | None, settings: dict[str, Any]) -> PipelineConfig:
+    """The config, with those settings that are given in place of its own."""
+    if config is not None and not isinstance(config, PipelineConfig):
+        raise ConfigError(f"The config is {config!r}, not a PipelineConfig: a model is named as model=...")
+    given = config.model_dump(exclude_unset=True) if config else {}
+    given |= {name: value for name, value in settings.items() if value is not None}
+    return load_config(PipelineConfig, given, "build_pipeline")
+
+
+def _load(
+    config: PipelineConfig, folder: Path, registry: Registry, backbone: Component | Backbone | None
+) -> tuple[Pipeline, Backbone]:
+    """The networks of a model's folder as a pipeline on the CPU, and the backbone that they belong to."""
+    index = read_json(folder / "model_index.json")
+    dtype: torch.dtype = getattr(torch, config.dtype or "float32")
+    of_index = index.get("backbone") or "stable-diffusion"
+    parts: Backbone = registry.create("backbone", backbone or of_index)
+    parts.load(folder, dtype)
+    unet, controlnet = _networks(config, folder, registry, dtype)
+    _check_fit(unet, controlnet, parts, f"{config.checkpoint or folder} does not fit the base model {folder}")
+    pipeline = Pipeline(
+        vae=parts.vae,
+        text_encoder=parts.text_encoder,
+        tokenizer=parts.tokenizer,
+        unet=unet,
+        controlnet=controlnet,
+        scheduler=parts.scheduler,
+        backbone=backbone if isinstance(backbone, str | dict) else of_index,
+        defaults=index.get("defaults"),
+    )
+    return pipeline, parts
+
+
 def build_for_training(
     section: ModelSection, registry: Registry | None = None
 ) -> tuple[Backbone, XPSRUNet, XPSRControlNet]:
     """Backbone, U-Net and ControlNet for a training run, in float32 on the CPU.
 
     Raises:
+        ConfigError: Options do not go together.
         PluginError: A component is unknown or broken.
         CheckpointError: The base or the checkpoint is missing, damaged or of another architecture.
     """
+    if section.from_scratch and section.checkpoint:
+        raise ConfigError(
+            f"model.from_scratch is true, but model.checkpoint names {section.checkpoint}: leave one of them out."
+        )
     registry = registry or default_registry()
-    backbone: Any = registry.create("backbone", section.backbone)
+    backbone: Backbone = registry.create("backbone", section.backbone)
     with fusions_from(registry):
+        backbone.load(section.base, dtype=torch.float32, from_scratch=section.from_scratch)
         if section.from_scratch:
-            backbone.load(section.base, from_scratch=True)
             config = read_json(section.base / "unet" / "config.json")
             base = UNet2DConditionModel.from_config(config)
             # As latent diffusion does (arXiv 2112.10752): the first prediction is zero, not noise.
             torch.nn.init.zeros_(base.conv_out.weight)
             torch.nn.init.zeros_(base.conv_out.bias)
         else:
-            backbone.load(section.base)
             checkpoint = section.checkpoint or _checkpoint_in(section.base)
             if checkpoint:
                 _only_for_fresh_networks(section, checkpoint)
@@ -126,42 +154,30 @@ def _only_for_fresh_networks(section: ModelSection, checkpoint: Path) -> None:
 def find_model(name: str) -> Path:
     """The folder of a model: a preset, a local folder, or the hub's (downloaded at first use).
 
+    What begins with a folder that is here is taken for a path, and is not looked for on the hub.
+
     Raises:
         ConfigError: There is no such model.
     """
-    if Path(name).is_dir():
-        return Path(name)
     presets = sorted(p.name for p in PRESETS.iterdir() if p.is_dir()) if PRESETS.is_dir() else []
     if name in presets:
         return PRESETS / name
+    if name and Path(name).is_dir():
+        return Path(name)
     if name.count("/") == 1 and not name.startswith((".", "/", "~")):
+        owner, _ = name.split("/")
+        if Path(owner).is_dir():
+            raise ConfigError(f"The folder {name} does not exist; the hub is not asked, since {owner}/ is here.")
         return _from_hub(name)
     raise ConfigError(f"There is no model {name!r}: neither a folder nor a preset. {did_you_mean(name, presets)}")
-
-
-def find_device(name: str | None) -> torch.device:
-    """The device of that name; None: the first there is of cuda, xpu, mps, cpu.
-
-    Raises:
-        ConfigError: There is no such device.
-    """
-    if name is None:
-        kinds: dict[str, Any] = {"cuda": torch.cuda, "xpu": torch.xpu, "mps": torch.backends.mps}
-        return torch.device(next((kind for kind, backend in kinds.items() if backend.is_available()), "cpu"))
-    try:
-        return torch.zeros(1, device=name).device
-    except (AssertionError, NotImplementedError, RuntimeError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise ConfigError(f"The device {name!r} cannot be used: {reason}") from error
 
 
 def _from_hub(name: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    wanted = ["*.json", "*.txt", "*/*.json", "*/*.txt", "*/*.safetensors"]
     try:
-        return Path(snapshot_download(name, allow_patterns=wanted))
+        return Path(snapshot_download(name, allow_patterns=HUB_FILES))
     except (OSError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
         raise ConfigError(
             f"The model {name!r} is neither a folder here nor could it be had from the hub: {error}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -19,6 +19,11 @@ from xpsr_sdk.registry import config_error
 Component = str | dict[str, Any]
 Dtype = Literal["float32", "bfloat16", "float16"]
 ColorCorrection = Literal["none", "adain", "wavelet"]
+Steps = Annotated[int, Field(ge=1, le=1000)]
+Guidance = Annotated[float, Field(ge=0, le=50)]
+Share = Annotated[float, Field(ge=0, le=1)]
+TileSide = Annotated[int, Field(ge=16)]
+"""Ranges of what can be set for a call, and by a model as its default."""
 
 
 class Settings(BaseModel):
@@ -34,22 +39,16 @@ class RestoreConfig(Settings):
     """How photos are restored; each field can also be set for a single call."""
 
     scale: float = Field(4.0, ge=1, le=8, description="How many times larger the result is, in each direction.")
-    num_inference_steps: int | None = Field(None, ge=1, le=1000, description="Model evaluations. None: the model's.")
-    guidance_scale: float | None = Field(
-        None, ge=0, le=50, description="Classifier-free guidance; 1 is none. None: the model's."
-    )
-    fidelity: float | None = Field(
-        None, ge=0, le=1, description="1: closest to the input; 0: most realistic. None: the model's."
-    )
+    num_inference_steps: Steps | None = Field(None, description="Model evaluations. None: the model's.")
+    guidance_scale: Guidance | None = Field(None, description="Classifier-free guidance; 1 is none. None: the model's.")
+    fidelity: Share | None = Field(None, description="1: closest to the input; 0: most realistic. None: the model's.")
     conditioning_scale: float = Field(1.0, ge=0, le=2, description="Strength of the ControlNet.")
     seed: int | None = Field(
         None, ge=0, lt=2**63, description="Seed of the noise. None: drawn, and told in the result."
     )
     color: ColorCorrection | None = Field(None, description="How the colours of the input are kept. None: the model's.")
-    tile: int | None = Field(
-        None,
-        ge=64,
-        description="Side of a tile in output pixels; larger photos are restored in tiles. None: the model's.",
+    tile: TileSide | None = Field(
+        None, description="Side of a tile in output pixels; larger photos are restored in tiles. None: the model's."
     )
     tile_overlap: int = Field(32, ge=0, description="Overlap of neighbouring tiles in output pixels.")
     tile_batch: int = Field(1, ge=1, description="Tiles a forward pass.")

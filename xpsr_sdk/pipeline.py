@@ -16,15 +16,26 @@ import torch
 from diffusers import DiffusionPipeline
 from diffusers.loaders import StableDiffusionLoraLoaderMixin
 from PIL import Image
+from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import pad
 
-from xpsr_sdk.config import ColorCorrection, Component, RestoreConfig, Settings, load_config
+from xpsr_sdk.config import (
+    ColorCorrection,
+    Component,
+    Guidance,
+    RestoreConfig,
+    Settings,
+    Share,
+    Steps,
+    TileSide,
+    load_config,
+)
 from xpsr_sdk.contracts import Backbone, Item, Level, PromptProvider, Prompts, Sampler, StepCallback
 from xpsr_sdk.data.images import read_image, resize, to_image, to_rgb, to_tensor, write_image
 from xpsr_sdk.engine.color import correct_color
 from xpsr_sdk.engine.denoiser import GuidedDenoiser
-from xpsr_sdk.engine.tiling import plan_tiles
+from xpsr_sdk.engine.tiling import Tile, plan_tiles
 from xpsr_sdk.errors import ConfigError, ImageError
 from xpsr_sdk.models.checkpoints import read_json
 from xpsr_sdk.models.schedule import NoiseSchedule
@@ -39,27 +50,38 @@ Photo = str | PathLike[str] | Image.Image | Item
 class ModelDefaults(Settings):
     """What a model was made for; stands in its ``model_index.json`` under ``defaults``. Its own defaults are XPSR's."""
 
-    num_inference_steps: int = 20
-    guidance_scale: float = 5.0
-    fidelity: float = 0.0
-    start: Literal["lr", "mean"] = "lr"
-    """What noise is added to: the latents of the input, or the model's estimate of the mean of all sharp photos."""
-    noisiest_start: float = 1.0
-    """The share of the noise schedule at which sampling starts for fidelity 0."""
-    color: ColorCorrection = "adain"
-    tile: int = 512
-    sampler: Component = "unipc"
-    positive: str = "clean, high-resolution, 8k, high quality, clear text."
-    negative: str = "blurry, dotted, noise, raster lines, unclear, lowres, over-smoothed."
-    low_negative: str = "high resolution, best quality, clear"
+    num_inference_steps: Steps = Field(20, description="Model evaluations.")
+    guidance_scale: Guidance = Field(5.0, description="Classifier-free guidance; 1 is none.")
+    fidelity: Share = Field(0.0, description="1: closest to the input; 0: most realistic.")
+    start: Literal["lr", "mean"] = Field(
+        "lr",
+        description="What noise is added to before sampling: the input's latents (lr), or the model's estimate, "
+        "from pure noise, of the mean of all sharp photos (mean).",
+    )
+    noisiest_start: Share = Field(
+        1.0, description="Share of the noise schedule at which sampling starts for fidelity 0."
+    )
+    color: ColorCorrection = Field("adain", description="How the colours of the input are kept.")
+    tile: TileSide = Field(512, description="Side of a tile in output pixels; larger photos are restored in tiles.")
+    sampler: Component = Field("unipc", description="Sampler.")
+    positive: str = Field(
+        "clean, high-resolution, 8k, high quality, clear text.", description="Words added to every high-level prompt."
+    )
+    negative: str = Field(
+        "blurry, dotted, noise, raster lines, unclear, lowres, over-smoothed.",
+        description="Negative high-level prompt.",
+    )
+    low_negative: str = Field("high resolution, best quality, clear", description="Negative low-level prompt.")
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How a photo was restored: the same plan and seed give the same bits on the same machine.
+    """How a photo was restored. The same pipeline, settings and seed give the same bits on the same machine.
+
+    Model, sampler and prompt provider are those of the pipeline; seed and prompts stand in the result.
 
     Attributes:
-        settings: All settings, with nothing left to a default.
+        settings: Those of the call, with the pipeline's and the model's filled in.
         start_timestep: Where sampling began; -1: not at all, the start itself was decoded.
         tiles: How many tiles.
         device: Where it ran.
@@ -103,12 +125,12 @@ class Result:
 
 
 class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
-    """Restores photos. A diffusers pipeline: ``to``, ``save_pretrained``, LoRA files and offload hooks work as there.
+    """Restores photos. A diffusers pipeline: ``to``, ``save_pretrained`` and LoRA files work as there.
 
     Made by ``xpsr_sdk.build_pipeline``; ``Pipeline.from_pretrained`` gives one with the default components.
     """
 
-    model_cpu_offload_seq = "text_encoder->controlnet->unet->vae"
+    model_cpu_offload_seq = "text_encoder->unet->vae"  # without the ControlNet, which takes turns with the U-Net
     _lora_loadable_modules = ("unet", "text_encoder")
 
     def __init__(
@@ -119,7 +141,7 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         unet: Any,
         controlnet: Any,
         scheduler: Any,
-        backbone: str | None = None,
+        backbone: Component | None = None,
         defaults: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
@@ -140,7 +162,7 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         """As in diffusers, from a whole model's folder; the backbone's plug-in is imported first, as that demands."""
         index = Path(pretrained_model_name_or_path) / "model_index.json"
         if index.is_file():
-            default_registry().resolve("backbone", read_json(index).get("backbone") or "stable-diffusion")
+            default_registry().config("backbone", read_json(index).get("backbone") or "stable-diffusion")
         pipeline: Pipeline = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
         pipeline.equip()
         return pipeline
@@ -169,7 +191,7 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         photos: Photo | Sequence[Photo],
         *,
         latents: Tensor | None = None,
-        callback_on_step_end: StepCallback | None = None,
+        callback: StepCallback | None = None,
         **settings: Any,
     ) -> Any:
         """Restore one photo, or several.
@@ -177,7 +199,7 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         Args:
             photos: Paths, PIL images or items; one of them or a list.
             latents: Start latents, 1 C h w, instead of noise at the start that ``fidelity`` asks for.
-            callback_on_step_end: ``callback(step, timestep, latents)``, after each step.
+            callback: ``callback(step, timestep, latents)``, after each step.
             settings: Fields of ``xpsr_sdk.config.RestoreConfig``, for this call.
 
         Returns:
@@ -190,7 +212,8 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         chosen = self.resolve(settings)
         one = isinstance(photos, (str, bytes)) or not isinstance(photos, Sequence)
         several: Any = [photos] if one else photos
-        results = [self._restore(as_item(photo), chosen, latents, callback_on_step_end) for photo in several]
+        results = [self._restore(as_item(photo), chosen, latents, callback) for photo in several]
+        self.maybe_free_model_hooks()
         return results[0] if one else results
 
     def resolve(self, settings: Mapping[str, Any]) -> RestoreConfig:
@@ -219,28 +242,11 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         with clock.stage("text"):
             high, low = self._encode_prompts(prompts, settings)
         lr, height, width = self._enlarge(item, settings)
-        tiles = plan_tiles(
-            lr.shape[-2] // self.stride,
-            lr.shape[-1] // self.stride,
-            None if settings.tile is None else max(settings.tile // self.stride, 1),
-            settings.tile_overlap // self.stride,
-        )
+        tiles = self._plan_tiles(lr, settings)
         start = NoiseSchedule(self.scheduler).last if latents is not None else self._start_timestep(settings)
         with clock.stage("denoise"):
-            denoiser = GuidedDenoiser(
-                self.unet,
-                self.controlnet,
-                high=high,
-                low=low,
-                condition=lr,
-                scheduler=self.scheduler,
-                tiles=tiles,
-                start_timestep=start,
-                guidance_scale=float(settings.guidance_scale or 0),
-                conditioning_scale=settings.conditioning_scale,
-                tile_batch=settings.tile_batch,
-            )
-            latents = latents if latents is not None else self._start(denoiser, lr, generator)
+            denoiser = self._denoiser(high, low, lr, tiles, start, settings)
+            latents = self._start(denoiser, lr, generator) if latents is None else latents
             if start >= 0:
                 latents = self.sampler.sample(
                     denoiser,
@@ -250,11 +256,8 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
                     callback=callback,
                 )
         with clock.stage("decode"):
-            image = (self.backbone.decode(latents, lr) + 1) / 2
-            # Rounded to 8 bits before the colours are corrected, as the published code does: adain may amplify.
-            image = (image.float().clamp(0, 1) * 255).round() / 255
-            image = correct_color(image, lr.float(), settings.color or "none")
-        plan = Plan(settings, start, len(tiles), str(self.device), str(lr.dtype).removeprefix("torch."))
+            image = self._decode(latents, lr, settings)
+        plan = Plan(settings, start, len(tiles), str(lr.device), str(lr.dtype).removeprefix("torch."))
         picture = to_image(image[..., :height, :width])
         return Result(picture, prompts, seed, plan, clock.seconds(), item.path)
 
@@ -305,6 +308,29 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         lr = pad(lr, (0, -width % self.stride, 0, -height % self.stride), mode="replicate")
         return lr.to(device=self._execution_device, dtype=self.unet.dtype), height, width
 
+    def _plan_tiles(self, lr: Tensor, settings: RestoreConfig) -> list[Tile]:
+        """The tiles, in latents, of an input of this size."""
+        tile = None if settings.tile is None else max(settings.tile // self.stride, 1)
+        height, width = (side // self.stride for side in lr.shape[-2:])
+        return plan_tiles(height, width, tile, settings.tile_overlap // self.stride)
+
+    def _denoiser(
+        self, high: Tensor, low: Tensor | None, lr: Tensor, tiles: list[Tile], start: int, settings: RestoreConfig
+    ) -> GuidedDenoiser:
+        return GuidedDenoiser(
+            self.unet,
+            self.controlnet,
+            high=high,
+            low=low,
+            condition=lr,
+            scheduler=self.scheduler,
+            tiles=tiles,
+            start_timestep=start,
+            guidance_scale=float(settings.guidance_scale or 0),
+            conditioning_scale=settings.conditioning_scale,
+            tile_batch=settings.tile_batch,
+        )
+
     def _start_timestep(self, settings: RestoreConfig) -> int:
         """Where sampling begins: the more fidelity, the less noise. -1: no noise at all."""
         share = (1 - float(settings.fidelity or 0)) * self.defaults.noisiest_start
@@ -314,17 +340,21 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         """Latents at the noise of the denoiser's start: the input's own, or the estimate of the mean, with noise."""
         schedule = NoiseSchedule(self.scheduler)
         shape = (1, self.unet.config.in_channels, lr.shape[-2] // self.stride, lr.shape[-1] // self.stride)
-
-        def noise() -> Tensor:
-            return torch.randn(shape, generator=generator).to(lr)
-
         if self.defaults.start == "mean":
-            clean = denoiser.clean(noise(), schedule.last)
+            clean = denoiser.clean(torch.zeros(shape).to(lr), schedule.last)  # as it was trained to be asked
         else:
             clean = self.backbone.encode(2 * lr - 1, lr, [generator])
         if denoiser.start_timestep < 0:
             return clean
-        return schedule.add_noise(clean, noise(), denoiser.start_timestep)
+        noise = torch.randn(shape, generator=generator).to(lr)
+        return schedule.add_noise(clean, noise, denoiser.start_timestep)
+
+    def _decode(self, latents: Tensor, lr: Tensor, settings: RestoreConfig) -> Tensor:
+        """The image, 1 3 H W in [0, 1], with its colours corrected."""
+        image = (self.backbone.decode(latents, lr) + 1) / 2
+        # Rounded to 8 bits before the colours are corrected, as the published code does: adain may amplify.
+        image = (image.float().clamp(0, 1) * 255).round() / 255
+        return correct_color(image, lr.float(), settings.color or "none")
 
 
 class Clock:

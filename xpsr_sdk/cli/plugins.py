@@ -154,7 +154,10 @@ def _type_words(annotation: Any) -> str:
 
 
 def _range_words(field: FieldInfo) -> str:
-    bounds = ((sign, getattr(item, name, None)) for item in field.metadata for name, sign in BOUNDS.items())
+    # The bounds of ``Annotated[int, Field(ge=1)] | None`` lie in the first part of the union.
+    parts = [info for part in typing.get_args(field.annotation) for info in getattr(part, "__metadata__", ())]
+    inside = [item for info in parts for item in getattr(info, "metadata", [info])]
+    bounds = ((sign, getattr(item, name, None)) for item in [*field.metadata, *inside] for name, sign in BOUNDS.items())
     return ", ".join(f"{sign} {value}" for sign, value in bounds if value is not None)
 
 

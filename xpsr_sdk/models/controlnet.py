@@ -11,6 +11,7 @@ import torch
 from diffusers import ControlNetModel, UNet2DConditionModel
 from diffusers import ModelMixin as ModelMixin  # diffusers looks for it here to load a saved pipeline
 from diffusers.models.controlnets.controlnet import ControlNetConditioningEmbedding
+from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
@@ -155,6 +156,7 @@ class XPSRControlNet(ControlNetModel):
             state_dict[from_published_name(key)] = state_dict.pop(key)
         super()._fix_state_dict_keys_on_load(state_dict)
 
+    @apply_forward_hook  # type: ignore[untyped-decorator]  # offloading must see it as a call of the model
     def embed_condition(self, image: Tensor) -> Tensor:
         """The embedding of the conditioning image, B 3 H W in [0, 1]. It depends on no timestep: compute it once."""
         embedding, _ = self.controlnet_cond_embedding(self._channel_order(image))

@@ -1,0 +1,135 @@
+"""Where models are found, and what a training run starts from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from huggingface_hub.utils import filter_repo_objects
+
+from tests import tiny
+from xpsr_sdk import ConfigError, build, build_pipeline
+from xpsr_sdk.build import HUB_FILES, build_for_training, find_model
+from xpsr_sdk.builtin.residual import ResidualBackbone
+from xpsr_sdk.training.config import ModelSection
+
+# Models
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty current folder, and ``nano`` as the only preset."""
+    (tmp_path / "presets" / "nano").mkdir(parents=True)
+    (tmp_path / "here").mkdir()
+    monkeypatch.setattr(build, "PRESETS", tmp_path / "presets")
+    monkeypatch.chdir(tmp_path / "here")
+    return tmp_path / "here"
+
+
+@pytest.fixture
+def asked(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What the hub was asked for; it always gives the tiny model."""
+    names: list[str] = []
+
+    def snapshot_download(name: str, **options: Any) -> str:
+        names.append(name)
+        return str(tiny_model)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    return names
+
+
+def test_a_preset_goes_before_a_folder_of_the_same_name(here: Path) -> None:
+    (here / "nano").mkdir()
+    assert find_model("nano") == build.PRESETS / "nano"
+    assert find_model("./nano") == Path("nano")
+
+
+@pytest.mark.parametrize("name", ["nanoo", "", ".nano/one", "a/b/c"])
+def test_a_model_that_is_nowhere_is_named(here: Path, asked: list[str], name: str) -> None:
+    with pytest.raises(ConfigError, match=rf"There is no model '{name}': neither a folder nor a preset"):
+        find_model(name)
+    assert not asked
+
+
+def test_a_model_of_the_hub_is_downloaded(here: Path, asked: list[str]) -> None:
+    result = build_pipeline(model="someone/model", device="cpu")(tiny.photo(17, 20))
+    assert result.image.size == (68, 80)
+    assert asked == ["someone/model"]
+
+
+def test_a_folder_that_is_missing_here_is_not_downloaded(here: Path, asked: list[str]) -> None:
+    (here / "models").mkdir()
+    with pytest.raises(ConfigError, match="The folder models/sd21 does not exist"):
+        find_model("models/sd21")
+    assert not asked
+
+
+def test_a_model_is_downloaded_in_one_precision_and_format() -> None:
+    wanted = {
+        "model_index.json",
+        "scheduler/scheduler_config.json",
+        *(f"text_encoder/{name}" for name in ("config.json", "model.safetensors")),
+        *(f"tokenizer/{name}" for name in ("merges.txt", "special_tokens_map.json", "vocab.json")),
+        *(
+            f"{part}/{name}"
+            for part in ("unet", "vae", "controlnet")
+            for name in ("config.json", "diffusion_pytorch_model.safetensors")
+        ),
+    }
+    left = {
+        "README.md",
+        "v1-5-pruned.safetensors",
+        "v1-5-pruned-emaonly.ckpt",
+        "safety_checker/model.safetensors",
+        "text_encoder/model.fp16.safetensors",
+        "text_encoder/pytorch_model.bin",
+        "unet/diffusion_pytorch_model.bin",
+        "unet/diffusion_pytorch_model.fp16.safetensors",
+        "unet/diffusion_pytorch_model.non_ema.safetensors",
+        "vae/diffusion_pytorch_model.fp16.safetensors",
+    }
+    assert set(filter_repo_objects(wanted | left, allow_patterns=HUB_FILES)) == wanted
+
+
+def test_a_model_that_the_hub_does_not_give_is_a_clear_error(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(*_: Any, **__: Any) -> str:
+        raise OSError("no network")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", offline)
+    with pytest.raises(ConfigError, match=r"'someone/model' is neither a folder here nor .* no network"):
+        find_model("someone/model")
+
+
+def test_a_name_is_no_config() -> None:
+    with pytest.raises(ConfigError, match=r"The config is 'nano', not a PipelineConfig: a model is named as model="):
+        build_pipeline("nano")  # type: ignore[arg-type]
+
+
+# Training
+
+
+@pytest.mark.parametrize("from_scratch", [False, True])
+def test_a_backbone_is_loaded_for_training_as_its_contract_says(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, from_scratch: bool
+) -> None:
+    tiny.write_base(tmp_path / "base")
+    load = ResidualBackbone.load
+    loaded: list[tuple[torch.dtype, bool]] = []
+
+    def strict(self: ResidualBackbone, folder: Path, dtype: torch.dtype, from_scratch: bool = False) -> None:
+        loaded.append((dtype, from_scratch))
+        load(self, folder, dtype, from_scratch)
+
+    monkeypatch.setattr(ResidualBackbone, "load", strict)
+    base = tmp_path / "base" if from_scratch else tiny_model
+    build_for_training(ModelSection(base=base, backbone="residual", from_scratch=from_scratch))
+    assert loaded == [(torch.float32, from_scratch)]
+
+
+def test_from_scratch_and_from_a_checkpoint_do_not_go_together(tiny_model: Path) -> None:
+    section = ModelSection(base=tiny_model, backbone="residual", from_scratch=True, checkpoint=tiny_model)
+    with pytest.raises(ConfigError, match=r"model\.from_scratch is true, but model\.checkpoint names .*: leave one"):
+        build_for_training(section)
