@@ -6,14 +6,17 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner, Result
 from PIL import Image
 
 from tests import tiny
-from xpsr_sdk import Pipeline
+from xpsr_sdk import Pipeline, build_pipeline
+from xpsr_sdk.builtin.samplers import DiffusersSampler
 from xpsr_sdk.cli.main import SUMMARIES, xpsr
 from xpsr_sdk.data.images import read_image
 
@@ -83,6 +86,14 @@ def test_files_and_folders_together(run: Run, photos: Path, tmp_path: Path) -> N
     assert files(tmp_path / "out") == ["one.png", "two.jpg"]
 
 
+def test_results_in_the_folder_of_the_photos_are_not_restored_again(run: Run, photos: Path) -> None:
+    for _ in range(2):
+        result = run(photos, "-o", photos / "restored", "--scale", 2)
+        assert "2 of 2 restored" in result.stdout
+    results = ["restored/one.png", "restored/trip/two.jpg"]
+    assert files(photos) == ["one.png", *results, "trip/two.jpg"]
+
+
 def test_a_type_that_can_only_be_read_becomes_png(run: Run, tmp_path: Path) -> None:
     tiny.photo(20, 16).save(tmp_path / "photo.gif")
     assert run(tmp_path / "photo.gif", "-o", tmp_path / "out").exit_code == 0
@@ -107,6 +118,22 @@ def test_the_command_does_what_python_does(run: Run, photos: Path, tmp_path: Pat
         tile=64,
         tile_overlap=16,
     ).image
+    with Image.open(tmp_path / "out.png") as image:
+        assert np.array_equal(np.asarray(image), np.asarray(expected))
+
+
+def test_settings_of_a_file_are_those_of_python_and_options_go_before_them(
+    run: Run, photos: Path, tmp_path: Path, tiny_model: Path
+) -> None:
+    settings = tmp_path / "settings.toml"
+    sampler = {"name": "dpmpp-2m", "scheduler": "EulerDiscreteScheduler"}
+    settings.write_text(
+        'scale = 2\nseed = 3\nfidelity = 1\n[sampler]\nname = "dpmpp-2m"\nscheduler = "EulerDiscreteScheduler"\n'
+    )
+    result = run(photos / "one.png", "-o", tmp_path / "out.png", "--config", settings, "--fidelity", 0)
+    assert result.exit_code == 0, result.stderr
+    python = build_pipeline(model=str(tiny_model), device="cpu", sampler=sampler)
+    expected = python(photos / "one.png", scale=2, seed=3, fidelity=0).image
     with Image.open(tmp_path / "out.png") as image:
         assert np.array_equal(np.asarray(image), np.asarray(expected))
 
@@ -136,6 +163,27 @@ def test_bad_files_are_named_and_the_others_done(run: Run, photos: Path, tmp_pat
         "text.png",
     ]
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("traceback", ["0", "1"])
+def test_an_unexpected_error_costs_its_photo_only(
+    run: Run, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, traceback: str
+) -> None:
+    sample = DiffusersSampler.sample
+
+    def fail_once(self: DiffusersSampler, denoiser: Any, latents: torch.Tensor, **options: Any) -> torch.Tensor:
+        if latents.shape[-1] == 20:  # one.png
+            raise torch.OutOfMemoryError("the GPU is full")
+        return sample(self, denoiser, latents, **options)
+
+    monkeypatch.setattr(DiffusersSampler, "sample", fail_once)
+    monkeypatch.setenv("XPSR_TRACEBACK", traceback)
+    result = run(photos, "-o", tmp_path / "out")
+    assert result.exit_code == 1
+    assert f"Failed: {photos}/one.png: OutOfMemoryError: the GPU is full\n" in result.stderr
+    assert ("Traceback" in result.stderr) == (traceback == "1")
+    assert "1 of 2 restored" in result.stdout
+    assert files(tmp_path / "out") == ["trip/two.jpg"]
 
 
 def test_when_all_files_are_bad(run: Run, tmp_path: Path) -> None:
@@ -186,6 +234,8 @@ def test_a_provider_that_fails_is_a_warning(
         (["--checkpoint", str(tiny.SD_TINY / "xpsr")], "does not fit the base model"),
         (["--checkpoint", "nowhere"], "nowhere/unet/config.json does not exist"),
         (["--model", "nanoo"], "There is no model 'nanoo'"),
+        (["--model", ""], "There is no model ''"),
+        (["--config", "none.toml"], "none.toml does not exist."),
         (
             ["--model", str(tiny.SD_TINY / "base")],
             "it has no controlnet/. Name an XPSR checkpoint for it (--checkpoint).",
@@ -198,6 +248,14 @@ def test_a_wrong_option_is_told_before_anything_is_written(
 ) -> None:
     usual = ["upscale", str(photos), "-o", str(tmp_path / "out"), "--model", str(tiny_model), "--device", "cpu"]
     refused(CliRunner().invoke(xpsr, usual + arguments), message)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_wrong_setting_of_a_file_is_told(run: Run, photos: Path, tmp_path: Path) -> None:
+    settings = tmp_path / "settings.toml"
+    settings.write_text("fidelty = 1")
+    result = run(photos, "-o", tmp_path / "out", "--config", settings)
+    refused(result, "settings.toml has wrong options:\n  fidelty: there is no such option. Did you mean 'fidelity'?")
     assert not (tmp_path / "out").exists()
 
 

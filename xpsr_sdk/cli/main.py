@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import traceback
 from importlib import import_module
 from typing import Any
 
@@ -47,8 +45,9 @@ class LazyGroup(click.Group):
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except Exception as error:
-            if os.environ.get("XPSR_TRACEBACK") == "1":
-                traceback.print_exc()
+            from xpsr_sdk.cli.output import print_traceback  # not for --help, since it loads rich
+
+            print_traceback()
             raise _in_one_sentence(error) from error
 
 

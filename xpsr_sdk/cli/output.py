@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import traceback
 
 import click
 from rich.console import Console
@@ -38,6 +39,12 @@ def progress_bar() -> Progress:
         disable=not console.is_terminal,
         transient=True,
     )
+
+
+def print_traceback() -> None:
+    """Print where the error that is being handled came from, if the environment variable ``XPSR_TRACEBACK`` is 1."""
+    if os.environ.get("XPSR_TRACEBACK") == "1":
+        traceback.print_exc()
 
 
 def quiet_libraries() -> None:
