@@ -44,11 +44,12 @@ def settings_table(model: type[Settings]) -> str:
 
 
 def options_table(command: click.Command) -> str:
-    """A row for each option of a command."""
+    """A row for each option of a command, with the setting that it is."""
     lines = ["| option | setting | meaning |", "|---|---|---|"]
     for option in command.params:
         if isinstance(option, click.Option):
-            lines.append(f"| `{', '.join(option.opts)}` | `{option.name}` | {option.help} |")
+            setting = f"`{option.name}`" if option.name in PipelineConfig.model_fields else ""
+            lines.append(f"| `{', '.join(option.opts)}` | {setting} | {option.help} |")
     return "\n".join(lines) + "\n"
 
 
