@@ -29,7 +29,6 @@ from PIL import Image
 from xpsr_sdk.builtin.measured import MeasuredPrompts
 from xpsr_sdk.builtin.quality import CHROMA, LUMA, Quality, gaussian, measure
 from xpsr_sdk.builtin.realesrgan import DegradationRecord, RealESRGANDegradation, StageRecord
-from xpsr_sdk.builtin.sharpen import sharpen
 from xpsr_sdk.contracts import Item
 
 SIDE = 512
@@ -64,7 +63,7 @@ def photos(folder: Path, seed: int) -> Iterator[Image.Image]:
 def degrade(photo: Image.Image, seed: int) -> tuple[NDArray[np.uint8], Truth]:
     """The degraded photo, 128 x 128 x 3, and the truth about it."""
     model, generator = RealESRGANDegradation(), torch.Generator().manual_seed(seed)
-    hr = sharpen(torch.from_numpy(np.array(photo)).permute(2, 0, 1) / 255)
+    hr = torch.from_numpy(np.array(photo)).permute(2, 0, 1) / 255
     record = model.draw(generator)
     state = generator.get_state()
 

@@ -6,8 +6,8 @@ The sentence has one phrase for each measured property, always in the same order
 
 Each phrase is one of the fixed ``VOCABULARY``, so that a text encoder with a small vocabulary can
 learn them.
-The limits between the grades are chosen so that the default degradation gives each about equally often, and
-that a clean, sharp photo reads as one.
+The limits between the grades are chosen so that the default degradation gives every grade of blur, noise and
+JPEG, and that a clean, sharp photo reads as one.
 """
 
 from __future__ import annotations
