@@ -223,6 +223,16 @@ def test_timesteps_and_their_weights(tmp_path: Path, pairs: Path, tiny_model: Pa
     assert timesteps.min() < 50
 
 
+def test_the_mean_is_learned_from_zeros(tmp_path: Path, pairs: Path, tiny_model: Path) -> None:
+    run = TrainingRun(config(tmp_path, pairs, tiny_model, loss__mean_share=1.0, data__prompt_dropout=0.0), None)
+    batch = run.pairs.batch([0, 1], torch.Generator().manual_seed(0))
+    one, other = (run.draw(batch, torch.Generator().manual_seed(seed)) for seed in (1, 2))
+    assert set(one.timesteps.tolist()) == {999}
+    assert not torch.equal(one.noise, other.noise)
+    with torch.no_grad():
+        assert run.losses(one)["loss"] == run.losses(other)["loss"]
+
+
 def test_bfloat16_trains_float32_weights(tmp_path: Path, pairs: Path, tiny_model: Path) -> None:
     last = train(config(tmp_path, pairs, tiny_model, precision="bfloat16", steps=1))
     assert {tensor.dtype for tensor in weights(last).values()} == {torch.float32}

@@ -60,11 +60,11 @@ class LossSection(Settings):
     noisiest_timestep: int | None = Field(
         None, ge=0, description="Timesteps are drawn uniformly up to this one. None: the last of the schedule."
     )
-    last_share: float = Field(
+    mean_share: float = Field(
         0.0,
         ge=0,
         le=1,
-        description="Share of images at the schedule's last timestep, where sampling from the mean starts.",
+        description="Share of images from which the mean is learned: at the schedule's last timestep, from zeros.",
     )
     perceptual_weight: float = Field(
         0.0, ge=0, description="Weight of LPIPS on the clean estimate, except at the schedule's last timestep."

@@ -134,6 +134,9 @@ class TrainingRun:
         """Each term of the loss, already weighted, and their sum."""
         schedule, loss, t = self.schedule, self.config.loss, inputs.timesteps
         noisy = schedule.add_noise(inputs.latents, inputs.noise, t)
+        if loss.mean_share:
+            # All noise, no signal: the best guess is the mean, and the middle of the noise says so best.
+            noisy = torch.where((t == schedule.last).view(-1, 1, 1, 1), 0.0, noisy)
         with self._autocast():
             out = self.controlnet(noisy, t, inputs.high, inputs.lr, inputs.low, heads=loss.constraint_weight > 0)
             residuals = out.down_block_res_samples, out.mid_block_res_sample
@@ -247,8 +250,8 @@ class TrainingRun:
         loss, last = self.config.loss, self.schedule.last
         noisiest = last if loss.noisiest_timestep is None else min(loss.noisiest_timestep, last)
         timesteps = torch.randint(noisiest + 1, (count,), generator=generator)
-        at_last = torch.rand(count, generator=generator) < loss.last_share
-        timesteps = torch.where(at_last, last, timesteps)
+        for_mean = torch.rand(count, generator=generator) < loss.mean_share
+        timesteps = torch.where(for_mean, last, timesteps)
         return timesteps.to(self.device)
 
     def _encode(self, texts: list[str]) -> Tensor:
