@@ -159,11 +159,8 @@ def test_the_docs_run(page: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytes
         test["test_the_last_step_ends_at_the_estimate"]()
 
 
-def test_the_readme_runs(workplace: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
-    if (PRESETS / "nano").is_dir():
-        shutil.copy(ROOT / "examples" / "photo.jpg", workplace / "examples")
-    else:
-        request.getfixturevalue("tiny_default")
+def test_the_readme_runs(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copy(ROOT / "examples" / "photo.jpg", workplace / "examples")
     run_page(Path("README.md"), shell=False, patch=monkeypatch)
     assert {path.name for path in workplace.glob("*.png")} == {"restored.png", "fidelity-0.png", "fidelity-1.png"}
 
@@ -214,10 +211,16 @@ def test_generated_tables_are_up_to_date(name: str) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=str)
 def test_links_lead_somewhere(page: Path) -> None:
-    generated = {"before-after.png"}  # made with the shipped model, at its release
     for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
-        if Path(target).name not in generated:
-            assert (page.parent / target).exists(), target
+        assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", [Path("README.md"), Path("docs/nano.md")], ids=str)
+def test_no_figure_is_left_out(page: Path) -> None:
+    block = page.read_text(encoding="utf-8").partition("<!-- figures:begin -->")[2].partition("<!-- figures:end -->")[0]
+    rows = [line for line in block.splitlines() if line.startswith("|")]
+    assert rows
+    assert [row for row in rows if re.search(r"\|\s*\|$", row)] == []
 
 
 def test_pages_are_in_the_navigation() -> None:

@@ -53,7 +53,7 @@ def main() -> None:
                 values = [line[term] for line in log]
                 plot.plot(steps, values, color=f"C{i}", linewidth=0.5, alpha=0.4)
                 plot.plot(steps, running_mean(values), color=f"C{i}", label=label)
-        plot.set(title=file.parent.name, xlabel="step", ylabel="term of the loss", yscale="log")
+        plot.set(title=file.parent.name, xlabel="step", ylabel="term of the loss")
         plot.legend()
     figure.tight_layout()
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
