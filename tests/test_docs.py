@@ -26,7 +26,6 @@ from click.testing import CliRunner
 
 import xpsr_sdk
 from tests import tiny
-from xpsr_sdk.build import PRESETS
 from xpsr_sdk.cli.main import SUMMARIES, xpsr
 from xpsr_sdk.config import load_config
 from xpsr_sdk.training.config import TrainConfig
