@@ -243,7 +243,7 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
             high, low = self._encode_prompts(prompts, settings)
         lr, height, width = self._enlarge(item, settings)
         tiles = self._plan_tiles(lr, settings)
-        start = NoiseSchedule(self.scheduler).last if latents is not None else self._start_timestep(settings)
+        start = self.schedule.last if latents is not None else self._start_timestep(settings)
         with clock.stage("denoise"):
             denoiser = self._denoiser(high, low, lr, tiles, start, settings)
             latents = self._start(denoiser, lr, generator) if latents is None else latents
@@ -265,6 +265,11 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
     def stride(self) -> int:
         """Pixels a latent, in each direction."""
         return int(self.backbone.stride)
+
+    @property
+    def schedule(self) -> NoiseSchedule:
+        """The noise schedule of the model."""
+        return NoiseSchedule(self.scheduler)
 
     def _describe(self, item: Item, settings: RestoreConfig) -> Prompts:
         """The user's own words where given, else the provider's; a provider that fails costs its words only."""
@@ -334,20 +339,19 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
     def _start_timestep(self, settings: RestoreConfig) -> int:
         """Where sampling begins: the more fidelity, the less noise. -1: no noise at all."""
         share = (1 - float(settings.fidelity or 0)) * self.defaults.noisiest_start
-        return round(share * (NoiseSchedule(self.scheduler).last + 1)) - 1
+        return round(share * (self.schedule.last + 1)) - 1
 
     def _start(self, denoiser: GuidedDenoiser, lr: Tensor, generator: torch.Generator) -> Tensor:
         """Latents at the noise of the denoiser's start: the input's own, or the estimate of the mean, with noise."""
-        schedule = NoiseSchedule(self.scheduler)
         shape = (1, self.unet.config.in_channels, lr.shape[-2] // self.stride, lr.shape[-1] // self.stride)
         if self.defaults.start == "mean":
-            clean = denoiser.clean(torch.zeros(shape).to(lr), schedule.last)  # as it was trained to be asked
+            clean = denoiser.clean(torch.zeros(shape).to(lr), self.schedule.last)  # as it was trained to be asked
         else:
             clean = self.backbone.encode(2 * lr - 1, lr, [generator])
         if denoiser.start_timestep < 0:
             return clean
         noise = torch.randn(shape, generator=generator).to(lr)
-        return schedule.add_noise(clean, noise, denoiser.start_timestep)
+        return self.schedule.add_noise(clean, noise, denoiser.start_timestep)
 
     def _decode(self, latents: Tensor, lr: Tensor, settings: RestoreConfig) -> Tensor:
         """The image, 1 3 H W in [0, 1], with its colours corrected."""

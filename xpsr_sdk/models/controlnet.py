@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +16,7 @@ from torch.nn.functional import silu
 
 from xpsr_sdk.errors import ConfigError
 from xpsr_sdk.models.blocks import run_down, run_mid
-from xpsr_sdk.models.fusion import FusionConfig, add_fusions, from_published_name, init_fusions
+from xpsr_sdk.models.fusion import FusionConfig, LoadsFusions, add_fusions, init_fusions
 
 
 class ConditioningEncoder(ControlNetConditioningEmbedding):
@@ -69,7 +68,7 @@ class XPSRControlNetOutput:
     latents: list[Tensor]
 
 
-class XPSRControlNet(ControlNetModel):
+class XPSRControlNet(LoadsFusions, ControlNetModel):
     """ControlNet of XPSR (arXiv 2403.05049): a copy of the U-Net's encoder that reads both prompts.
 
     Args:
@@ -143,18 +142,6 @@ class XPSRControlNet(ControlNetModel):
         controlnet.load_state_dict(own, strict=False)
         init_fusions(controlnet)
         return controlnet
-
-    @staticmethod
-    def _get_init_keys(input_class: type) -> set[str]:
-        # diffusers reads the names of config entries off the signature, where ours has **controlnet_config.
-        parents = [c for c in input_class.__mro__ if c in (XPSRControlNet, ControlNetModel, input_class)]
-        keys = {name for parent in parents for name in inspect.signature(parent).parameters}
-        return keys - {"controlnet_config"} | {"self"}
-
-    def _fix_state_dict_keys_on_load(self, state_dict: dict[str, Tensor]) -> None:
-        for key in list(state_dict):
-            state_dict[from_published_name(key)] = state_dict.pop(key)
-        super()._fix_state_dict_keys_on_load(state_dict)
 
     @apply_forward_hook  # type: ignore[untyped-decorator]  # offloading must see it as a call of the model
     def embed_condition(self, image: Tensor) -> Tensor:

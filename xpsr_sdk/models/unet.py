@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,10 +11,10 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
 from torch import Tensor, nn
 
 from xpsr_sdk.models.blocks import run_down, run_mid, run_up
-from xpsr_sdk.models.fusion import FusionConfig, add_fusions, from_published_name, init_fusions
+from xpsr_sdk.models.fusion import FusionConfig, LoadsFusions, add_fusions, init_fusions
 
 
-class XPSRUNet(UNet2DConditionModel):
+class XPSRUNet(LoadsFusions, UNet2DConditionModel):
     """Stable Diffusion's U-Net with pixel attention in every decoder layer (arXiv 2403.05049, section 3.2).
 
     Args:
@@ -94,18 +93,6 @@ class XPSRUNet(UNet2DConditionModel):
         unet.load_state_dict(base.state_dict(), strict=False)
         init_fusions(unet)
         return unet
-
-    @staticmethod
-    def _get_init_keys(input_class: type) -> set[str]:
-        # diffusers reads the names of config entries off the signature, where ours has **unet_config.
-        parents = [c for c in input_class.__mro__ if c in (XPSRUNet, UNet2DConditionModel, input_class)]
-        keys = {name for parent in parents for name in inspect.signature(parent).parameters}
-        return keys - {"unet_config"} | {"self"}
-
-    def _fix_state_dict_keys_on_load(self, state_dict: dict[str, Tensor]) -> None:
-        for key in list(state_dict):
-            state_dict[from_published_name(key)] = state_dict.pop(key)
-        super()._fix_state_dict_keys_on_load(state_dict)
 
     def forward(
         self,

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,10 @@ from diffusers.training_utils import EMAModel
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from xpsr_sdk.build import build_for_training, find_device
+from xpsr_sdk.build import build_for_training
 from xpsr_sdk.data.pairs import Batch, PairFolder
 from xpsr_sdk.data.seeds import generator_for
+from xpsr_sdk.devices import find_device
 from xpsr_sdk.errors import TrainingError, one_line
 from xpsr_sdk.evaluation.perceptual import Perceptual
 from xpsr_sdk.models.checkpoints import whole_folder, write_model
@@ -99,6 +101,7 @@ class TrainingRun:
             self.perceptual = Perceptual("lpips", weights=config.loss.perceptual_weights, device=self.device)
         data = config.data
         self.pairs = PairFolder(data.folders, data.crop, data.hr_as_input, data.keep_in_memory)
+        self._order_of = lru_cache(maxsize=2)(self._draw_order)
 
     def one_step(self) -> dict[str, float]:
         """Draw a batch, take a gradient step, and move the averages along."""
@@ -238,10 +241,9 @@ class TrainingRun:
         """This step's images: an epoch is a random order of all, and a batch may span two epochs."""
         size, first = len(self.pairs), self.step * self.config.batch_size
         positions = range(first, first + self.config.batch_size)
-        orders = {epoch: self._order(epoch) for epoch in {i // size for i in positions}}
-        return [orders[i // size][i % size] for i in positions]
+        return [self._order_of(i // size)[i % size] for i in positions]
 
-    def _order(self, epoch: int) -> list[int]:
+    def _draw_order(self, epoch: int) -> list[int]:
         generator = generator_for(self.config.seed, "epoch", epoch)
         order: list[int] = torch.randperm(len(self.pairs), generator=generator).tolist()
         return order
