@@ -115,7 +115,7 @@ def test_a_name_is_no_config() -> None:
 def test_a_backbone_is_loaded_for_training_as_its_contract_says(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, from_scratch: bool
 ) -> None:
-    tiny.write_base(tmp_path / "base")
+    tiny.write_configs(tmp_path / "base")
     load = ResidualBackbone.load
     loaded: list[tuple[torch.dtype, bool]] = []
 

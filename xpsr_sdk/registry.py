@@ -135,7 +135,7 @@ class Registry:
         self.failures = []
         self._components: list[RegisteredComponent] = []
         self._add(Plugin("xpsr-sdk", xpsr_sdk.__version__, lambda: import_module("xpsr_sdk.builtin")))
-        for plugin in installed_plugins() if plugins is None else map(_as_plugin, plugins):
+        for plugin in installed_plugins() if plugins is None else map(as_plugin, plugins):
             self._add(plugin)
         self._mark_duplicates()
         if self.failures and os.environ.get("XPSR_STRICT") == "1":
@@ -316,7 +316,7 @@ def config_error(where: str, error: ValidationError, schema: type[BaseModel]) ->
     return ConfigError("\n".join(lines))
 
 
-def _as_plugin(plugin: object) -> Plugin:
+def as_plugin(plugin: object) -> Plugin:
     if isinstance(plugin, Plugin):
         return plugin
     name = getattr(plugin, "__name__", type(plugin).__name__)

@@ -28,7 +28,7 @@ XPSR_PARTS = ("controlnet.*", "unet.*pixel_attentions*", "unet.*fusions*")
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("base") / "base"
-    tiny.write_base(folder)
+    tiny.write_configs(folder)
     return folder
 
 

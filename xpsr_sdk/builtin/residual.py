@@ -49,7 +49,7 @@ class ResidualBackbone(StableDiffusion):
 
     def load_autoencoder(self, folder: Path, dtype: torch.dtype) -> Any:
         """The autoencoder that ``folder/config.json`` describes: it has no weights."""
-        autoencoder = ResidualAutoencoder.from_config(ResidualAutoencoder.load_config(folder))
+        autoencoder = ResidualAutoencoder.from_config(ResidualAutoencoder.load_config(folder)).eval()
         return torch.nn.Module.to(autoencoder, dtype)  # diffusers' own ``to`` warns at any dtype
 
     @property

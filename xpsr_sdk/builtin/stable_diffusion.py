@@ -10,6 +10,7 @@ from typing import Any
 import diffusers
 import torch
 from diffusers import AutoencoderKL
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
@@ -54,7 +55,7 @@ class StableDiffusion:
                     folder / "text_encoder", dtype=dtype, local_files_only=True
                 )
             self.vae = self.load_autoencoder(folder / "vae", dtype)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
             raise CheckpointError(f"{folder} is not a whole Stable Diffusion folder: {error}") from error
         self.text_encoder.eval()
 

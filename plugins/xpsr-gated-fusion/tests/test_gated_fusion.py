@@ -15,6 +15,7 @@ from xpsr_gated_fusion.fusions import Attend, GatedFusion, HighOnlyFusion, Seria
 from xpsr_sdk import AttentionSite, Registry
 from xpsr_sdk.models.controlnet import XPSRControlNet
 from xpsr_sdk.models.fusion import fusions_from
+from xpsr_sdk.testing import check_distribution, check_fusion_attention
 
 SITE = AttentionSite(
     place="mid_block.attentions.0",
@@ -178,3 +179,12 @@ def test_a_model_takes_a_training_step_and_is_saved_and_loaded(registry: Registr
     assert loaded.config.fusion == fusion
     again = [model(latents, 10, texts[0], image, texts[1]).mid_block_res_sample for model in (controlnet, loaded)]
     assert torch.equal(*again)
+
+
+@pytest.mark.parametrize("name", ["gated", "serial", "high-only"])
+def test_the_contract(registry: Registry, name: str) -> None:
+    check_fusion_attention(name, registry, identity_at_start=name == "gated")
+
+
+def test_the_distribution() -> None:
+    check_distribution("xpsr-gated-fusion")

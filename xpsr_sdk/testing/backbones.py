@@ -1,0 +1,303 @@
+"""Does a backbone keep the contract of ``xpsr_sdk.Backbone``?"""
+
+from __future__ import annotations
+
+import shutil
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import log2
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+from unittest import mock
+
+import torch
+from diffusers import ModelMixin
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from xpsr_sdk.contracts import Conditioning
+from xpsr_sdk.errors import CheckpointError
+from xpsr_sdk.pipeline import Pipeline
+from xpsr_sdk.registry import Registry, default_registry
+from xpsr_sdk.testing.restoring import check_restoration, pixels_same
+from xpsr_sdk.testing.subject import Choice, Subject, check_construction, for_all, require
+from xpsr_sdk.testing.tensors import (
+    generators,
+    global_random_state_kept,
+    inputs_kept,
+    noise,
+    require_close,
+    require_tensor,
+    same,
+)
+from xpsr_sdk.testing.tiny import photo, write_networks, write_stable_diffusion
+
+TEXTS = ("", "a photo of a cat", "strong blur, no noise.", "ein Haus am See, 湖边的房子")
+WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.safetensors.index.json")
+
+
+def check_backbone(choice: Choice, folder: Path | None = None, registry: Registry | None = None) -> None:
+    """Check a backbone against the whole contract of [Backbone][xpsr_sdk.contracts.Backbone].
+
+    Args:
+        choice: Its name, or ``{"name": ..., <options>}``.
+        folder: A small base model that it can load, in the diffusers layout; it is only read. None: a tiny Stable
+            Diffusion with random weights.
+        registry: Where it is looked up, for instance ``Registry([my_plugin])``. None: what is installed.
+
+    Raises:
+        ContractViolation: A clause is broken; the message says which one and how to mend it.
+    """
+    subject = Subject.of("backbone", choice, registry)
+    check_construction(subject)
+    with TemporaryDirectory() as temporary:
+        base = Path(temporary, "base")
+        if folder is None:
+            write_stable_diffusion(base)
+        else:
+            shutil.copytree(folder, base)
+        backbone = _parts(subject, base)
+        for check in (_precision, _from_scratch, _damage):
+            check(subject, base)
+        for test in (_text, _long_text, _shape, _inputs, _determinism, _batch, _gradients):
+            test(subject, backbone)
+        _derived(subject, backbone)
+        _end_to_end(subject, backbone, base)
+
+
+def _loaded(subject: Subject, folder: Path, dtype: torch.dtype = torch.float32, **options: Any) -> Any:
+    backbone = subject.build()
+    backbone.load(folder, dtype=dtype, **options)
+    return backbone
+
+
+def _parts(subject: Subject, folder: Path) -> Any:
+    with subject.clause("parts"):
+        backbone = _loaded(subject, folder)
+        for name, kind in (("text_encoder", nn.Module), ("vae", ModelMixin)):
+            part = getattr(backbone, name)
+            require(isinstance(part, kind), f"{name} is a {type(part).__name__}, not a {kind.__name__}")
+            require(not part.training, f"{name} is in training mode")
+        require(callable(backbone.tokenizer), f"the tokenizer, {backbone.tokenizer!r}, cannot be called")
+        alphas = getattr(backbone.scheduler, "alphas_cumprod", None)
+        require(isinstance(alphas, Tensor), "the scheduler has no alphas_cumprod")
+        known = getattr(backbone.scheduler.config, "prediction_type", None)
+        require(known in ("epsilon", "v_prediction", "sample"), f"the scheduler's prediction_type is {known!r}")
+        for name in ("latent_channels", "stride", "text_width"):
+            value = getattr(backbone, name)
+            require(type(value) is int and value >= 1, f"{name} is {value!r}")
+        require(log2(backbone.stride).is_integer(), f"stride is {backbone.stride}, no power of 2")
+        return backbone
+
+
+def _precision(subject: Subject, folder: Path) -> None:
+    with subject.clause("precision"):
+        for dtype in (torch.float32, torch.bfloat16):
+            backbone = _loaded(subject, folder, dtype)
+            for name in ("text_encoder", "vae"):
+                tensors = {**dict(getattr(backbone, name).named_parameters())}
+                wrong = {str(t.dtype) for t in tensors.values() if t.is_floating_point() and t.dtype != dtype}
+                require(not wrong, f"asked for {dtype}, {name} has weights in {', '.join(sorted(wrong))}")
+            with torch.no_grad():
+                image, lr = _images(backbone, dtype=dtype)
+                latents = backbone.encode(image, lr)
+                results = {
+                    "encode_text": backbone.encode_text(["a photo"]).embeddings,
+                    "encode": latents,
+                    "decode": backbone.decode(latents, lr),
+                }
+            for name, result in results.items():
+                require(result.dtype == dtype, f"in {dtype}, {name} gave {result.dtype}")
+
+
+def _from_scratch(subject: Subject, folder: Path) -> None:
+    with subject.clause("from scratch"), TemporaryDirectory() as temporary:
+        bare = Path(temporary, "bare")
+        shutil.copytree(folder, bare)
+        for pattern in WEIGHTS:
+            for file in (bare / "text_encoder").rglob(pattern):
+                file.unlink()
+        backbone = _loaded(subject, bare, from_scratch=True)
+        with torch.no_grad():
+            require_tensor(backbone.encode_text(["a"]).embeddings[0, :, 0], (_tokens(backbone),), "an embedding")
+
+
+def _damage(subject: Subject, folder: Path) -> None:
+    with subject.clause("damage"):
+        for damage in ("an empty folder", "no scheduler", "no vae", "no tokenizer", "a truncated text encoder"):
+            with TemporaryDirectory() as temporary:
+                broken = Path(temporary, "broken")
+                shutil.copytree(folder, broken)
+                _break(broken, damage)
+                try:
+                    _loaded(subject, broken)
+                except CheckpointError:
+                    continue
+                except Exception as error:
+                    require(False, f"of {damage} it raised {type(error).__name__}, not CheckpointError")
+                require(False, f"it loaded {damage}")
+
+
+def _break(folder: Path, damage: str) -> None:
+    if damage == "an empty folder":
+        shutil.rmtree(folder)
+        folder.mkdir()
+    elif damage == "a truncated text encoder":
+        for file in (folder / "text_encoder").glob("*.safetensors"):
+            file.write_bytes(file.read_bytes()[:100])
+    else:
+        shutil.rmtree(folder / damage.removeprefix("no "))
+
+
+@torch.no_grad()
+def _text(subject: Subject, backbone: Any) -> None:
+    with subject.clause("text"):
+        for texts in (TEXTS, list(TEXTS[:1]), ["a"] * 3):
+            conditioning = backbone.encode_text(texts)
+            require(isinstance(conditioning, Conditioning), f"encode_text gave a {type(conditioning).__name__}")
+            shape = (len(texts), _tokens(backbone), backbone.text_width)
+            require_tensor(conditioning.embeddings, shape, f"the embeddings of {len(texts)} texts")
+        first, second = backbone.encode_text(["a cat", "a house"]).embeddings
+        require(not same(first, second), "two texts have the same embeddings")
+
+
+@torch.no_grad()
+def _long_text(subject: Subject, backbone: Any) -> None:
+    with subject.clause("long text"):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            conditioning = backbone.encode_text(["a house and a tree " * 200])
+        require_tensor(conditioning.embeddings[0, 0], (backbone.text_width,), "the embedding of a long text")
+        cut = conditioning.embeddings.shape[1] < 800
+        require(not cut or bool(caught), "it cut a long text without a word")
+
+
+def _tokens(backbone: Any) -> int:
+    return int(backbone.encode_text([""]).embeddings.shape[1])
+
+
+def _images(
+    backbone: Any, batch: int = 2, rows: int = 6, columns: int = 4, dtype: torch.dtype = torch.float32
+) -> tuple[Tensor, Tensor]:
+    """Images in [-1, 1], and resized inputs in [0, 1], of ``rows`` x ``columns`` latents."""
+    shape = (batch, 3, rows * backbone.stride, columns * backbone.stride)
+    return noise(*shape, seed=1).clamp(-1, 1).to(dtype), noise(*shape, seed=2).sigmoid().to(dtype)
+
+
+@torch.no_grad()
+def _shape(subject: Subject, backbone: Any) -> None:
+    def test(batch: int, rows: int, columns: int) -> None:
+        image, lr = _images(backbone, batch, rows, columns)
+        latents = backbone.encode(image, lr)
+        require_tensor(latents, (batch, backbone.latent_channels, rows, columns), "the latents")
+        require_tensor(backbone.decode(latents, lr), image.shape, "the image")
+
+    with subject.clause("shape"):
+        for_all(test, examples=4, batch=st.integers(1, 2), rows=st.integers(2, 7), columns=st.integers(2, 7))
+
+
+@torch.no_grad()
+def _inputs(subject: Subject, backbone: Any) -> None:
+    with subject.clause("inputs"):
+        image, lr = _images(backbone)
+        with inputs_kept(image=image, lr=lr):
+            latents = backbone.encode(image, lr)
+            backbone.encode(image, lr, generators(0, 1))
+        with inputs_kept(latents=latents, lr=lr):
+            backbone.decode(latents, lr)
+
+
+@torch.no_grad()
+def _determinism(subject: Subject, backbone: Any) -> None:
+    with subject.clause("determinism"):
+        image, lr = _images(backbone)
+
+        def results() -> list[Tensor]:
+            latents = backbone.encode(image, lr)
+            drawn = backbone.encode(image, lr, generators(5, 6))
+            return [latents, drawn, backbone.decode(latents, lr), backbone.encode_text(TEXTS).embeddings]
+
+        with global_random_state_kept():
+            first = results()
+        backbone.encode(*_images(backbone, 1, 3, 5))
+        backbone.encode_text(["another text"])
+        for name, before, again in zip(("encode", "encode", "decode", "encode_text"), first, results(), strict=True):
+            require(same(before, again), f"{name} gave another result for the same input")
+
+
+@torch.no_grad()
+def _batch(subject: Subject, backbone: Any) -> None:
+    with subject.clause("batch"):
+        image, lr = _images(backbone)
+        latents, drawn = backbone.encode(image, lr), backbone.encode(image, lr, generators(5, 6))
+        decoded, texts = backbone.decode(latents, lr), backbone.encode_text(TEXTS).embeddings
+        for i in range(2):
+            one = slice(i, i + 1)
+            pairs = {
+                "encode": (latents[one], backbone.encode(image[one], lr[one])),
+                "encode, with generators,": (drawn[one], backbone.encode(image[one], lr[one], generators(5 + i))),
+                "decode": (decoded[one], backbone.decode(latents[one], lr[one])),
+            }
+            for name, (together, alone) in pairs.items():
+                problem = f"{name} gave another result for image {i} of a batch than for it alone"
+                require_close(together, alone, 1e-4, problem)
+        for text, embeddings in zip(TEXTS, texts, strict=True):
+            alone = backbone.encode_text([text]).embeddings
+            require_close(embeddings[None], alone, 1e-4, f"among others the text {text!r} has other embeddings")
+
+
+def _gradients(subject: Subject, backbone: Any) -> None:
+    with subject.clause("gradients"):
+        image, lr = _images(backbone)
+        with torch.no_grad():
+            latents = backbone.encode(image, lr)
+        latents = latents.detach().clone().requires_grad_()
+        backbone.decode(latents, lr).square().sum().backward()
+        require(latents.grad is not None and bool(latents.grad.any()), "no gradient passes through decode()")
+
+
+@torch.no_grad()
+def _derived(subject: Subject, backbone: Any) -> None:
+    with subject.clause("derived"):
+        fresh = subject.build()
+        for part in ("tokenizer", "text_encoder", "vae", "scheduler"):
+            setattr(fresh, part, getattr(backbone, part))
+        for name in ("latent_channels", "stride", "text_width"):
+            require(getattr(fresh, name) == getattr(backbone, name), f"{name} depends on what load() keeps")
+        image, lr = _images(backbone)
+        latents = backbone.encode(image, lr)
+        require(same(fresh.encode(image, lr), latents), "encode depends on what load() keeps")
+        require(same(fresh.decode(latents, lr), backbone.decode(latents, lr)), "decode depends on what load() keeps")
+        texts = fresh.encode_text(TEXTS).embeddings, backbone.encode_text(TEXTS).embeddings
+        require(same(*texts), "encode_text depends on what load() keeps")
+
+
+def _end_to_end(subject: Subject, backbone: Any, folder: Path) -> None:
+    fitting: dict[str, Any] = {
+        "in_channels": backbone.latent_channels,
+        "out_channels": backbone.latent_channels,
+        "cross_attention_dim": backbone.text_width,
+    }
+    write_networks(folder, (4,) + (8,) * round(log2(backbone.stride)), **fitting)
+    with subject.clause("restoration"):
+        pipeline = check_restoration(folder, subject.registry, backbone={"name": subject.name, **subject.options})
+    with subject.clause("saving"), _as_default(subject.registry):
+        pipeline.save_pretrained(folder.parent / "saved")
+        loaded = Pipeline.from_pretrained(folder.parent / "saved")
+        loaded.set_progress_bar_config(disable=True)
+        settings: dict[str, Any] = {"seed": 3, "scale": 2, "fidelity": 0.5}
+        pictures = [pipe(photo(23, 17), **settings).image for pipe in (pipeline, loaded)]
+        require(pixels_same(*pictures), "saved and loaded again, the pipeline restores another photo")
+
+
+@contextmanager
+def _as_default(registry: Registry) -> Iterator[None]:
+    """Within the block, ``default_registry()`` is ``registry``: ``from_pretrained`` cannot be handed one."""
+    default_registry.cache_clear()
+    try:
+        with mock.patch("xpsr_sdk.registry.Registry", return_value=registry):
+            yield
+    finally:
+        default_registry.cache_clear()

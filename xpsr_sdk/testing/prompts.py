@@ -1,0 +1,171 @@
+"""Does a prompt provider keep the contract of ``xpsr_sdk.PromptProvider``?"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from hypothesis import strategies as st
+from PIL import Image
+
+from xpsr_sdk.contracts import Item, Level, Prompts
+from xpsr_sdk.pipeline import SMALLEST
+from xpsr_sdk.registry import Registry
+from xpsr_sdk.testing.restoring import check_restoration
+from xpsr_sdk.testing.subject import Choice, Subject, check_construction, for_all, require
+from xpsr_sdk.testing.tiny import photo, write_whole_model
+
+LEVELS: tuple[Level, ...] = ("high", "low")
+ASKED: tuple[Any, ...] = (["high"], ["low"], ["low", "high"], {"high", "low"}, ("high",), [])
+
+
+def check_prompt_provider(choice: Choice, registry: Registry | None = None) -> None:
+    """Check a prompt provider against the whole contract of [PromptProvider][xpsr_sdk.contracts.PromptProvider].
+
+    A provider that loads a large model is best checked with options that name a small one.
+
+    Args:
+        choice: Its name, or ``{"name": ..., <options>}``.
+        registry: Where it is looked up, for instance ``Registry([my_plugin])``. None: what is installed.
+
+    Raises:
+        ContractViolation: A clause is broken; the message says which one and how to mend it.
+    """
+    subject = Subject.of("prompt_provider", choice, registry)
+    check_construction(subject)
+    provider = subject.build()
+    for check in (_answers, _levels, _inputs, _determinism, _batch, _any_image, _failure, _unload):
+        check(subject, provider)
+    with subject.clause("restoration"), TemporaryDirectory() as folder:
+        write_whole_model(Path(folder, "model"))
+        check_restoration(Path(folder, "model"), subject.registry, prompt_provider=subject.choice)
+
+
+def _item(seed: int = 0, width: int = 40, height: int = 32) -> Item:
+    return Item(photo(width, height, seed), Path(f"photos/a_photo_{seed}.png"), f"{seed:064x}")
+
+
+def _describe(provider: Any, items: Sequence[Item], levels: Collection[Level] = LEVELS) -> list[Prompts]:
+    answers: list[Prompts] = provider.describe(items, levels)
+    require(isinstance(answers, list), f"describe gave a {type(answers).__name__}, not a list")
+    require(len(answers) == len(items), f"describe gave {len(answers)} answers for {len(items)} items")
+    for answer in answers:
+        require(isinstance(answer, Prompts), f"an answer is a {type(answer).__name__}, not Prompts")
+    return answers
+
+
+def _answers(subject: Subject, provider: Any) -> None:
+    with subject.clause("answers"):
+        for count in (0, 1, 3):
+            _describe(provider, [_item(i) for i in range(count)])
+        _describe(provider, (_item(), Item(photo(40, 32))))  # a tuple; and an image that is no file's
+
+
+def _levels(subject: Subject, provider: Any) -> None:
+    for levels in ASKED:
+        with subject.clause("levels"):
+            (answer,) = _describe(provider, [_item()], levels)
+            for level in LEVELS:
+                text = getattr(answer, level)
+                require(text is None or isinstance(text, str), f"the {level} level is a {type(text).__name__}")
+                require(text is None or level in levels, f"asked for {sorted(levels)}, it gave the {level} level, too")
+        with subject.clause("sources"):
+            texts = {level for level in LEVELS if getattr(answer, level) is not None}
+            require(
+                set(answer.source) == texts, f"it has texts for {sorted(texts)}, sources for {sorted(answer.source)}"
+            )
+            named = all(isinstance(who, str) and who for who in answer.source.values())
+            require(named, f"the sources are {dict(answer.source)}")
+        with subject.clause("errors"):
+            _check_errors(answer, levels)
+
+
+def _check_errors(answer: Prompts, levels: Collection[Level]) -> None:
+    for level, reason in answer.errors.items():
+        require(level in levels, f"asked for {sorted(levels)}, it reports an error of {level!r}")
+        require(getattr(answer, level) is None, f"the {level} level has a text and an error")
+        require(isinstance(reason, str) and bool(reason.strip()), f"the error of the {level} level is {reason!r}")
+
+
+def _inputs(subject: Subject, provider: Any) -> None:
+    with subject.clause("inputs"):
+        items = [_item(0), _item(1)]
+        before = [(item.image.tobytes(), item.image.mode, item.image.size) for item in items]
+        given = list(items)
+        levels: list[Level] = list(LEVELS)
+        _describe(provider, given, levels)
+        now = [(item.image.tobytes(), item.image.mode, item.image.size) for item in items]
+        require(now == before, "it changed an image")
+        unchanged = len(given) == 2 and all(a is b for a, b in zip(given, items, strict=True))
+        require(unchanged and levels == list(LEVELS), "it changed the list of items or of levels")
+
+
+def _determinism(subject: Subject, provider: Any) -> None:
+    with subject.clause("determinism"):
+        (first,) = _describe(provider, [_item()])
+        _describe(provider, [_item(1), _item(2)])
+        (again,) = _describe(provider, [_item()])
+        require(_texts(again) == _texts(first), f"of the same image it said {_texts(first)}, then {_texts(again)}")
+
+
+def _batch(subject: Subject, provider: Any) -> None:
+    with subject.clause("batch"):
+        items = [_item(0), _item(1, 17, 50), _item(2, 64, 20)]
+        alone = [_texts(_describe(provider, [item])[0]) for item in items]
+        for order in ((0, 1, 2), (2, 0, 1)):
+            together = [_texts(answer) for answer in _describe(provider, [items[i] for i in order])]
+            for i, texts in zip(order, together, strict=True):
+                require(texts == alone[i], f"of an image among others it said {texts}, of it alone {alone[i]}")
+
+
+def _any_image(subject: Subject, provider: Any) -> None:
+    def test(width: int, height: int, color: int) -> None:
+        flat = Item(Image.new("RGB", (width, height), (color, color, color)))
+        for answer in _describe(provider, [flat, _item(3, width, height)]):
+            _check_errors(answer, LEVELS)
+            if min(width, height) >= SMALLEST:
+                require(not answer.errors, f"an image of {width}x{height} gave the errors {dict(answer.errors)}")
+
+    with subject.clause("any image"):
+        sizes = st.one_of(st.integers(1, 20), st.sampled_from([64, 300]))
+        for_all(test, examples=8, width=sizes, height=sizes, color=st.sampled_from([0, 128, 255]))
+
+
+class DamagedImage(Image.Image):
+    """An image whose pixels cannot be read."""
+
+    def load(self) -> Any:
+        """Raise ``OSError``, as Pillow does of a file that ends too early."""
+        raise OSError("image file is truncated")
+
+
+def _damaged() -> Item:
+    image = DamagedImage()
+    image._mode, image._size = "RGB", (40, 32)
+    return Item(image, Path("photos/damaged.png"), "0" * 64)
+
+
+def _failure(subject: Subject, provider: Any) -> None:
+    with subject.clause("failure"):
+        (alone,) = _describe(provider, [_item()])
+        damaged, good = _describe(provider, [_damaged(), _item()])
+        _check_errors(damaged, LEVELS)
+        require(_texts(good) == _texts(alone), f"beside a damaged image it said {_texts(good)}, alone {_texts(alone)}")
+        silent = {level for level in LEVELS if getattr(alone, level) is not None and getattr(damaged, level) is None}
+        require(silent <= set(damaged.errors), f"it says not why a damaged image has no text for {sorted(silent)}")
+
+
+def _unload(subject: Subject, provider: Any) -> None:
+    with subject.clause("unload"):
+        (first,) = _describe(provider, [_item()])
+        provider.unload()
+        provider.unload()
+        (again,) = _describe(provider, [_item()])
+        require(_texts(again) == _texts(first), f"after unload() it said {_texts(again)}, before {_texts(first)}")
+        subject.build().unload()  # before anything was loaded
+
+
+def _texts(answer: Prompts) -> dict[str, str | None]:
+    return {level: getattr(answer, level) for level in LEVELS}

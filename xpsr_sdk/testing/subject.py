@@ -1,0 +1,179 @@
+"""What is checked, and how a broken clause is told."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from hypothesis import HealthCheck, Phase, Verbosity, given, settings
+
+from xpsr_sdk.contracts import Options
+from xpsr_sdk.errors import BrokenPlugin, one_line
+from xpsr_sdk.registry import RegisteredComponent, Registry, default_registry
+from xpsr_sdk.testing.clauses import CLAUSES
+
+Choice = str | Mapping[str, Any]
+"""A name, or ``{"name": ..., <options>}``."""
+
+
+class ContractViolation(AssertionError):
+    """A part breaks a clause of its contract.
+
+    Attributes:
+        clause: Which one, a key of ``xpsr_sdk.testing.clauses.CLAUSES[kind]``.
+        problem: What was seen.
+        remedy: How to mend it.
+    """
+
+    def __init__(self, who: str, clause: str, problem: str, remedy: str) -> None:
+        super().__init__(f"{who} breaks the clause {clause!r} of its contract: {problem}.\nTo mend it: {remedy}.")
+        self.clause, self.problem, self.remedy = clause, problem, remedy
+
+
+class _Problem(Exception):
+    """What ``require`` found; ``clause_of`` says whose it is."""
+
+
+def require(condition: bool, problem: str) -> None:
+    """Let the clause that is being checked fail with ``problem`` unless ``condition`` holds."""
+    if not condition:
+        raise _Problem(problem)
+
+
+@contextmanager
+def clause_of(who: str, kind: str, clause: str) -> Iterator[None]:
+    """Turn what goes wrong in the block into a violation of that clause."""
+    remedy = CLAUSES[kind][clause]
+    try:
+        yield
+    except ContractViolation:
+        raise
+    except _Problem as problem:
+        raise ContractViolation(who, clause, str(problem), remedy) from None
+    except Exception as error:  # whatever the part raises
+        cause = error.__cause__ if isinstance(error, BrokenPlugin) and error.__cause__ else error
+        raise ContractViolation(who, clause, f"it raised {one_line(cause)}".removesuffix("."), remedy) from error
+
+
+def for_all(test: Callable[..., None], *, examples: int = 6, **strategies: Any) -> None:
+    """Run a property test now: the same examples each time, the simplest failing one is reported."""
+    quiet = settings(
+        max_examples=examples,
+        derandomize=True,
+        database=None,
+        deadline=None,
+        phases=(Phase.generate, Phase.shrink),
+        suppress_health_check=list(HealthCheck),
+        report_multiple_bugs=False,
+        verbosity=Verbosity.quiet,
+    )
+    quiet(given(**strategies)(test))()
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A part under test.
+
+    Attributes:
+        kind: A key of ``xpsr_sdk.contracts.KINDS``.
+        choice: A name, or a mapping with ``"name"`` and options.
+        registry: Where it is looked up.
+    """
+
+    kind: str
+    choice: Choice
+    registry: Registry
+
+    @classmethod
+    def of(cls, kind: str, choice: Choice, registry: Registry | None) -> Subject:
+        """The part that was chosen, checked for what parts of every kind owe."""
+        subject = cls(kind, choice, registry or default_registry())
+        subject.component  # noqa: B018  # an unknown name is the test's own mistake: raised as it is
+        check_common(subject)
+        return subject
+
+    @property
+    def name(self) -> str:
+        """The part's name."""
+        return self.choice if isinstance(self.choice, str) else str(self.choice.get("name"))
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options that were given."""
+        return {} if isinstance(self.choice, str) else {k: v for k, v in self.choice.items() if k != "name"}
+
+    @property
+    def component(self) -> RegisteredComponent:
+        """Its entry in the registry.
+
+        Raises:
+            PluginError: There is none, or not a single one.
+        """
+        return self.registry.find(self.kind, self.name)
+
+    def build(self, *args: Any, **options: Any) -> Any:
+        """A fresh instance; ``options`` go before those of the choice."""
+        return self.registry.create(self.kind, {"name": self.name, **self.options, **options}, *args)
+
+    @contextmanager
+    def clause(self, name: str) -> Iterator[None]:
+        """Turn what goes wrong in the block into a violation of the clause ``name``."""
+        with clause_of(f"The {self.component}", self.kind, name):
+            yield
+
+
+def check_common(subject: Subject) -> None:
+    """Check what parts of every kind owe, up to their options."""
+    spec = subject.component.spec
+    with subject.clause("listing"):
+        fits = re.fullmatch(r"[a-z0-9]+([.-][a-z0-9]+)*", spec.name)
+        require(bool(fits), f"the name {spec.name!r} is hard to write on a command line")
+        require(bool(spec.summary.strip()), "the summary is empty")
+        require("\n" not in spec.summary, "the summary has several lines")
+    with subject.clause("options"):
+        schema = subject.registry.resolve(subject.kind, subject.name).Config
+        _check_schema(schema)
+        config = subject.registry.config(subject.kind, subject.choice)
+    with subject.clause("config round trip"):
+        text = config.model_dump_json()
+        again = schema.model_validate_json(text)
+        require(again == config, f"written to JSON and read again, {config!r} is {again!r}")
+        of_json = schema.model_validate(json.loads(text))
+        require(of_json == config, f"written to JSON and read as a table, {config!r} is {of_json!r}")
+        require(pickle.loads(pickle.dumps(config)) == config, f"pickling changes {config!r}")
+
+
+def check_construction(subject: Subject, *args: Any) -> None:
+    """Check that it can be built, with all that its contract names; ``args`` go to its class after the config."""
+    with subject.clause("construction"):
+        subject.build(*args)
+        config = subject.registry.config(subject.kind, subject.choice)
+        before = config.model_dump()
+        subject.registry.resolve(subject.kind, subject.name)(config, *args)
+        require(config.model_dump() == before, "it changed its config")
+
+
+def _check_schema(schema: type[Options], prefix: str = "") -> None:
+    name = prefix or "Config"
+    require(schema.model_config.get("extra") == "forbid", f"{name} takes unknown options")
+    require(schema.model_config.get("frozen") is True, f"{name} is not frozen")
+    for option, field in schema.model_fields.items():
+        require(bool(field.description), f"the option {prefix}{option} has no description")
+        if _takes_none(field.annotation) and not field.is_required():
+            default = field.get_default(call_default_factory=True, validated_data={})
+            require(default is None, f"the option {prefix}{option} may be None, but its default is {default!r}")
+        default = field.default
+        if isinstance(default, Options):
+            _check_schema(type(default), f"{prefix}{option}.")
+
+
+def _takes_none(annotation: Any) -> bool:
+    union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
+    return union and type(None) in typing.get_args(annotation)

@@ -1,0 +1,82 @@
+"""What the checks say of tensors and random numbers."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from xpsr_sdk.testing.subject import require
+
+
+def generators(*seeds: int) -> list[torch.Generator]:
+    """A CPU generator for each seed: one an image."""
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+
+def noise(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Standard normal numbers."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
+def devices() -> list[torch.device]:
+    """The CPU and the accelerators that are present."""
+    found = [torch.device("cpu")]
+    if torch.accelerator.is_available():
+        found.append(torch.accelerator.current_accelerator() or found[0])
+    return found
+
+
+def require_tensor(value: object, shape: Sequence[int], what: str) -> None:
+    """Require a tensor of that shape, of finite numbers."""
+    require(isinstance(value, Tensor), f"{what} is a {type(value).__name__}, not a tensor")
+    assert isinstance(value, Tensor)
+    require(tuple(value.shape) == tuple(shape), f"{what} has shape {tuple(value.shape)}, not {tuple(shape)}")
+    require(bool(torch.isfinite(value).all()), f"{what} of shape {tuple(shape)} holds numbers that are not finite")
+
+
+def require_close(found: Tensor, expected: Tensor, tolerance: float, problem: str) -> None:
+    """Require two tensors to be the same up to ``tolerance``, absolute and relative to the largest number."""
+    require(found.shape == expected.shape, f"{problem} (shapes {tuple(found.shape)} and {tuple(expected.shape)})")
+    found, expected = found.detach().double().cpu(), expected.detach().double().cpu()
+    difference = float((found - expected).abs().max()) if found.numel() else 0.0
+    scale = max(1.0, float(expected.abs().max())) if found.numel() else 1.0
+    require(difference <= tolerance * scale, f"{problem} (by up to {difference:.3g})")
+
+
+@contextmanager
+def inputs_kept(**tensors: Tensor | None) -> Iterator[None]:
+    """Require the block to leave these tensors as they are."""
+    before = {name: tensor.clone() for name, tensor in tensors.items() if tensor is not None}
+    yield
+    for name, kept in before.items():
+        now = tensors[name]
+        require(now is not None and same(now, kept), f"it changed {name} in place")
+
+
+@contextmanager
+def global_random_state_kept() -> Iterator[None]:
+    """Require the block to draw nothing from global generators."""
+    of_torch, of_numpy, of_python = torch.get_rng_state(), np.random.get_state(), random.getstate()
+    yield
+    require(torch.equal(torch.get_rng_state(), of_torch), "it drew from torch's global generator")
+    require(same(np.random.get_state(), of_numpy), "it drew from numpy's global generator")
+    require(random.getstate() == of_python, "it drew from Python's global generator")
+
+
+def same(a: Any, b: Any) -> bool:
+    """Whether two values are equal, tensors and arrays within them included."""
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return a.shape == b.shape and a.dtype == b.dtype and torch.equal(a, b)
+    if isinstance(a, np.ndarray) or isinstance(b, np.ndarray):
+        return bool(np.array_equal(a, b))
+    if isinstance(a, Mapping) and isinstance(b, Mapping):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple) and isinstance(b, list | tuple):
+        return len(a) == len(b) and all(map(same, a, b))
+    return type(a) is type(b) and bool(a == b)

@@ -1,0 +1,143 @@
+"""Models and photos that are small enough for tests: random weights, of which every one matters."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from PIL import Image
+from torch import nn
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from xpsr_sdk.models.checkpoints import write_checkpoint, write_model
+from xpsr_sdk.models.controlnet import XPSRControlNet
+from xpsr_sdk.models.unet import XPSRUNet
+
+NANO = Path(__file__).parents[1] / "presets" / "nano"
+"""Where the tokenizer comes from: the one of the model that ships with the SDK."""
+TEXT_WIDTH = 16
+CONDITIONING_WIDTHS = (4, 8, 8)  # a stride of 4, like that of the autoencoders below
+DEFAULTS = {
+    "num_inference_steps": 4,
+    "guidance_scale": 1.0,
+    "fidelity": 0.5,
+    "start": "mean",
+    "color": "none",
+    "sampler": "ddim",
+    "positive": "",
+    "negative": "",
+    "low_negative": "",
+}
+UNET: dict[str, Any] = {
+    "sample_size": 8,
+    "in_channels": 48,
+    "out_channels": 48,
+    "block_out_channels": (8, 16),
+    "layers_per_block": 1,
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+    "attention_head_dim": (1, 2),
+    "cross_attention_dim": TEXT_WIDTH,
+    "norm_num_groups": 4,
+}
+
+
+def write_configs(folder: Path) -> None:
+    """Configs of a base model with the residual backbone: what training from scratch reads."""
+    for part in ("tokenizer", "scheduler"):
+        shutil.copytree(NANO / part, folder / part)
+    index = json.loads((NANO / "model_index.json").read_text(encoding="utf-8"))
+    write_json(folder / "model_index.json", index | {"defaults": DEFAULTS})
+    text = json.loads((NANO / "text_encoder" / "config.json").read_text(encoding="utf-8"))
+    small = {"hidden_size": TEXT_WIDTH, "intermediate_size": 32, "projection_dim": TEXT_WIDTH, "dtype": "float32"}
+    write_json(folder / "text_encoder" / "config.json", text | small)
+    write_json(folder / "vae" / "config.json", {"_class_name": "ResidualAutoencoder", "stride": 4})
+    UNet2DConditionModel(**UNET).save_config(folder / "unet")
+
+
+def write_base_model(folder: Path, seed: int = 0) -> None:
+    """A base model with the residual backbone: what fresh XPSR parts are put on."""
+    write_configs(folder)
+    torch.manual_seed(seed)
+    _write_text_encoder(folder)
+    write_model(_shaken(UNet2DConditionModel(**UNET)), folder / "unet")
+
+
+def write_whole_model(folder: Path, seed: int = 0) -> None:
+    """A whole XPSR model with the residual backbone."""
+    write_configs(folder)
+    torch.manual_seed(seed)
+    _write_text_encoder(folder)
+    write_networks(folder)
+
+
+def write_stable_diffusion(folder: Path, seed: int = 0) -> None:
+    """What the backbone ``stable-diffusion`` reads: text encoder, autoencoder (4 channels, stride 4), tokenizer and
+    noise schedule, of a model that predicts noise."""
+    write_configs(folder)
+    torch.manual_seed(seed)
+    _write_text_encoder(folder)
+    shutil.rmtree(folder / "vae")
+    vae = AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        block_out_channels=(4, 4, 8),
+        norm_num_groups=2,
+        latent_channels=4,
+    )
+    vae.save_pretrained(folder / "vae")
+    DDIMScheduler.from_pretrained(folder / "scheduler", prediction_type="epsilon").save_pretrained(folder / "scheduler")
+    index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+    classes = {"vae": ["diffusers", "AutoencoderKL"], "backbone": "stable-diffusion"}
+    write_json(folder / "model_index.json", index | classes | {"defaults": DEFAULTS | {"start": "lr"}})
+
+
+def write_networks(folder: Path, conditioning_widths: tuple[int, ...] = CONDITIONING_WIDTHS, **unet: Any) -> None:
+    """Make a whole XPSR model of a folder that lacks the U-Net and the ControlNet."""
+    shutil.rmtree(folder / "unet", ignore_errors=True)
+    write_checkpoint(folder / "checkpoint", *networks(conditioning_widths, **unet))
+    for part in ("unet", "controlnet"):
+        (folder / "checkpoint" / part).rename(folder / part)
+    (folder / "checkpoint").rmdir()
+
+
+def networks(
+    conditioning_widths: tuple[int, ...] = CONDITIONING_WIDTHS, **unet: Any
+) -> tuple[XPSRUNet, XPSRControlNet]:
+    """U-Net and ControlNet with random weights; ``unet``: what differs from ``UNET``."""
+    base = UNet2DConditionModel(**{**UNET, **unet})
+    return _shaken(XPSRUNet.from_base(base)), _shaken(XPSRControlNet.from_unet(base, conditioning_widths))
+
+
+@torch.no_grad()
+def shake(model: nn.Module) -> None:
+    """Add noise to all weights: fresh models have zero convolutions, behind which nothing matters."""
+    for parameter in model.parameters():
+        parameter.add_(torch.randn_like(parameter) * 0.05)
+
+
+def photo(width: int, height: int, seed: int = 0) -> Image.Image:
+    """A picture with edges and gradients, in mode RGB."""
+    colors = np.random.default_rng(seed).integers(0, 256, (3, 4, 3), dtype=np.uint8)
+    return Image.fromarray(colors).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def write_json(file: Path, content: dict[str, Any]) -> None:
+    """Write a JSON file, with the folders that it lies in."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(content), encoding="utf-8")
+
+
+def _write_text_encoder(folder: Path) -> None:
+    encoder = CLIPTextModel(CLIPTextConfig.from_pretrained(folder / "text_encoder"))
+    encoder.save_pretrained(folder / "text_encoder")
+
+
+def _shaken(model: Any) -> Any:
+    shake(model)
+    return model
