@@ -10,7 +10,7 @@ import torch
 from huggingface_hub.utils import filter_repo_objects
 
 from tests import tiny
-from xpsr_sdk import ConfigError, build, build_pipeline
+from xpsr_sdk import ConfigError, Registry, UnknownComponent, build, build_pipeline
 from xpsr_sdk.build import HUB_FILES, build_for_training, find_model
 from xpsr_sdk.builtin.residual import ResidualBackbone
 from xpsr_sdk.training.config import ModelSection
@@ -133,3 +133,17 @@ def test_from_scratch_and_from_a_checkpoint_do_not_go_together(tiny_model: Path)
     section = ModelSection(base=tiny_model, backbone="residual", from_scratch=True, checkpoint=tiny_model)
     with pytest.raises(ConfigError, match=r"model\.from_scratch is true, but model\.checkpoint names .*: leave one"):
         build_for_training(section)
+
+
+@pytest.mark.parametrize("part", ["sampler", "prompt_provider"])
+def test_a_misspelt_part_is_told_before_any_weights_are_read(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    def read(*arguments: object, **options: object) -> None:
+        pytest.fail("weights were read")
+
+    monkeypatch.setattr(ResidualBackbone, "load", read)
+    monkeypatch.setattr(build, "read_checkpoint", read)
+    settings: dict[str, Any] = {part: "no-such-part"}
+    with pytest.raises(UnknownComponent, match="'no-such-part'"):
+        build_pipeline(model=str(tiny_model), device="cpu", registry=Registry([]), **settings)

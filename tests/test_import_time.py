@@ -59,6 +59,7 @@ def test_the_public_names() -> None:
         "DuplicateComponent",
         "FusionAttention",
         "ImageError",
+        "IncompatiblePlugin",
         "Item",
         "Options",
         "Pipeline",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import re
 import sys
 import types
@@ -21,6 +22,7 @@ from xpsr_sdk import (
     Options,
     Registry,
     UnknownComponent,
+    __version__,
     hookimpl,
     hookspecs,
 )
@@ -247,6 +249,11 @@ def raising(error: BaseException) -> Any:
     return load
 
 
+class Unprintable(Exception):
+    def __str__(self) -> str:
+        raise ValueError
+
+
 def generator_that_breaks() -> Any:
     yield sampler("first")
     raise OSError("disk on fire")
@@ -303,6 +310,8 @@ BROKEN = {
         offering("restart"),
         "TypeError: xpsr_samplers returned a str, 'restart', where a ComponentSpec must be",
     ),
+    "ends the process": (loading(raising(GeneratorExit("enough"))), "GeneratorExit: enough"),
+    "has no message": (loading(raising(Unprintable())), "Unprintable: its message cannot be had"),
     "no name": (
         offering(sampler("")),
         "ValueError: xpsr_samplers returned a ComponentSpec whose name is ''; it must be a word",
@@ -311,6 +320,10 @@ BROKEN = {
         offering(sampler("stub", "module.Class")),
         "ValueError: xpsr_samplers returned the ComponentSpec 'stub' whose target is 'module.Class'; "
         "it must be 'package.module:Class'",
+    ),
+    "no summary": (
+        offering(ComponentSpec("stub", f"{HERE}:Stub", None)),  # type: ignore[arg-type]
+        "TypeError: xpsr_samplers returned the ComponentSpec 'stub' whose summary is None; it must be a line of text",
     ),
     "bad defaults": (
         offering(ComponentSpec("stub", f"{HERE}:Stub", "A stub.", [1])),  # type: ignore[arg-type]
@@ -379,6 +392,16 @@ def test_strict_turns_failures_into_errors(monkeypatch: pytest.MonkeyPatch) -> N
     assert isinstance(caught.value.__cause__, ValueError)
 
 
+def test_strict_turns_duplicates_into_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XPSR_STRICT", "1")
+    with pytest.raises(DuplicateComponent) as caught:
+        Registry([offering(sampler("stub")), offering(sampler("stub"), distribution="xpsr-other")])
+    assert str(caught.value) == (
+        f"The sampler 'stub' is offered by xpsr-test 1.2 ({HERE}:Stub) and xpsr-other 1.2 ({HERE}:Stub); "
+        "uninstall one, or list those to load in XPSR_PLUGINS."
+    )
+
+
 # Duplicates
 
 
@@ -405,21 +428,17 @@ def test_a_built_in_name_cannot_be_taken() -> None:
 
 # Installed distributions
 
+ONE_SAMPLER = (
+    "from xpsr_sdk import ComponentSpec, hookimpl\n\n@hookimpl\ndef xpsr_samplers():\n"
+    "    return [ComponentSpec('one', 'xpsr_one:One', 'One.')]\n"
+)
+
 
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder on the path with the distributions ``xpsr-one`` (works) and ``Xpsr.Two`` (fails to import)."""
-    works = (
-        "from xpsr_sdk import ComponentSpec, hookimpl\n\n@hookimpl\ndef xpsr_samplers():\n"
-        "    return [ComponentSpec('one', 'xpsr_one:One', 'One.')]\n"
-    )
-    fails = "import no_such_dependency\n"
-    for name, module, body in (("xpsr-one", "xpsr_one", works), ("Xpsr.Two", "xpsr_two", fails)):
-        (tmp_path / f"{module}.py").write_text(body)
-        info = tmp_path / f"{module}-0.3.dist-info"
-        info.mkdir()
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 0.3\n")
-        (info / "entry_points.txt").write_text(f"[xpsr_sdk]\n{module} = {module}\n")
+    distribute(tmp_path, "xpsr-one", "xpsr_one", body=ONE_SAMPLER)
+    distribute(tmp_path, "Xpsr.Two", "xpsr_two", body="import no_such_dependency\n")
     monkeypatch.syspath_prepend(tmp_path)
     return tmp_path
 
@@ -456,6 +475,107 @@ def test_installed_plugins_are_named_by_distribution_and_version(monkeypatch: py
         "The plug-in xpsr-onne (absent) is broken: ConfigError: "
         "XPSR_PLUGINS lists it, but it is not installed. Did you mean 'xpsr-one'? Known: "
     )
+
+
+def distribute(folder: Path, name: str, module: str, requires: str = "", body: str = "", version: str = "0.3") -> None:
+    """What pip would leave behind of a distribution with a plug-in."""
+    (folder / f"{module}.py").write_text(body)
+    info = folder / f"{(name or module).replace('-', '_')}-0.3.dist-info"
+    info.mkdir()
+    named = f"Name: {name}\nVersion: {version}\n" if name else ""
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\n{named}{requires}")
+    (info / "entry_points.txt").write_text(f"[xpsr_sdk]\n{module} = {module}\n")
+
+
+@pytest.mark.parametrize(
+    ("requires", "reason"),
+    [
+        (
+            "Requires-Dist: xpsr-sdk>=0.0.1,<0.0.9\n",
+            f"IncompatiblePlugin: It requires xpsr-sdk<0.0.9,>=0.0.1, but {__version__} is installed; "
+            "install a version that fits: pip install --upgrade xpsr-sdk xpsr-old",
+        ),
+        ("Requires-Dist: Xpsr.SDK (>=999)\n", "IncompatiblePlugin: It requires xpsr-sdk>=999, but"),
+        ("Requires-Dist: xpsr-sdk>=?\n", "InvalidRequirement: "),
+        (f"Requires-Dist: xpsr-sdk<={__version__}\n", None),
+        ('Requires-Dist: xpsr-sdk>=999; python_version < "3"\n', None),
+        ("Requires-Dist: torch>=999\n", None),
+        ("", None),
+    ],
+)
+def test_a_plugin_for_another_version_of_the_sdk_is_not_even_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, requires: str, reason: str | None
+) -> None:
+    body = "import builtins\nbuiltins.imported = True\n" + ONE_SAMPLER
+    distribute(tmp_path, "xpsr-old", "xpsr_old", requires, body)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("XPSR_PLUGINS", "xpsr-old")
+    monkeypatch.setattr("builtins.imported", False, raising=False)
+    monkeypatch.delitem(sys.modules, "xpsr_old", raising=False)
+    registry = Registry()
+    assert builtins.imported is (reason is None)  # type: ignore[attr-defined]
+    if reason is None:
+        assert registry.find("sampler", "one").state == "ok"
+        return
+    (failure,) = registry.failures
+    assert str(failure).replace("Xpsr.SDK", "xpsr-sdk").startswith(f"The plug-in xpsr-old 0.3 is broken: {reason}")
+    with pytest.raises(BrokenPlugin, match=re.escape(str(failure))) as caught:
+        registry.find("sampler", "one")
+    assert caught.value.__cause__ is failure.error
+
+
+NEEDS = "Requires-Dist: einops-of-tomorrow\nProvides-Extra: gpu\nRequires-Dist: kornia-of-tomorrow>=1; extra == 'gpu'\n"
+
+
+@pytest.mark.parametrize(
+    ("module", "hint"),
+    [
+        ("einops_of_tomorrow", "; pip install 'einops-of-tomorrow' may help"),
+        ("einops", "; pip install 'einops-of-tomorrow' may help"),
+        ("kornia_of_tomorrow.filters", "; pip install 'xpsr-needy[gpu]' may help"),
+        ("something_else", ""),
+    ],
+)
+def test_what_to_install_is_named_where_the_metadata_tells(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str, hint: str
+) -> None:
+    distribute(tmp_path, "xpsr-needy", "xpsr_needy", NEEDS, f"import {module}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("XPSR_PLUGINS", "xpsr-needy")
+    missing = "einops_of_tomorrow" if module == "einops_of_tomorrow" else module.partition(".")[0]
+    if module == "einops":  # which may be installed
+        monkeypatch.setitem(sys.modules, "einops", None)
+        problem = "import of einops halted; None in sys.modules"
+    else:
+        problem = f"No module named '{missing}'"
+    (failure,) = Registry().failures
+    assert str(failure) == f"The plug-in xpsr-needy 0.3 is broken: ModuleNotFoundError: {problem}{hint}"
+
+
+def test_a_part_whose_dependency_is_missing_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    distribute(tmp_path, "xpsr-needy", "xpsr_needy_later", NEEDS, ONE_SAMPLER.replace("xpsr_one", "xpsr_part"))
+    (tmp_path / "xpsr_part.py").write_text("import kornia_of_tomorrow\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("XPSR_PLUGINS", "xpsr-needy")
+    with pytest.raises(BrokenPlugin) as caught:
+        Registry().create("sampler", "one")
+    assert str(caught.value) == (
+        "The sampler 'one' of xpsr-needy 0.3 cannot be imported: ModuleNotFoundError: No module named "
+        "'kornia_of_tomorrow'; pip install 'xpsr-needy[gpu]' may help"
+    )
+
+
+def test_a_damaged_installation_costs_the_others_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    distribute(tmp_path, "", "xpsr_nameless", body="1 / 0\n")
+    distribute(tmp_path, "xpsr-good", "xpsr_good", body=ONE_SAMPLER)
+    monkeypatch.syspath_prepend(tmp_path)
+    registry = Registry()
+    assert "The plug-in (unnamed, xpsr_nameless) (unknown) is broken: ZeroDivisionError: division by zero" in map(
+        str, registry.failures
+    )
+    assert registry.find("sampler", "one").distribution == "xpsr-good"
 
 
 def test_the_default_registry_is_made_once() -> None:

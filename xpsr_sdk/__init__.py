@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         ConfigError,
         DuplicateComponent,
         ImageError,
+        IncompatiblePlugin,
         PluginError,
         TrainingError,
         UnknownComponent,
@@ -57,6 +58,7 @@ __all__ = [
     "DuplicateComponent",
     "FusionAttention",
     "ImageError",
+    "IncompatiblePlugin",
     "Item",
     "Options",
     "Pipeline",
@@ -76,7 +78,10 @@ __all__ = [
     "hookimpl",
 ]
 
-_ERRORS = "BrokenPlugin CheckpointError ConfigError DuplicateComponent ImageError PluginError TrainingError"
+_ERRORS = (
+    "BrokenPlugin CheckpointError ConfigError DuplicateComponent ImageError IncompatiblePlugin PluginError "
+    "TrainingError UnknownComponent XPSRError"
+)
 _CONTRACTS = (
     "AttentionSite Backbone ComponentSpec Conditioning DegradationModel Denoiser FusionAttention Item "
     "Options PromptProvider Prompts Sampler"
@@ -85,7 +90,7 @@ _HOMES = {
     "build": "build_pipeline",
     "config": "PipelineConfig",
     "contracts": _CONTRACTS,
-    "errors": f"{_ERRORS} UnknownComponent XPSRError",
+    "errors": _ERRORS,
     "hookspecs": "hookimpl",
     "pipeline": "Pipeline Result",
     "registry": "Registry default_registry",

@@ -16,7 +16,7 @@ from xpsr_sdk.models.checkpoints import WEIGHTS, read_checkpoint, read_json, rea
 from xpsr_sdk.models.controlnet import XPSRControlNet
 from xpsr_sdk.models.fusion import fusions_from
 from xpsr_sdk.models.unet import XPSRUNet
-from xpsr_sdk.pipeline import Pipeline
+from xpsr_sdk.pipeline import Pipeline, read_defaults
 from xpsr_sdk.registry import Registry, default_registry
 
 if TYPE_CHECKING:
@@ -65,13 +65,15 @@ def build_pipeline(
     config = _merged(config, settings)
     device = find_device(config.device)
     folder = find_model(config.model)
+    # Before the weights are read: what is misspelt is an error at once.
+    provider = registry.create("prompt_provider", prompt_provider or config.prompt_provider, default="measured")
+    defaults = read_defaults(read_json(folder / "model_index.json"))
+    chosen_sampler = registry.create("sampler", sampler or config.sampler or defaults.sampler)
     pipeline, parts = _load(config, folder, registry, backbone or config.backbone)
     pipeline.equip(
         backbone=parts,
-        prompt_provider=registry.create(
-            "prompt_provider", prompt_provider or config.prompt_provider, default="measured"
-        ),
-        sampler=registry.create("sampler", sampler or config.sampler or pipeline.defaults.sampler),
+        prompt_provider=provider,
+        sampler=chosen_sampler,
         settings=RestoreConfig(**{name: getattr(config, name) for name in RestoreConfig.model_fields}),
     )
     pipeline.resolve({})  # settings that do not go together are an error now, not at the first photo

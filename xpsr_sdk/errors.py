@@ -5,6 +5,7 @@
     ├── PluginError             a plug-in could not be used
     │   ├── UnknownComponent    no plug-in offers that name
     │   ├── DuplicateComponent  two distributions offer the same name
+    │   ├── IncompatiblePlugin  the plug-in was made for another version of the SDK
     │   └── BrokenPlugin        the plug-in failed; ``__cause__`` is its own exception
     ├── CheckpointError         weights are missing, damaged or of another architecture
     ├── ImageError              an image cannot be read, restored or written
@@ -39,6 +40,10 @@ class DuplicateComponent(PluginError):
     """Two distributions offer a component of the same kind and name."""
 
 
+class IncompatiblePlugin(PluginError):
+    """A plug-in's distribution requires another version of the SDK."""
+
+
 class BrokenPlugin(PluginError):
     """A plug-in failed to import, to register or to be built; ``__cause__`` is its own exception."""
 
@@ -65,6 +70,9 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 def one_line(error: BaseException | None) -> str:
     """Any exception in one line, cut where it gets long: to end an error message with."""
-    text = " ".join(str(error).split())
+    try:
+        text = " ".join(str(error).split())
+    except Exception:  # whoever wrote that exception
+        text = "its message cannot be had"
     text = text if len(text) <= 300 else f"{text[:297]}..."
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -74,6 +74,11 @@ class ModelDefaults(Settings):
     low_negative: str = Field("high resolution, best quality, clear", description="Negative low-level prompt.")
 
 
+def read_defaults(index: Mapping[str, Any]) -> ModelDefaults:
+    """The defaults in a ``model_index.json``."""
+    return load_config(ModelDefaults, index.get("defaults") or {}, "model_index.json, defaults")
+
+
 @dataclass(frozen=True)
 class Plan:
     """How a photo was restored. The same pipeline, settings and seed give the same bits on the same machine.
@@ -155,7 +160,7 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         )
         self.register_to_config(backbone=backbone, defaults=defaults)
         self.set_progress_bar_config(disable=True)
-        self.defaults = load_config(ModelDefaults, defaults or {}, "model_index.json, defaults")
+        self.defaults = read_defaults({"defaults": defaults})
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Pipeline:

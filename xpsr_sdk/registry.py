@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import import_module
-from importlib.metadata import entry_points
-from typing import Any, Literal
+from importlib.metadata import Distribution, EntryPoint, PackageNotFoundError, distribution, entry_points
+from typing import TYPE_CHECKING, Any, Literal
 
 import pluggy
 from pydantic import BaseModel, ValidationError
@@ -25,14 +25,20 @@ from xpsr_sdk.errors import (
     BrokenPlugin,
     ConfigError,
     DuplicateComponent,
+    IncompatiblePlugin,
     UnknownComponent,
     XPSRError,
     did_you_mean,
     one_line,
 )
 
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
+
 GROUP = "xpsr_sdk"
 """The entry-point group of plug-ins."""
+_SDK = "xpsr-sdk"
+"""The SDK's own distribution."""
 
 State = Literal["ok", "broken", "duplicate"]
 
@@ -77,8 +83,8 @@ class PluginFailure:
 
     @property
     def reason(self) -> str:
-        """The error in one line."""
-        return one_line(self.error)
+        """The error in one line, with what to install if that is what it takes."""
+        return _reason(self.error, self.distribution)
 
     @property
     def traceback(self) -> str:
@@ -116,9 +122,9 @@ class RegisteredComponent:
 class Registry:
     """The components that can be chosen: the built-in ones and those of plug-ins.
 
-    A plug-in is taken whole or not at all: one that fails to import, raises in a hook, misspells one or
-    returns something other than specs is recorded in ``failures``, logged as one warning, and costs the
-    others nothing.
+    A plug-in is taken whole or not at all: one that fails to import, was made for another version of the SDK,
+    raises in a hook, misspells one or returns something other than specs is recorded in ``failures``, logged
+    as one warning, and costs the others nothing.
 
     Args:
         plugins: The plug-ins beside the built-in ones: modules or other objects with hook implementations, or
@@ -126,6 +132,7 @@ class Registry:
 
     Raises:
         BrokenPlugin: A plug-in failed and the environment variable ``XPSR_STRICT`` is ``1``.
+        DuplicateComponent: Two offer the same name and ``XPSR_STRICT`` is ``1``.
     """
 
     failures: list[PluginFailure]
@@ -134,12 +141,12 @@ class Registry:
     def __init__(self, plugins: Iterable[object] | None = None) -> None:
         self.failures = []
         self._components: list[RegisteredComponent] = []
-        self._add(Plugin("xpsr-sdk", xpsr_sdk.__version__, lambda: import_module("xpsr_sdk.builtin")))
+        self._add(Plugin(_SDK, xpsr_sdk.__version__, lambda: import_module("xpsr_sdk.builtin")))
         for plugin in installed_plugins() if plugins is None else map(as_plugin, plugins):
             self._add(plugin)
         self._mark_duplicates()
-        if self.failures and os.environ.get("XPSR_STRICT") == "1":
-            raise BrokenPlugin(" ".join(map(str, self.failures))) from self.failures[0].error
+        if os.environ.get("XPSR_STRICT") == "1":
+            self._raise_what_was_recorded()
 
     def specs(self, kind: str) -> list[RegisteredComponent]:
         """All components of a kind, the unusable ones too, in the order of their names.
@@ -168,7 +175,8 @@ class Registry:
             raise _duplicate(usable)
         if found:
             raise BrokenPlugin(
-                f"The {found[0]} cannot be used, because its plug-in is broken: {one_line(found[0].error)}"
+                f"The {found[0]} cannot be used, because its plug-in is broken: "
+                f"{_reason(found[0].error, found[0].distribution)}"
             ) from found[0].error
         hint = self._known(kind, name)
         if self.failures:
@@ -188,8 +196,11 @@ class Registry:
         component = self.find(kind, name)
         try:
             return _import_class(component.spec.target)
-        except (Exception, SystemExit) as error:
-            raise BrokenPlugin(f"The {component} cannot be imported: {one_line(error)}") from error
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            reason = _reason(error, component.distribution)
+            raise BrokenPlugin(f"The {component} cannot be imported: {reason}") from error
 
     def config(self, kind: str, choice: str | Mapping[str, Any]) -> Options:
         """The validated options of a component: the class's own, the spec's defaults, then the given ones.
@@ -237,7 +248,9 @@ class Registry:
         except XPSRError:
             raise
         except Exception as error:
-            raise BrokenPlugin(f"The {self.find(kind, name)} cannot be built: {one_line(error)}") from error
+            component = self.find(kind, name)
+            reason = _reason(error, component.distribution)
+            raise BrokenPlugin(f"The {component} cannot be built: {reason}") from error
         _check_contract(kind, built, f"The {self.find(kind, name)}", BrokenPlugin)
         return built
 
@@ -250,7 +263,9 @@ class Registry:
         try:
             for offer in _offers(plugin.load()):
                 offers.append(offer)  # what came before a failure is kept, to be listed as broken
-        except (Exception, SystemExit) as raised:  # a module that calls sys.exit() must not end the host
+        except KeyboardInterrupt:
+            raise
+        except BaseException as raised:  # a module that calls sys.exit() must not end the host
             error = raised
             failure = PluginFailure(plugin.distribution, plugin.version, raised)
             self.failures.append(failure)
@@ -259,6 +274,13 @@ class Registry:
         self._components += [
             RegisteredComponent(spec, kind, plugin.distribution, plugin.version, state, error) for kind, spec in offers
         ]
+
+    def _raise_what_was_recorded(self) -> None:
+        if self.failures:
+            raise BrokenPlugin(" ".join(map(str, self.failures))) from self.failures[0].error
+        for component in self._components:
+            if component.error:
+                raise component.error
 
     def _mark_duplicates(self) -> None:
         counts = Counter((c.kind, c.spec.name) for c in self._components if c.state == "ok")
@@ -280,12 +302,9 @@ def installed_plugins() -> list[Plugin]:
 
     The environment variable ``XPSR_PLUGINS`` limits them to the distributions that it lists, separated by
     commas; if it is set but empty, there are none. A listed distribution that brings no plug-in is given as
-    one that fails to load.
+    one that fails to load, and so is one that requires another version of the SDK.
     """
-    found = sorted(
-        (Plugin(entry.dist.name, entry.dist.version, entry.load) for entry in entry_points(group=GROUP) if entry.dist),
-        key=lambda plugin: plugin.distribution,
-    )
+    found = sorted(map(_plugin_of, entry_points(group=GROUP)), key=lambda plugin: plugin.distribution)
     limit = os.environ.get("XPSR_PLUGINS")
     if limit is None:
         return found
@@ -321,6 +340,56 @@ def as_plugin(plugin: object) -> Plugin:
         return plugin
     name = getattr(plugin, "__name__", type(plugin).__name__)
     return Plugin(name, str(getattr(plugin, "__version__", "0")), lambda: plugin)
+
+
+def _plugin_of(entry: EntryPoint) -> Plugin:
+    """The plug-in of an entry point, which is imported only if it was made for this version of the SDK."""
+    try:
+        metadata: Any = (entry.dist and entry.dist.metadata) or {}
+    except Exception:  # a damaged installation
+        metadata = {}
+
+    def load() -> object:
+        if entry.dist:
+            _check_sdk_version(entry.dist)
+        return entry.load()
+
+    return Plugin(metadata.get("Name") or f"(unnamed, {entry.value})", metadata.get("Version") or "(unknown)", load)
+
+
+def _check_sdk_version(plugin: Distribution) -> None:
+    """Raise ``IncompatiblePlugin`` if the metadata of ``plugin`` requires another version of the SDK than this one."""
+    for requirement in _requirements(plugin):
+        ours = _normalized(requirement.name) == _SDK and (not requirement.marker or requirement.marker.evaluate())
+        if ours and not requirement.specifier.contains(xpsr_sdk.__version__, prereleases=True):
+            raise IncompatiblePlugin(
+                f"It requires {_SDK}{requirement.specifier}, but {xpsr_sdk.__version__} is installed; "
+                f"install a version that fits: pip install --upgrade {_SDK} {plugin.metadata['Name']}"
+            )
+
+
+def _requirements(plugin: Distribution) -> list[Requirement]:
+    from packaging.requirements import Requirement  # only where there are plug-ins
+
+    return [Requirement(text) for text in plugin.requires or []]
+
+
+def _reason(error: BaseException | None, plugin: str) -> str:
+    """The error in one line; of a missing module, with what to install, as far as the plug-in's metadata tells."""
+    reason = one_line(error)
+    if not isinstance(error, ModuleNotFoundError) or not error.name:
+        return reason
+    missing = _normalized(error.name.partition(".")[0].replace("_", "-"))
+    try:
+        requirements = _requirements(distribution(plugin))
+    except (PackageNotFoundError, ValueError):  # not installed, or with metadata that cannot be read
+        return reason
+    for requirement in requirements:
+        name = _normalized(requirement.name)
+        if name == missing or name.startswith(f"{missing}-") or name.endswith(f"-{missing}"):
+            extra = re.search(r"extra == ['\"]([^'\"]+)", str(requirement.marker or ""))
+            return f"{reason}; pip install '{f'{plugin}[{extra[1]}]' if extra else requirement.name}' may help"
+    return reason
 
 
 def _absent_plugin(name: str, present: Iterable[str]) -> Plugin:
@@ -360,6 +429,11 @@ def _checked(hook: str, specs: object) -> Iterator[ComponentSpec]:
             raise ValueError(
                 f"{hook} returned the ComponentSpec {spec.name!r} whose target is {_short(spec.target)}; "
                 f"it must be 'package.module:Class'"
+            )
+        if not isinstance(spec.summary, str):
+            raise TypeError(
+                f"{hook} returned the ComponentSpec {spec.name!r} whose summary is {_short(spec.summary)}; "
+                f"it must be a line of text"
             )
         if not isinstance(spec.defaults, Mapping):
             raise TypeError(

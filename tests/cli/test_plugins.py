@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import shlex
 import sys
+import tomllib
 import types
 from typing import Any, Literal
 
@@ -12,9 +15,11 @@ import pytest
 from click.testing import CliRunner, Result
 from pydantic import Field
 
+from tests.test_docs import check_options
 from xpsr_sdk import ComponentSpec, Options, Registry, TrainingError, __version__, hookimpl
 from xpsr_sdk.cli import main
 from xpsr_sdk.cli import plugins as plugins_command
+from xpsr_sdk.contracts import KINDS
 from xpsr_sdk.registry import Plugin
 
 
@@ -103,7 +108,9 @@ def test_show_explains_the_options(run: Any) -> None:
     assert ["must", "int", "required", "Has", "no", "default."] in rows(result)
     assert ["noise.sigma", "float", "0.5", ">", "0", "How", "much."] in rows(result)
     assert result.stdout.endswith(
-        "build_pipeline(sampler={'name': 'stub', 'mode': 'good'})\n\n[sampler]\nname = \"stub\"\nmode = \"good\"\n"
+        "In Python:\n\n    build_pipeline(sampler={'name': 'stub', 'mode': 'good'})\n\n"
+        "On the command line:\n\n    xpsr upscale photo.jpg -o restored.png --sampler stub\n\n"
+        'In a TOML file:\n\n    [sampler]\n    name = "stub"\n    mode = "good"\n'
     )
 
 
@@ -117,6 +124,26 @@ def test_show_as_json(run: Any) -> None:
         "range": "≥ 1, ≤ 3",
         "meaning": "Order of the solver.",
     }
+    assert shown["examples"] == {
+        "python": "build_pipeline(sampler={'name': 'stub', 'mode': 'good'})",
+        "command": "xpsr upscale photo.jpg -o restored.png --sampler stub",
+        "toml": '[sampler]\nname = "stub"\nmode = "good"',
+    }
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_examples_of_every_built_in_part_are_valid(run: Any, kind: str) -> None:
+    for component in Registry([]).specs(kind):
+        examples = json.loads(run("plugins", "show", kind, component.spec.name, "--json").stdout)["examples"]
+        ((keyword, choice),) = (
+            (k.arg, ast.literal_eval(k.value)) for k in ast.parse(examples["python"]).body[0].value.keywords
+        )  # type: ignore[attr-defined]
+        assert Registry([]).config(kind, choice) is not None
+        if "toml" in examples:
+            table = tomllib.loads(examples["toml"])
+            assert table.get("model", table)[keyword] == choice
+        if "command" in examples:
+            check_options(main.xpsr, shlex.split(examples["command"])[1:])
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import json
 import types
 import typing
 from collections.abc import Iterator, Mapping
+from textwrap import indent
 from typing import Any, Literal
 
 import click
@@ -28,6 +29,12 @@ CALLS = {
     "backbone": "build_pipeline(backbone={})",
 }
 """What chooses a component of each kind, in Python."""
+COMMANDS = {
+    "prompt_provider": "xpsr upscale photo.jpg -o restored.png --prompt-provider {}",
+    "degradation_model": "xpsr data prepare photos/ -o pairs/ --degradation {}",
+    "sampler": "xpsr upscale photo.jpg -o restored.png --sampler {}",
+}
+"""What chooses it on the command line."""
 TABLES = {
     "prompt_provider": "prompt_provider",
     "fusion_attention": "model.fusion",
@@ -35,6 +42,7 @@ TABLES = {
     "backbone": "backbone",
 }
 """The table that chooses it in a config file."""
+HEADINGS = {"python": "In Python", "command": "On the command line", "toml": "In a TOML file"}
 
 
 @click.group(invoke_without_command=True)
@@ -82,7 +90,8 @@ def show(kind: str, name: str, as_json: bool) -> None:
         print_table(_option_table(options))
     else:
         click.echo("It has no options.")
-    click.echo("\n" + "\n\n".join(examples.values()))
+    for where, example in examples.items():
+        click.echo(f"\n{HEADINGS[where]}:\n\n{indent(example, '    ')}")
 
 
 def _component_record(component: RegisteredComponent) -> dict[str, Any]:
@@ -177,6 +186,8 @@ def _examples(component: RegisteredComponent, options: list[dict[str, Any]]) -> 
         if plain and option["name"] not in component.spec.defaults:
             choice[option["name"]] = option["default"]
     examples = {"python": CALLS[component.kind].format(choice)}
+    if component.kind in COMMANDS:
+        examples["command"] = COMMANDS[component.kind].format(component.spec.name)
     if component.kind in TABLES:
         lines = [f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in choice.items()]
         examples["toml"] = "\n".join([f"[{TABLES[component.kind]}]", *lines])
