@@ -31,8 +31,8 @@ from xpsr_sdk.models.controlnet import XPSRControlNet
 from xpsr_sdk.models.fusion import to_published_name
 from xpsr_sdk.models.schedule import NoiseSchedule
 from xpsr_sdk.models.unet import XPSRUNet
-from xpsr_sdk.training.loop import select_parameters
 from xpsr_sdk.training.losses import constraint_losses, diffusion_loss
+from xpsr_sdk.training.optimizer import select_parameters
 
 CONSTRAINT_WEIGHT = 0.05
 TRAINED = ("controlnet.*", "unet.*pixel_attentions*", "unet.*fusions*")

@@ -12,11 +12,9 @@ from hypothesis import strategies as st
 
 from tests import tiny
 from xpsr_sdk import TrainingError
-from xpsr_sdk.data.pairs import Batch, PairFolder
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+from xpsr_sdk.data.samples import Batch
+from xpsr_sdk.training.config import DataSection
+from xpsr_sdk.training.data import TrainingData
 
 
 def make_pair(folder: Path, name: str = "a", hr: tuple[int, int] = (64, 48), lr: tuple[int, int] = (16, 12)) -> None:
@@ -25,14 +23,15 @@ def make_pair(folder: Path, name: str = "a", hr: tuple[int, int] = (64, 48), lr:
         tiny.photo(*size).save(folder / part / f"{name}.png")
 
 
-def batch(folder: Path, seed: int = 0, crop: int = 32, hr_as_input: float = 0) -> Batch:
-    pairs = PairFolder([folder], crop, hr_as_input, keep_in_memory=0)
-    return pairs.batch(range(len(pairs)), generator(seed))
+def batch(*folders: Path, seed: int = 0, crop: int = 32, hr_as_input: float = 0, keep_in_memory: int = 0) -> Batch:
+    section = DataSection(folders=folders, crop=crop, hr_as_input=hr_as_input, keep_in_memory=keep_in_memory)
+    data = TrainingData(section, seed)
+    return data.batch(range(len(data)))
 
 
 @given(seed=st.integers(0, 10_000))
 def test_crops_of_a_pair_show_the_same_place(pairs: Path, seed: int) -> None:
-    found = batch(pairs, seed)
+    found = batch(pairs, seed=seed)
     assert found.hr.shape == found.lr.shape == (4, 3, 32, 32)
     assert found.hr.min() >= -1
     assert found.hr.max() <= 1
@@ -43,8 +42,8 @@ def test_crops_of_a_pair_show_the_same_place(pairs: Path, seed: int) -> None:
 
 
 def test_the_generator_alone_says_where(pairs: Path) -> None:
-    assert torch.equal(batch(pairs, 1).hr, batch(pairs, 1).hr)
-    assert not torch.equal(batch(pairs, 1).hr, batch(pairs, 2).hr)
+    assert torch.equal(batch(pairs, seed=1).hr, batch(pairs, seed=1).hr)
+    assert not torch.equal(batch(pairs, seed=1).hr, batch(pairs, seed=2).hr)
 
 
 def test_hr_may_be_the_input_with_its_own_words(pairs: Path) -> None:
@@ -71,18 +70,18 @@ def test_lr_may_be_enlarged_already(tmp_path: Path) -> None:
 
 
 def test_images_kept_in_memory_are_the_same(pairs: Path) -> None:
-    kept = PairFolder([pairs], 32, 0.5, keep_in_memory=100)
-    for seed in (1, 1, 2):
-        found = kept.batch(range(4), generator(seed))
-        assert torch.equal(found.lr, batch(pairs, seed, hr_as_input=0.5).lr)
+    kept = TrainingData(DataSection(folders=(pairs,), crop=32, hr_as_input=0.5, keep_in_memory=100), seed=1)
+    for _ in range(3):
+        found = kept.batch(range(4))
+        assert torch.equal(found.lr, batch(pairs, seed=1, hr_as_input=0.5).lr)
         found.lr.zero_()  # whoever changes a batch changes no image
 
 
 def test_a_star_stands_for_all_that_match(pairs: Path, tmp_path: Path) -> None:
     for name in ("set_1", "set_2", "other"):
         shutil.copytree(pairs, tmp_path / name)
-    assert len(PairFolder([tmp_path / "set_*"], 32, 0, 0)) == 8
-    assert len(PairFolder([tmp_path / "set_1", tmp_path / "other"], 32, 0, 0)) == 8
+    assert len(batch(tmp_path / "set_*").hr) == 8
+    assert len(batch(tmp_path / "set_1", tmp_path / "other").hr) == 8
 
 
 @pytest.mark.parametrize(

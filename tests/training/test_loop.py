@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,10 @@ from xpsr_sdk import ConfigError, Registry, TrainingError, build_pipeline
 from xpsr_sdk.config import load_config
 from xpsr_sdk.models.checkpoints import WEIGHTS, read_checkpoint, write_checkpoint
 from xpsr_sdk.models.controlnet import XPSRControlNet
-from xpsr_sdk.training import loop
+from xpsr_sdk.training import state
 from xpsr_sdk.training.config import OptimizerSection, TrainConfig
-from xpsr_sdk.training.loop import TrainingRun, learning_rate, train
+from xpsr_sdk.training.loop import TrainingRun, train
+from xpsr_sdk.training.optimizer import learning_rate
 
 XPSR_PARTS = ("controlnet.*", "unet.*pixel_attentions*", "unet.*fusions*")
 
@@ -40,6 +42,7 @@ def config(output: Path, pairs: Path, base: Path, **changes: Any) -> TrainConfig
         "batch_size": 2,
         "device": "cpu",
         "log_every": 1,
+        "trackers": [],
         "model": {"base": base, "backbone": "residual"},
         "data": {"folders": [pairs], "crop": 32, "hr_as_input": 0.2},
         "optimizer": {"learning_rate": 1e-3, "ema_decay": 0.5},
@@ -99,8 +102,8 @@ def test_what_no_pattern_names_stays_bit_for_bit(tmp_path: Path, pairs: Path, ti
     trained = {name for name in before if name.startswith("controlnet.") or "pixel_attentions" in name}
     assert moved <= trained
     assert len(moved) > 0.95 * len(trained)  # but for biases whose gradient is zero, such as those of keys
-    for model, state in ((run.backbone.text_encoder, text), (run.backbone.vae, vae)):
-        assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in state.items())
+    for model, kept in ((run.backbone.text_encoder, text), (run.backbone.vae, vae)):
+        assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in kept.items())
 
 
 @pytest.mark.parametrize("schedule", ["constant", "cosine"])
@@ -187,12 +190,11 @@ def test_another_fusion_is_trained(tmp_path: Path, pairs: Path, base: Path) -> N
 @pytest.mark.parametrize("level", ["high", "low"])
 def test_the_prompts_really_reach_the_loss(tmp_path: Path, pairs: Path, tiny_model: Path, level: str) -> None:
     run = TrainingRun(config(tmp_path, pairs, tiny_model, data__prompt_dropout=0.0), None)
-    batch = run.pairs.batch([0, 1], torch.Generator().manual_seed(0))
+    batch = run.data.batch([0, 1])
     found = []
     for words in ("extreme blur", "no noise"):
         texts = {"high": batch.high, "low": batch.low} | {level: [words, words]}
-        changed = type(batch)(hr=batch.hr, lr=batch.lr, **texts)
-        inputs = run.draw(changed, torch.Generator().manual_seed(1))
+        inputs = run.draw(replace(batch, **texts))
         with torch.no_grad():
             found.append(run.losses(inputs)["loss_diffusion"].item())
     assert found[0] != found[1]
@@ -200,8 +202,7 @@ def test_the_prompts_really_reach_the_loss(tmp_path: Path, pairs: Path, tiny_mod
 
 def test_prompts_are_dropped_by_the_share_that_was_asked_for(tmp_path: Path, pairs: Path, tiny_model: Path) -> None:
     run = TrainingRun(config(tmp_path, pairs, tiny_model, data__prompt_dropout=1.0), None)
-    batch = run.pairs.batch([0], torch.Generator().manual_seed(0))
-    inputs = run.draw(type(batch)(batch.hr, batch.lr, ["a cat"], ["blurry"]), torch.Generator().manual_seed(1))
+    inputs = run.draw(replace(run.data.batch([0]), high=["a cat"], low=["blurry"]))
     empty = run.backbone.encode_text([""]).embeddings
     assert torch.equal(inputs.high, empty)
     assert torch.equal(inputs.low, empty)
@@ -218,15 +219,16 @@ def test_without_constraint_its_terms_are_zero(tmp_path: Path, pairs: Path, tiny
 def test_timesteps_and_their_weights(tmp_path: Path, pairs: Path, tiny_model: Path, changes: dict[str, Any]) -> None:
     run = TrainingRun(config(tmp_path, pairs, tiny_model, **changes), None)
     assert run.one_step()["loss"] > 0
-    timesteps = run._timesteps(500, torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    timesteps = torch.stack([run._timestep(generator) for _ in range(500)])
     assert timesteps.max() <= changes.get("loss__noisiest_timestep", 999)
     assert timesteps.min() < 50
 
 
 def test_the_mean_is_learned_from_zeros(tmp_path: Path, pairs: Path, tiny_model: Path) -> None:
     run = TrainingRun(config(tmp_path, pairs, tiny_model, loss__mean_share=1.0, data__prompt_dropout=0.0), None)
-    batch = run.pairs.batch([0, 1], torch.Generator().manual_seed(0))
-    one, other = (run.draw(batch, torch.Generator().manual_seed(seed)) for seed in (1, 2))
+    batch = run.data.batch([0, 1])
+    one, other = (run.draw(replace(batch, positions=positions)) for positions in ([0, 1], [2, 3]))
     assert set(one.timesteps.tolist()) == {999}
     assert not torch.equal(one.noise, other.noise)
     with torch.no_grad():
@@ -291,10 +293,10 @@ def test_a_full_disk_is_one_sentence_and_spares_older_checkpoints(
 
     before = weights(train(config(tmp_path, pairs, tiny_model, steps=1)))
     with monkeypatch.context() as patch:
-        patch.setattr(f"{loop.__name__}.{writer}", full)
+        patch.setattr(f"{state.__name__}.{writer}", full)
         with pytest.raises(TrainingError, match=r"checkpoint-2 cannot be written: .*[Nn]o space left"):
             train(config(tmp_path, pairs, tiny_model, steps=2, keep_checkpoints=1))
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint-1", "log.jsonl"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint-1", "config.json", "log.jsonl"]
     after = weights(tmp_path / "checkpoint-1")
     assert all(torch.equal(before[name], tensor) for name, tensor in after.items())
     train(config(tmp_path, pairs, tiny_model, steps=2))

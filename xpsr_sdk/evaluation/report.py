@@ -23,6 +23,7 @@ from xpsr_sdk.evaluation.perceptual import Perceptual
 
 METRICS = {"psnr": 2, "ssim": 4, "lpips": 4, "dists": 4}
 """The metrics, with the decimals that papers print. Alike: PSNR and SSIM are high, LPIPS and DISTS low."""
+LOWER_IS_BETTER = frozenset({"lpips", "dists"})
 
 Measure = Callable[[Image, Image], float]
 
@@ -112,7 +113,7 @@ def evaluate_folders(
         ImageError: A pair cannot be read, differs in size, or is too small for a metric.
     """
     pairs = match(Path(pred), Path(hr))
-    measures, settings = _measures(metrics, channel, crop, weights, find_device(device))
+    measures, settings = measures_of(metrics, channel, crop, weights, find_device(device))
     rows = []
     for done, pair in enumerate(pairs, start=1):
         rows.append(_measure(pair, measures, crop))
@@ -121,10 +122,10 @@ def evaluate_folders(
     return Report(tuple(rows), settings, crop)
 
 
-def _measures(
+def measures_of(
     metrics: Sequence[str], channel: Channel, crop: int, weights: Path | None, device: torch.device
 ) -> tuple[dict[str, Measure], dict[str, str]]:
-    """What to call for each metric, and its description."""
+    """What to call for each metric, and its description; see ``evaluate_folders`` for arguments and errors."""
     if channel not in ("y", "rgb"):
         raise errors.ConfigError(f"There is no channel {channel!r}: PSNR and SSIM measure 'y' or 'rgb'.")
     if crop < 0:

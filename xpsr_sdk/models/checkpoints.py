@@ -67,11 +67,12 @@ def read_model(cls: type[Model], folder: Path, weights: str = WEIGHTS, dtype: to
     return model.eval()
 
 
-def write_model(model: ModelMixin, folder: Path) -> None:
-    """Write ``config.json`` and the weights under their published names."""
+def write_model(model: ModelMixin, folder: Path, state: Mapping[str, Tensor] | None = None) -> None:
+    """Write ``config.json`` and the weights under their published names; ``state``: other weights than its own."""
     folder.mkdir(parents=True, exist_ok=True)
     model.save_config(folder)
-    tensors = {to_published_name(name): t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
+    state = model.state_dict() if state is None else state
+    tensors = {to_published_name(name): t.detach().cpu().contiguous() for name, t in state.items()}
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
-from xpsr_sdk.config import Component, Settings
+from xpsr_sdk.config import Component, Dtype, Settings
+from xpsr_sdk.contracts import Level
 
 
 class ModelSection(Settings):
@@ -27,20 +28,35 @@ class ModelSection(Settings):
         ("controlnet.*", "unet.*pixel_attentions*", "unet.*fusions*"),
         description="Patterns of the parameters to train; all others are frozen.",
     )
+    lora_rank: int = Field(
+        0, ge=0, description="Rank of the LoRA that is trained on the base U-Net's own attention. 0: none."
+    )
+    frozen_in_half: bool = Field(
+        False, description="Hold what is frozen in the precision of the forward pass: less memory, the same training."
+    )
 
 
 class DataSection(Settings):
     """What it is trained on."""
 
     folders: tuple[Path, ...] = Field(
-        min_length=1, description="Folders of pairs, in the published form; * is allowed."
+        min_length=1,
+        description="Folders of shards, of pairs in the published form, or of photos; * is allowed.",
+    )
+    degradation: Component = Field("realesrgan", description="What makes the LR images of photos that have none.")
+    prompt_provider: Component = Field("measured", description="Who describes the quality of those LR images.")
+    levels: tuple[Level, ...] = Field(
+        ("high", "low"), description="Which prompts are used; a level that is left out is empty text."
     )
     crop: int = Field(512, ge=16, description="Side of the HR crops, in pixels.")
     hr_as_input: float = Field(0.1, ge=0, le=1, description="Share of images whose input is the HR image itself.")
     prompt_dropout: float = Field(
         0.1, ge=0, le=1, description="Share of empty prompts, a level, for guidance (the published code has none)."
     )
-    keep_in_memory: int = Field(0, ge=0, description="How many decoded images to keep in memory.")
+    keep_in_memory: int = Field(0, ge=0, description="How many decoded images to keep in memory, a worker.")
+    workers: int = Field(
+        0, ge=0, description="Processes that read and degrade images beside each training process. 0: none."
+    )
 
 
 ErrorMeasure = Literal["mse", "log-mse"]
@@ -75,15 +91,42 @@ class LossSection(Settings):
 
 
 class OptimizerSection(Settings):
-    """How it is minimised: AdamW."""
+    """How it is minimised."""
 
+    name: Literal["adamw", "adamw-8bit"] = Field(
+        "adamw", description="AdamW, or bitsandbytes' AdamW that holds its state in 8 bits (arXiv 2110.02861)."
+    )
     learning_rate: float = Field(5e-5, gt=0)
     weight_decay: float = Field(1e-2, ge=0)
     betas: tuple[float, float] = (0.9, 0.999)
     max_grad_norm: float = Field(1.0, gt=0, description="Gradients are clipped to this norm.")
     warmup_steps: int = Field(0, ge=0, description="Steps over which the learning rate rises.")
-    schedule: Literal["constant", "cosine"] = Field("constant", description="The learning rate after the warm-up.")
+    schedule: Literal["constant", "linear", "cosine"] = Field(
+        "constant", description="The learning rate after the warm-up: the same, or falling to zero at the last step."
+    )
     ema_decay: float = Field(0.9999, ge=0, lt=1, description="Decay of the averaged weights, which checkpoints hold.")
+    divergence: float = Field(
+        50.0,
+        gt=0,
+        description="The run ends when a loss is that many standard deviations above the mean of the last 100.",
+    )
+
+
+class ValidationSection(Settings):
+    """What the model is looked at with, with its averaged weights: pictures and figures of held-out images."""
+
+    folders: tuple[Path, ...] = Field(min_length=1, description="Held-out images, in any form that training reads.")
+    every: int = Field(1000, ge=1, description="Steps between two looks.")
+    images: int = Field(16, ge=1, description="How many images the figures are the means of.")
+    shown: int = Field(4, ge=1, description="How many of them are shown in the grid: LR, bicubic, restored, HR.")
+    crop: int | None = Field(None, ge=16, description="Side of the crop from the middle, in pixels. None: data.crop.")
+    metrics: tuple[str, ...] = Field(("psnr", "ssim"), min_length=1, description="As xpsr evaluate names them.")
+    weights: Path | None = Field(None, description="Folder with the weights of LPIPS and DISTS. None: downloaded.")
+    best: str | None = Field(
+        None, description="The metric whose best checkpoint is kept for good. None: the first of metrics."
+    )
+    seed: int = Field(0, ge=0, lt=2**32, description="Of degradations and noise: the same at every look.")
+    settings: dict[str, Any] = Field({}, description="Settings of the restoration, as num_inference_steps.")
 
 
 class TrainConfig(Settings):
@@ -91,14 +134,25 @@ class TrainConfig(Settings):
 
     output: Path = Field(description="Folder for checkpoints and the log.")
     steps: int = Field(ge=1)
-    batch_size: int = Field(ge=1)
+    batch_size: int = Field(ge=1, description="Images a step, over all processes and accumulated parts together.")
+    gradient_accumulation: int = Field(
+        1, ge=1, description="Parts in which a step's images are computed one after the other, to save memory."
+    )
+    gradient_checkpointing: bool = Field(
+        False, description="Compute features again in the backward pass, to save memory."
+    )
+    compile: bool = Field(False, description="Compile the networks with torch.compile.")
     seed: int = Field(0, ge=0, lt=2**32)
     device: str | None = Field(None, description="None: the first there is of cuda, xpu, mps, cpu.")
-    precision: Literal["float32", "bfloat16"] = Field("float32", description="Of the forward pass (autocast).")
+    precision: Dtype = Field("float32", description="Of the forward pass (autocast); float16 needs a GPU.")
     checkpoint_every: int = Field(1000, ge=1)
-    keep_checkpoints: int = Field(2, ge=1, description="How many of the newest checkpoints stay.")
+    keep_checkpoints: int = Field(2, ge=1, description="How many of the newest checkpoints stay, beside the best.")
     log_every: int = Field(20, ge=1)
+    trackers: tuple[str, ...] | None = Field(
+        None, description="Who is told what is logged: names of accelerate's trackers. None: tensorboard, if installed."
+    )
     model: ModelSection
     data: DataSection
     loss: LossSection = LossSection()
     optimizer: OptimizerSection = OptimizerSection()
+    validation: ValidationSection | None = None

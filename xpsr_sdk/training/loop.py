@@ -2,33 +2,43 @@
 
 from __future__ import annotations
 
-import fnmatch
-import json
 import math
-import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import lru_cache
+import os
+import statistics
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, PartialState
+from accelerate.utils import DistributedDataParallelKwargs
 from diffusers.training_utils import EMAModel
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from xpsr_sdk.build import build_for_training
-from xpsr_sdk.data.pairs import Batch, PairFolder
+from xpsr_sdk.data.samples import Batch
 from xpsr_sdk.data.seeds import generator_for
 from xpsr_sdk.devices import find_device
-from xpsr_sdk.errors import TrainingError, one_line
+from xpsr_sdk.errors import ConfigError, TrainingError
 from xpsr_sdk.evaluation.perceptual import Perceptual
-from xpsr_sdk.models.checkpoints import whole_folder, write_model
+from xpsr_sdk.models.blocks import checkpoint_gradients
 from xpsr_sdk.models.schedule import NoiseSchedule
 from xpsr_sdk.registry import Registry
-from xpsr_sdk.training.config import OptimizerSection, TrainConfig
-from xpsr_sdk.training.losses import constraint_losses, diffusion_loss, timestep_weights
+from xpsr_sdk.training.config import TrainConfig
+from xpsr_sdk.training.data import TrainingData, batches
+from xpsr_sdk.training.lora import LORA_PATTERN, add_lora
+from xpsr_sdk.training.objective import Objective, PerceptualLoss, StepInputs
+from xpsr_sdk.training.optimizer import gradient_norms, learning_rate, make_optimizer, select_parameters
+from xpsr_sdk.training.state import Checkpoints, keep_batch, restore, save
+from xpsr_sdk.training.validation import Validation
+from xpsr_sdk.training.watching import Log, trackers_of
+
+REMEMBERED = 100
+"""Losses that a new one is compared with, to find out whether the run diverges."""
 
 
 def train(
@@ -36,7 +46,9 @@ def train(
     registry: Registry | None = None,
     on_step: Callable[[int, dict[str, float]], object] = lambda step, losses: None,
 ) -> Path:
-    """Train, going on from the newest checkpoint in ``config.output`` if there is one.
+    """Train, going on from the newest whole checkpoint in ``config.output`` if there is one.
+
+    Started by ``accelerate launch`` or ``torchrun``, each process computes its share of every step's images.
 
     Args:
         config: The run.
@@ -47,282 +59,272 @@ def train(
         The folder of the last checkpoint: ``checkpoint-N/`` with averaged weights.
 
     Raises:
-        TrainingError: The data, the patterns or an older checkpoint do not fit, the loss is no longer finite, or a
-            checkpoint cannot be written (older ones stay).
+        ConfigError: Options do not go together, or need a package that is not installed.
+        TrainingError: The data, the patterns or an older checkpoint do not fit, the loss is no longer finite or
+            diverges, or a checkpoint cannot be written (older ones stay).
     """
-    torch.manual_seed(config.seed)
     run = TrainingRun(config, registry)
     run.resume()
+    run.look()
     while run.step < config.steps:
-        losses = run.one_step()
-        on_step(run.step, losses)
+        values = run.one_step()
+        on_step(run.step, values)
         if run.step % config.log_every == 0:
-            run.log(losses)
+            run.log.write(run.step, values)
         if run.step % config.checkpoint_every == 0 or run.step == config.steps:
             run.save()
-    return run.folder_of(run.step)
+        run.look()
+    run.log.close()
+    return run.checkpoints.folder_of(run.step)
 
 
 class TrainingRun:
     """Models, optimiser, averages and position of a run.
 
-    Everything random in a step is drawn from a generator that is seeded with the run's seed and the step's number, and
-    likewise the order of an epoch, so that a resumed run needs no other state than the numbers in it.
+    All that is random for an image is drawn from a generator that is seeded with the run's seed and the image's
+    position in the run, and likewise the order of an epoch. So a resumed run needs no other state than the numbers in
+    it, and how many processes share the work changes nothing.
     """
 
-    def __init__(self, config: TrainConfig, registry: Registry | None) -> None:
+    def __init__(self, config: TrainConfig, registry: Registry | None = None) -> None:
         self.config = config
         self.step = 0
-        self.device = find_device(config.device)
+        self.accelerator = _accelerator(config)
+        self.device = self.accelerator.device
+        torch.manual_seed(config.seed)  # of fresh weights
         self.backbone: Any
         self.backbone, self.unet, self.controlnet = build_for_training(config.model, registry)
-        self.models: dict[str, nn.Module] = {
-            "unet": self.unet,
-            "controlnet": self.controlnet,
-            "text_encoder": self.backbone.text_encoder,
-        }
         _check_heads(config, self.controlnet.config)
-        # Not every model has fusions in its U-Net, so that one of the default patterns may match nothing.
-        chosen_by_user = "train" in config.model.model_fields_set
-        self.trained = select_parameters(self.models, config.model.train, each_must_match=chosen_by_user)
-        self.backbone.vae.requires_grad_(False)
-        for model in (*self.models.values(), self.backbone.vae):
-            model.to(self.device).to(memory_format=torch.channels_last)
-        self.trains_text = any(name.startswith("text_encoder.") for name in self.trained)
-        parameters = list(self.trained.values())
-        options = config.optimizer
-        self.optimizer = torch.optim.AdamW(
-            parameters, lr=options.learning_rate, betas=options.betas, weight_decay=options.weight_decay, fused=True
-        )
-        self.ema = EMAModel(parameters, decay=options.ema_decay, foreach=True)
+        self._choose_parameters()
         self.schedule = NoiseSchedule(self.backbone.scheduler)
-        self.perceptual: Perceptual | None = None
-        if config.loss.perceptual_weight:
-            self.perceptual = Perceptual("lpips", weights=config.loss.perceptual_weights, device=self.device)
-        data = config.data
-        self.pairs = PairFolder(data.folders, data.crop, data.hr_as_input, data.keep_in_memory)
-        self._order_of = lru_cache(maxsize=2)(self._draw_order)
+        objective = Objective(
+            self.unet, self.controlnet, self.backbone.text_encoder, self.schedule, config.loss, self._perceptual()
+        )
+        objective.train()
+        self.objective: Any
+        self.objective, self.optimizer = self.accelerator.prepare(
+            objective, make_optimizer(self.trained.values(), config.optimizer)
+        )
+        self.ema = EMAModel(self.trained.values(), decay=config.optimizer.ema_decay, foreach=True)
+        self.data = TrainingData(config.data, config.seed, registry)
+        self._batches: Iterator[Batch] | None = None
+        self.recent_losses: deque[float] = deque(maxlen=REMEMBERED)
+        self.checkpoints = Checkpoints(config.output, config.keep_checkpoints)
+        self.log = Log(config, self.accelerator)
+        self.validation = Validation(config, self.backbone, registry) if config.validation else None
+
+    def _choose_parameters(self) -> None:
+        """What is trained, in float32; and where everything is."""
+        config = self.config
+        patterns = config.model.train
+        if config.model.lora_rank:
+            add_lora(self.unet, config.model.lora_rank)
+            patterns = (*patterns, LORA_PATTERN)
+        models = {"unet": self.unet, "controlnet": self.controlnet, "text_encoder": self.backbone.text_encoder}
+        # Not every model has fusions in its U-Net, so that one of the default patterns may match nothing.
+        self.trained = select_parameters(models, patterns, each_must_match="train" in config.model.model_fields_set)
+        self.trains_text = any(name.startswith("text_encoder.") for name in self.trained)
+        self.backbone.vae.requires_grad_(False)
+        for network in (self.unet, self.controlnet):
+            if config.model.frozen_in_half:
+                _halve_what_is_frozen(network, config.precision)
+            if config.gradient_checkpointing:
+                checkpoint_gradients(network)
+            if config.compile:
+                network.compile()
+        for model in (*models.values(), self.backbone.vae):
+            model.to(self.device).to(memory_format=torch.channels_last)
 
     def one_step(self) -> dict[str, float]:
-        """Draw a batch, take a gradient step, and move the averages along."""
-        generator = generator_for(self.config.seed, "step", self.step)
-        batch = self.pairs.batch(self._indices(), generator)
-        options = self.config.optimizer
+        """Draw a batch, take a gradient step, and move the averages along.
+
+        Returns:
+            The terms of the loss, the gradient's norm, in all and by group, the learning rate, and what it cost.
+        """
+        began = time.perf_counter()
+        torch.manual_seed(generator_for(self.config.seed, "step", self.step).initial_seed())  # for plug-ins that draw
+        options, parts = self.config.optimizer, self.config.gradient_accumulation
+        rate = learning_rate(options, self.step, self.config.steps)
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(options, self.step, self.config.steps)
-        losses = self.losses(self.draw(batch, generator))
-        if not torch.isfinite(losses["loss"]):
-            raise TrainingError(f"The loss is {losses['loss'].item()} at step {self.step}: try a lower learning rate.")
-        losses["loss"].backward()
+            group["lr"] = rate
+        terms: Counter[str] = Counter()
+        waited = 0.0
+        for part in range(parts):
+            batch, wait = self._next_batch()
+            waited += wait
+            with self._gradients_stay_here() if part < parts - 1 else nullcontext():
+                terms.update(self._add_gradients(batch, parts))
+        self.recent_losses.append(terms["loss"])
+        self.accelerator.unscale_gradients()
+        by_group = gradient_norms(self.trained)
         norm = nn.utils.clip_grad_norm_(self.trained.values(), options.max_grad_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.ema.step(self.trained.values())
         self.step += 1
-        return {name: value.item() for name, value in losses.items()} | {"grad_norm": norm.item()}
+        norms = {f"grad_norm/{group}": value.item() for group, value in by_group.items()}
+        return {
+            **terms, "grad_norm": float(norm), **norms, "learning_rate": rate,
+            "images_per_second": self.config.batch_size / (time.perf_counter() - began), "data_wait": waited,
+        }  # fmt: skip
 
-    def draw(self, batch: Batch, generator: torch.Generator) -> StepInputs:
+    def _add_gradients(self, batch: Batch, parts: int) -> dict[str, float]:
+        """The gradients of a part of the step's images, and their share of the terms of the loss."""
+        inputs = self.draw(batch)
+        terms: dict[str, Tensor] = self.objective(inputs)
+        names = list(terms)
+        means = self.accelerator.reduce(torch.stack([terms[name].detach() for name in names]), "mean").tolist()
+        values = dict(zip(names, means, strict=True))
+        self._check_loss(values["loss"], batch, inputs)
+        self.accelerator.backward(terms["loss"] / parts)
+        return {name: value / parts for name, value in values.items()}
+
+    def draw(self, batch: Batch) -> StepInputs:
         """Latents, noise, timesteps and encoded prompts for a batch."""
+        generators = [generator_for(self.config.seed, "noise", position) for position in batch.positions]
         hr, lr = batch.hr.to(self.device), batch.lr.to(self.device)
         with torch.no_grad():
-            latents = self.backbone.encode(hr, lr, [generator] * len(hr))
-        noise = torch.randn(latents.shape, generator=generator).to(latents)
+            latents = self.backbone.encode(hr, lr, generators)
+        noise = torch.stack([torch.randn(latents.shape[1:], generator=g) for g in generators]).to(latents)
         drop = self.config.data.prompt_dropout
-        with torch.set_grad_enabled(self.trains_text), self._autocast():
-            high = self._encode(_dropped(batch.high, drop, generator))
-            low = self._encode(_dropped(batch.low, drop, generator))
-        return StepInputs(hr, lr, latents, noise, self._timesteps(len(hr), generator), high, low)
+        with torch.set_grad_enabled(self.trains_text), self.accelerator.autocast():
+            high, low = (self._encode(_dropped(texts, drop, generators)) for texts in (batch.high, batch.low))
+        timesteps = torch.stack([self._timestep(generator) for generator in generators]).to(self.device)
+        return StepInputs(hr, lr, latents, noise, timesteps, high, low)
 
     def losses(self, inputs: StepInputs) -> dict[str, Tensor]:
         """Each term of the loss, already weighted, and their sum."""
-        schedule, loss, t = self.schedule, self.config.loss, inputs.timesteps
-        noisy = schedule.add_noise(inputs.latents, inputs.noise, t)
-        if loss.mean_share:
-            # All noise, no signal: the best guess is the mean, and the middle of the noise says so best.
-            noisy = torch.where((t == schedule.last).view(-1, 1, 1, 1), 0.0, noisy)
-        with self._autocast():
-            out = self.controlnet(noisy, t, inputs.high, inputs.lr, inputs.low, heads=loss.constraint_weight > 0)
-            residuals = out.down_block_res_samples, out.mid_block_res_sample
-            prediction = self.unet(noisy, t, inputs.high, inputs.low, *residuals).sample.float()
-        target = schedule.target(inputs.latents, inputs.noise, t)
-        pixel, latent = constraint_losses(out.rgbs, out.latents, inputs.hr, inputs.latents)
-        terms = {
-            "loss_diffusion": diffusion_loss(prediction, target, timestep_weights(schedule, t, loss), loss.error),
-            "loss_dfc_pixel": loss.constraint_weight * pixel,
-            "loss_dfc_latent": loss.constraint_weight * latent,
-        }
-        if self.perceptual:
-            clean = schedule.clean(prediction, noisy, t)
-            terms["loss_perceptual"] = loss.perceptual_weight * self._perceptual_loss(clean, inputs)
-        return {"loss": torch.stack(list(terms.values())).sum(), **terms}
-
-    def _perceptual_loss(self, clean: Tensor, inputs: StepInputs) -> Tensor:
-        """LPIPS of the decoded clean estimates. Left out at the last timestep, whose estimate is to stay the mean."""
-        assert self.perceptual is not None
-        images = self.backbone.decode(clean, inputs.lr)
-        with self._autocast():
-            distances = self.perceptual.distance((images + 1) / 2, (inputs.hr + 1) / 2)
-        return (distances * (inputs.timesteps < self.schedule.last)).mean()
+        terms: dict[str, Tensor] = self.objective(inputs)
+        return terms
 
     def save(self) -> None:
-        """Write ``checkpoint-N/``: averaged weights in the published form, and ``state.pt`` to go on from.
+        """Write ``checkpoint-N/``.
 
         Raises:
             TrainingError: It cannot be written; older checkpoints stay as they are.
         """
-        parameters = self.trained.values()
-        self.ema.store(parameters)
-        self.ema.copy_to(parameters)
-        target = self.folder_of(self.step)
-        with _writing(target), whole_folder(target) as folder:
-            write_model(self.unet, folder / "unet")
-            write_model(self.controlnet, folder / "controlnet")
-            if self.trains_text:
-                self._add_rest_of_model(folder)
-            self.ema.restore(parameters)
-            weights = {name: parameter.detach() for name, parameter in self.trained.items()}
-            state = {"step": self.step, "weights": weights, "optimizer": self.optimizer.state_dict()}
-            torch.save(state | {"ema": self.ema.state_dict()}, folder / "state.pt")
-        for old in self._checkpoints()[: -self.config.keep_checkpoints]:
-            shutil.rmtree(old)
-
-    def _add_rest_of_model(self, folder: Path) -> None:
-        """A run that trains its own text encoder leaves whole models: a later run can take them as its base."""
-        base = self.config.model.base
-        self.backbone.text_encoder.save_pretrained(folder / "text_encoder")
-        for part in ("tokenizer", "scheduler", "vae"):
-            shutil.copytree(base / part, folder / part)
-        shutil.copy(base / "model_index.json", folder)
+        if self.accelerator.is_main_process:
+            save(self)
+        self.accelerator.wait_for_everyone()
 
     def resume(self) -> None:
-        """Go on from the newest checkpoint in the output folder, if there is one.
+        """Go on from the newest whole checkpoint in the output folder, if there is one.
 
         Raises:
-            TrainingError: It holds other parameters than those that are trained, or of other shapes.
+            TrainingError: It holds other parameters than those that are trained, or of other shapes, or every
+                checkpoint is damaged.
         """
-        if not (checkpoints := self._checkpoints()):
-            return
-        state = torch.load(checkpoints[-1] / "state.pt", map_location=self.device, weights_only=True)
-        found, expected = ({n: x.shape for n, x in ws.items()} for ws in (state["weights"], self.trained))
-        if found.keys() != expected.keys():
-            raise TrainingError(f"{checkpoints[-1]} trains other parameters than this config: choose another output.")
-        if found != expected:
-            name = next(name for name in found if found[name] != expected[name])
-            raise TrainingError(
-                f"{checkpoints[-1]} is of another architecture than this config: {name} has shape"
-                f" {tuple(found[name])}, not {tuple(expected[name])}; choose another output."
-            )
-        with torch.no_grad():
-            for name, parameter in self.trained.items():
-                parameter.copy_(state["weights"][name])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.ema.load_state_dict(state["ema"])
-        self.step = state["step"]
+        if self.accelerator.is_main_process:
+            self.checkpoints.tidy()
+        self.accelerator.wait_for_everyone()
+        if newest := self.checkpoints.newest():
+            restore(self, newest)
+        self.log.begin(self.step)
 
-    def log(self, losses: dict[str, float]) -> None:
-        """Append a line to ``log.jsonl``."""
-        rate = self.optimizer.param_groups[0]["lr"]
-        line = json.dumps({"step": self.step, "learning_rate": rate, **losses})
-        target = self.config.output / "log.jsonl"
-        with _writing(target):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with target.open("a", encoding="utf-8") as file:
-                file.write(f"{line}\n")
+    def look(self) -> None:
+        """Validate if it is time to, and let old checkpoints go."""
+        section, validation = self.config.validation, self.validation
+        if self.accelerator.is_main_process:
+            if section and validation and self.step % section.every == 0 and not self.log.has_figures(self.step):
+                with self.averaged_weights():
+                    figures, grid = validation.look(self.unet, self.controlnet, self.accelerator.autocast())
+                self.log.write_figures(self.step, figures, grid)
+            self.checkpoints.let_go(self.log.best(section) if section else None)
+        self.accelerator.wait_for_everyone()
 
-    def folder_of(self, step: int) -> Path:
-        """Where the checkpoint after ``step`` steps is."""
-        return self.config.output / f"checkpoint-{step}"
+    def averaged_weights(self) -> AbstractContextManager[None]:
+        """Within the block, the networks hold the averages of their weights."""
+        return _averaged(self.ema, list(self.trained.values()))
 
-    def _checkpoints(self) -> list[Path]:
-        found = [p for p in self.config.output.glob("checkpoint-*") if (p / "state.pt").is_file()]
-        return sorted(found, key=lambda p: int(p.name.rpartition("-")[2]))
+    def _next_batch(self) -> tuple[Batch, float]:
+        """This process's share of the next part of a step's images, and the seconds it was waited for."""
+        began = time.perf_counter()
+        if self._batches is None:
+            section = self.config.data
+            self._batches = batches(section, self.data, self.config.seed, self._places(), self.device.type == "cuda")
+        return next(self._batches), time.perf_counter() - began
 
-    def _indices(self) -> list[int]:
-        """This step's images: an epoch is a random order of all, and a batch may span two epochs."""
-        size, first = len(self.pairs), self.step * self.config.batch_size
-        positions = range(first, first + self.config.batch_size)
-        return [self._order_of(i // size)[i % size] for i in positions]
+    def _places(self) -> list[range]:
+        """The positions of this process's images, a part of a step at a time, from this step to the last."""
+        config, count = self.config, self.accelerator.num_processes
+        side = config.batch_size // (config.gradient_accumulation * count)
+        parts = range(self.step * config.gradient_accumulation, config.steps * config.gradient_accumulation)
+        first = [(part * count + self.accelerator.process_index) * side for part in parts]
+        return [range(start, start + side) for start in first]
 
-    def _draw_order(self, epoch: int) -> list[int]:
-        generator = generator_for(self.config.seed, "epoch", epoch)
-        order: list[int] = torch.randperm(len(self.pairs), generator=generator).tolist()
-        return order
+    def _gradients_stay_here(self) -> AbstractContextManager[Any]:
+        """Until the last part of a step, gradients are not exchanged between processes."""
+        context: AbstractContextManager[Any] = self.accelerator.no_sync(self.objective)
+        return context
 
-    def _timesteps(self, count: int, generator: torch.Generator) -> Tensor:
+    def _check_loss(self, loss: float, batch: Batch, inputs: StepInputs) -> None:
+        recent = self.recent_losses
+        trouble, advice = "", "try a lower learning rate"
+        if not math.isfinite(loss):
+            trouble = f"The loss is {loss} at step {self.step}"
+        elif len(recent) == REMEMBERED:
+            mean, spread = statistics.mean(recent), statistics.stdev(recent)
+            if loss > mean + self.config.optimizer.divergence * spread:
+                trouble = f"The loss diverges at step {self.step}: it is {loss:.4g}, and was {mean:.4g} on average"
+                advice = "try a lower learning rate, or a larger optimizer.divergence"
+        if trouble:
+            where = keep_batch(self, batch, inputs)
+            raise TrainingError(f"{trouble}: {advice}. The batch is kept in {where}.")
+
+    def _timestep(self, generator: torch.Generator) -> Tensor:
         loss, last = self.config.loss, self.schedule.last
         noisiest = last if loss.noisiest_timestep is None else min(loss.noisiest_timestep, last)
-        timesteps = torch.randint(noisiest + 1, (count,), generator=generator)
-        for_mean = torch.rand(count, generator=generator) < loss.mean_share
-        timesteps = torch.where(for_mean, last, timesteps)
-        return timesteps.to(self.device)
+        timestep = torch.randint(noisiest + 1, (), generator=generator)
+        for_mean = torch.rand((), generator=generator) < loss.mean_share
+        return torch.where(for_mean, last, timestep)
 
     def _encode(self, texts: list[str]) -> Tensor:
         unique = sorted(set(texts))
         embeddings: Tensor = self.backbone.encode_text(unique).embeddings
         return embeddings[[unique.index(text) for text in texts]]
 
-    def _autocast(self) -> torch.autocast:
-        enabled = self.config.precision == "bfloat16"
-        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=enabled)
+    def _perceptual(self) -> PerceptualLoss | None:
+        """LPIPS of the decoded clean estimates. Left out at the last timestep, whose estimate is to stay the mean."""
+        loss = self.config.loss
+        if not loss.perceptual_weight:
+            return None
+        lpips = Perceptual("lpips", weights=loss.perceptual_weights, device=self.device)
+
+        def distance(clean: Tensor, inputs: StepInputs) -> Tensor:
+            images = self.backbone.decode(clean, inputs.lr)
+            with self.accelerator.autocast():
+                distances = lpips.distance((images + 1) / 2, (inputs.hr + 1) / 2)
+            return (distances * (inputs.timesteps < self.schedule.last)).mean()
+
+        return distance
 
 
-@dataclass(frozen=True)
-class StepInputs:
-    """What the losses of a step are computed from.
-
-    Attributes:
-        hr: B 3 H W in [-1, 1].
-        lr: B 3 H W in [0, 1].
-        latents: B C h w.
-        noise: B C h w.
-        timesteps: B.
-        high: B T D.
-        low: B T D.
-    """
-
-    hr: Tensor
-    lr: Tensor
-    latents: Tensor
-    noise: Tensor
-    timesteps: Tensor
-    high: Tensor
-    low: Tensor
-
-
-def select_parameters(
-    models: dict[str, nn.Module], patterns: tuple[str, ...], each_must_match: bool = True
-) -> dict[str, nn.Parameter]:
-    """Freeze everything but the parameters whose names (``unet.up_blocks.0...``) match a pattern.
-
-    Raises:
-        TrainingError: A pattern matches nothing, though each must match.
-    """
-    named = {f"{prefix}.{n}": p for prefix, model in models.items() for n, p in model.named_parameters()}
-    for pattern in patterns:
-        if each_must_match and not fnmatch.filter(named, pattern):
-            raise TrainingError(f"model.train: no parameter matches {pattern!r}; names begin with {', '.join(models)}.")
-    chosen = {n: p for n, p in named.items() if any(fnmatch.fnmatchcase(n, pattern) for pattern in patterns)}
-    for parameter in named.values():
-        parameter.requires_grad_(False)
-    for parameter in chosen.values():
-        parameter.requires_grad_(True)
-    return chosen
-
-
-def learning_rate(options: OptimizerSection, step: int, steps: int) -> float:
-    """The learning rate of a step: a linear rise, then constant or half a cosine down to zero."""
-    rise = min(1.0, (step + 1) / (options.warmup_steps + 1))
-    fall = 0.5 * (1 + math.cos(math.pi * step / steps)) if options.schedule == "cosine" else 1.0
-    return options.learning_rate * rise * fall
-
-
-@contextmanager
-def _writing(target: Path) -> Iterator[None]:
-    """Turn what goes wrong in the block into a ``TrainingError`` about ``target``."""
-    try:
-        yield
-    except (OSError, RuntimeError, SafetensorError) as error:  # the last two: a full disk in torch and in safetensors
-        raise TrainingError(f"{target} cannot be written: {one_line(error)}") from error
+def _accelerator(config: TrainConfig) -> Accelerator:
+    """Device, precision, processes and trackers of a run."""
+    device = find_device(config.device)
+    if config.precision == "float16" and device.type == "cpu":
+        raise ConfigError("precision is float16, which trains on a GPU alone: use bfloat16.")
+    # Both are shared by all accelerators of a process. A run may follow another one of other precision or device.
+    AcceleratorState._reset_state()
+    if "RANK" not in os.environ:
+        PartialState._reset_state()
+    if device.type == "cuda" and device.index is not None and "RANK" not in os.environ:
+        torch.cuda.set_device(device)
+    accelerator = Accelerator(
+        mixed_precision={"float32": "no", "bfloat16": "bf16", "float16": "fp16"}[config.precision],
+        cpu=device.type == "cpu",
+        # Heads that no loss reads, and parts of plug-ins, may get no gradient.
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False)],
+        log_with=list(trackers_of(config)) or None,
+        project_dir=config.output,
+    )
+    shares = config.gradient_accumulation * accelerator.num_processes
+    if config.batch_size % shares:
+        raise ConfigError(
+            f"batch_size is {config.batch_size}: it must be a multiple of {shares}, the gradient_accumulation"
+            f" ({config.gradient_accumulation}) times the processes ({accelerator.num_processes})."
+        )
+    return accelerator
 
 
 def _check_heads(config: TrainConfig, controlnet: Any) -> None:
@@ -336,6 +338,23 @@ def _check_heads(config: TrainConfig, controlnet: Any) -> None:
         )
 
 
-def _dropped(texts: list[str], share: float, generator: torch.Generator) -> list[str]:
-    kept: Iterator[bool] = iter((torch.rand(len(texts), generator=generator) >= share).tolist())
-    return [text if next(kept) else "" for text in texts]
+def _halve_what_is_frozen(network: nn.Module, precision: str) -> None:
+    """Round matrices that are not trained to what autocast rounds them to anyhow; vectors stay as they are."""
+    for parameter in network.parameters():
+        if not parameter.requires_grad and parameter.ndim > 1:
+            parameter.data = parameter.data.to(getattr(torch, precision))
+
+
+@contextmanager
+def _averaged(ema: EMAModel, parameters: list[nn.Parameter]) -> Iterator[None]:
+    ema.store(parameters)
+    ema.copy_to(parameters)
+    try:
+        yield
+    finally:
+        ema.restore(parameters)
+
+
+def _dropped(texts: list[str], share: float, generators: Sequence[torch.Generator]) -> list[str]:
+    kept = [float(torch.rand((), generator=generator)) >= share for generator in generators]
+    return [text if keep else "" for text, keep in zip(texts, kept, strict=True)]

@@ -1,0 +1,60 @@
+"""A folder of sharp photos to train on, which are degraded as they are drawn."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+from PIL import Image
+
+from xpsr_sdk.data.images import find_images
+from xpsr_sdk.data.samples import DamagedImage, Example, ReadLevels
+from xpsr_sdk.errors import ImageError, TrainingError
+
+
+class PhotoFolder:
+    """A folder of photos, with all below it, as a ``Source``.
+
+    What is smaller than the crop, or no image, is left out with a warning that counts it.
+
+    Args:
+        folder: Folder of photos.
+        read: Reads an image file; may remember what it read.
+        crop: Side of the crops, in pixels.
+
+    Raises:
+        TrainingError: No photo is large enough.
+    """
+
+    def __init__(self, folder: Path, read: ReadLevels, crop: int) -> None:
+        found = find_images(folder)
+        self._photos = [photo for photo in found if _smaller_side(photo) >= crop]
+        self._read = read
+        if not self._photos:
+            raise TrainingError(f"{folder} holds no photo of at least {crop} pixels in each direction (data.crop).")
+        if left_out := len(found) - len(self._photos):
+            warnings.warn(
+                f"{left_out} of {len(found)} photos in {folder} are left out: damaged, or smaller than {crop} pixels.",
+                stacklevel=2,
+            )
+
+    def __len__(self) -> int:
+        return len(self._photos)
+
+    def example(self, index: int, hr_as_input: bool) -> Example:
+        """See ``Source``."""
+        photo = self._photos[index]
+        try:
+            hr = self._read(photo)
+        except ImageError as error:
+            raise DamagedImage(str(error)) from error
+        return Example(hr, hr if hr_as_input else None, "", None, str(photo))
+
+
+def _smaller_side(photo: Path) -> int:
+    """Of what the file's head promises; 0 for what is no image."""
+    try:
+        with Image.open(photo) as image:
+            return min(image.size)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return 0

@@ -1,0 +1,179 @@
+"""What a training step reads: crops of images, each with the input that it is restored from and the prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from xpsr_sdk.contracts import DegradationModel, Item, PromptProvider
+from xpsr_sdk.data.images import resize, to_image
+from xpsr_sdk.errors import TrainingError
+
+Levels = NDArray[np.uint8]
+"""An image as gray levels, H W 3."""
+ReadLevels = Callable[[Path], Levels]
+
+
+@dataclass(frozen=True)
+class Example:
+    """An image of a source, whole.
+
+    Attributes:
+        hr: H W 3, gray levels.
+        lr: H/s W/s 3, or the HR image itself; None: to be degraded.
+        high: What it shows.
+        low: How good the input is; None: to be described once it is degraded.
+        name: For messages.
+    """
+
+    hr: Levels
+    lr: Levels | None
+    high: str
+    low: str | None
+    name: str
+
+
+class DamagedImage(TrainingError):
+    """An image of a source cannot be read, though its neighbours may be."""
+
+
+class Source(Protocol):
+    """Where images come from: a folder of pairs, of shards or of photos."""
+
+    def __len__(self) -> int: ...
+
+    def example(self, index: int, hr_as_input: bool) -> Example:
+        """An image, with the HR image itself as the input if that is asked for.
+
+        Raises:
+            DamagedImage: It cannot be read.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A crop.
+
+    Attributes:
+        hr: 3 H W in [-1, 1].
+        lr: The input, resized to the HR size, 3 H W in [0, 1].
+        high: What the image shows.
+        low: How good the input is.
+    """
+
+    hr: Tensor
+    lr: Tensor
+    high: str
+    low: str
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a forward pass reads.
+
+    Attributes:
+        hr: B 3 H W in [-1, 1].
+        lr: The inputs, resized to the HR size, B 3 H W in [0, 1].
+        high: Content of each image.
+        low: Quality of each input.
+        positions: The place of each in the run: step * batch size + place in the step's batch.
+    """
+
+    hr: Tensor
+    lr: Tensor
+    high: list[str]
+    low: list[str]
+    positions: list[int]
+
+
+def collate(samples: Sequence[Sample], positions: Sequence[int]) -> Batch:
+    """A batch of samples of one size."""
+    return Batch(
+        hr=torch.stack([sample.hr for sample in samples]),
+        lr=torch.stack([sample.lr for sample in samples]),
+        high=[sample.high for sample in samples],
+        low=[sample.low for sample in samples],
+        positions=list(positions),
+    )
+
+
+class Degrader:
+    """Makes the input of a photo that has none, and has it described."""
+
+    def __init__(self, degradation: DegradationModel, provider: PromptProvider) -> None:
+        self.degradation, self.provider = degradation, provider
+
+    def degrade(self, hr: Tensor, generator: torch.Generator) -> Tensor:
+        """1 3 H W in [0, 1] to 1 3 H/s W/s."""
+        scale = self.degradation.scale
+        if hr.shape[-1] % scale:
+            raise TrainingError(f"crop is {hr.shape[-1]}: it must be a multiple of the degradation's scale, {scale}.")
+        return self.degradation(hr, [generator])
+
+    def quality(self, image: Tensor) -> str:
+        """What the provider says of 1 3 H W in [0, 1]; one that fails costs its words only."""
+        try:
+            (said,) = self.provider.describe([Item(to_image(image))], ["low"])
+            return said.low or ""
+        except Exception:
+            return ""
+
+
+def draw_sample(
+    source: Source, index: int, crop: int, hr_as_input: float, degrader: Degrader, generator: torch.Generator
+) -> Sample:
+    """A crop of an image, flipped or not, as ``generator`` says.
+
+    Args:
+        source: Where the image is.
+        index: Which one.
+        crop: Side of the crop, in pixels; a multiple of the scale.
+        hr_as_input: How probable it is that the input is the HR image itself.
+        degrader: For images without an input.
+        generator: The only source of chance.
+
+    Raises:
+        DamagedImage: The image cannot be read.
+        TrainingError: Its size does not fit.
+    """
+    from_hr = float(torch.rand((), generator=generator)) < hr_as_input
+    example = source.example(index, from_hr)
+    hr, lr = _aligned_crops(example, crop, generator)
+    if torch.rand((), generator=generator) < 0.5:
+        hr, lr = hr.flip(-1), lr.flip(-1)
+    if example.lr is None and not from_hr:
+        lr = degrader.degrade(hr, generator)
+    low = degrader.quality(lr) if example.low is None else example.low
+    return Sample(hr[0] * 2 - 1, resize(lr, crop, crop).clamp(0, 1)[0], example.high, low)
+
+
+def _aligned_crops(example: Example, crop: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """The same place of both images, 1 3 H W in [0, 1]; an example without LR gives its HR twice."""
+    hr = example.hr
+    lr = hr if example.lr is None else example.lr
+    scale = max(hr.shape[0] // lr.shape[0], 1)
+    side = crop // scale
+    if min(lr.shape[:2]) < side or hr.shape[0] != lr.shape[0] * scale or hr.shape[1] != lr.shape[1] * scale:
+        raise TrainingError(
+            f"{example.name}: HR is {hr.shape[1]}x{hr.shape[0]} and LR {lr.shape[1]}x{lr.shape[0]}; HR must be a whole"
+            f" number of times as large as LR, and at least {crop} pixels in each direction."
+        )
+    if crop % scale:
+        raise TrainingError(f"crop is {crop}: it must be a multiple of the scale, which is {scale} for {example.name}.")
+    top, left = (int(torch.randint(size - side + 1, (), generator=generator)) for size in lr.shape[:2])
+    return (
+        _tensor(hr[top * scale :, left * scale :][:crop, :crop]),
+        _tensor(lr[top:, left:][:side, :side]),
+    )
+
+
+def _tensor(levels: Levels) -> Tensor:
+    return torch.from_numpy(levels.copy()).permute(2, 0, 1)[None].float() / 255

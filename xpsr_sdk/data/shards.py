@@ -1,0 +1,168 @@
+"""Training images in shards of the WebDataset form: tar files, of which a sample is the files with one key.
+
+    KEY.hr.png     the sharp photo
+    KEY.lr.png     the same, degraded (optional: else it is degraded as it is drawn)
+    KEY.json       {"high": what it shows, "low": how good the LR image is, "hr_low": how good the HR image is,
+                    "sha256": of the source file's bytes, "size": [width, height]}; each may be missing or null
+
+The tar files are not compressed, so that any sample can be read without those before it. Other image types than PNG are
+read as well. See https://github.com/webdataset/webdataset for the form, and for a library that reads it, too.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from xpsr_sdk.data.files import SUFFIXES
+from xpsr_sdk.data.images import to_rgb
+from xpsr_sdk.data.samples import DamagedImage, Example, Levels
+from xpsr_sdk.errors import TrainingError
+
+ReadPart = Callable[[Path, int, int], Levels]
+"""Reads an image that is so many bytes, from so many bytes into a file."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """Where a member of a shard lies, in bytes."""
+
+    start: int
+    size: int
+
+
+class ShardFolder:
+    """A folder of shards, as a ``Source``.
+
+    Args:
+        folder: Folder with ``*.tar``.
+        read: Reads an image out of a shard; may remember what it read.
+        crop: Images that are known to be smaller than that, in pixels, are left out with a warning that counts them.
+
+    Raises:
+        TrainingError: A shard is damaged, a sample has no HR image, or none is large enough.
+    """
+
+    def __init__(self, folder: Path, read: ReadPart, crop: int) -> None:
+        self._read = read
+        found = [(shard, key, parts) for shard in find_shards(folder) for key, parts in _samples(shard).items()]
+        self._samples = [sample for sample in found if _is_large_enough(*sample, crop)]
+        if not self._samples:
+            raise TrainingError(f"The shards in {folder} hold no image of at least {crop} pixels (data.crop).")
+        if left_out := len(found) - len(self._samples):
+            warnings.warn(
+                f"{left_out} of {len(found)} images in {folder} are left out: smaller than {crop} pixels.", stacklevel=2
+            )
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def example(self, index: int, hr_as_input: bool) -> Example:
+        """See ``Source``."""
+        shard, key, parts = self._samples[index]
+        words = _words(shard, key, parts)
+        try:
+            hr = self._part(shard, parts["hr"])
+            of_lr = parts.get("lr")
+            lr = hr if hr_as_input else None if of_lr is None else self._part(shard, of_lr)
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            raise DamagedImage(f"{shard}: the image {key} is damaged: {error}.") from error
+        low = words.get("hr_low" if hr_as_input else "low")
+        return Example(hr, lr, words.get("high") or "", low if lr is None else low or "", f"{shard}: {key}")
+
+    def _part(self, shard: Path, span: Span) -> Levels:
+        return self._read(shard, span.start, span.size)
+
+
+def find_shards(folder: Path) -> list[Path]:
+    """The shards of a folder, in the order of their names."""
+    return sorted(folder.glob("*.tar"))
+
+
+def read_part(shard: Path, start: int, size: int) -> Levels:
+    """An image out of a shard, H W 3."""
+    with Image.open(io.BytesIO(_bytes(shard, Span(start, size)))) as image:
+        return np.asarray(to_rgb(image))
+
+
+def _bytes(shard: Path, span: Span) -> bytes:
+    with shard.open("rb") as file:
+        file.seek(span.start)
+        return file.read(span.size)
+
+
+def _samples(shard: Path) -> dict[str, dict[str, Span]]:
+    """The samples of a shard by key: where their ``hr``, ``lr`` and ``json`` lie."""
+    samples: dict[str, dict[str, Span]] = {}
+    try:
+        with tarfile.open(shard, "r:") as tar:
+            for member in tar:
+                key, _, kind = member.name.partition(".")
+                part, _, suffix = kind.lower().rpartition(".")
+                if member.isfile() and (kind == "json" or (part in ("hr", "lr") and f".{suffix}" in SUFFIXES)):
+                    samples.setdefault(key, {})[part or kind] = Span(member.offset_data, member.size)
+    except (tarfile.TarError, OSError, EOFError) as error:
+        raise TrainingError(
+            f"{shard} is damaged or cut off ({error}): delete it, and let xpsr data prepare make it again."
+        ) from error
+    for key, parts in samples.items():
+        if "hr" not in parts:
+            raise TrainingError(f"{shard}: the sample {key} has no HR image: {key}.hr.png is missing.")
+    return samples
+
+
+def _words(shard: Path, key: str, parts: Mapping[str, Span]) -> dict[str, Any]:
+    """What a sample's JSON file says."""
+    if "json" not in parts:
+        return {}
+    try:
+        words = json.loads(_bytes(shard, parts["json"]))
+    except ValueError as error:
+        raise TrainingError(f"{shard}: {key}.json is damaged: {error}.") from error
+    if not isinstance(words, dict):
+        raise TrainingError(f"{shard}: {key}.json must hold a JSON object.")
+    return words
+
+
+def _is_large_enough(shard: Path, key: str, parts: Mapping[str, Span], crop: int) -> bool:
+    size = _words(shard, key, parts).get("size")
+    return size is None or min(size) >= crop
+
+
+class ShardWriter:
+    """Writes samples into a tar file. The same samples give the same bytes."""
+
+    def __init__(self, file: Any) -> None:
+        self._tar = tarfile.TarFile(fileobj=file, mode="w", format=tarfile.GNU_FORMAT)
+
+    def write(self, key: str, hr: Image.Image, lr: Image.Image | None, words: Mapping[str, Any]) -> None:
+        """Add a sample."""
+        self._add(f"{key}.hr.png", _png(hr))
+        if lr is not None:
+            self._add(f"{key}.lr.png", _png(lr))
+        text = json.dumps({**words, "size": list(hr.size)}, ensure_ascii=False)
+        self._add(f"{key}.json", text.encode())
+
+    def close(self) -> None:
+        """Write the end mark."""
+        self._tar.close()
+
+    def _add(self, name: str, content: bytes) -> None:
+        member = tarfile.TarInfo(name)
+        member.size = len(content)
+        self._tar.addfile(member, io.BytesIO(content))
+
+
+def _png(image: Image.Image) -> bytes:
+    file = io.BytesIO()
+    image.save(file, format="PNG")
+    return file.getvalue()

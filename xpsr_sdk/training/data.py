@@ -1,0 +1,157 @@
+"""Which image a step reads at which place, and the loader that fetches batches ahead.
+
+An image's place in a run, its position, is all that its crop, its degradation and its noise depend on: the same images
+are drawn whatever the number of processes, workers and accumulated parts, and after a resume.
+"""
+
+from __future__ import annotations
+
+import warnings
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from itertools import accumulate
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from xpsr_sdk.data.images import find_images, read_image
+from xpsr_sdk.data.pairs import PairFolder
+from xpsr_sdk.data.photos import PhotoFolder
+from xpsr_sdk.data.samples import Batch, DamagedImage, Degrader, Levels, Sample, Source, collate, draw_sample
+from xpsr_sdk.data.seeds import generator_for
+from xpsr_sdk.data.shards import ShardFolder, find_shards, read_part
+from xpsr_sdk.errors import TrainingError
+from xpsr_sdk.registry import Registry, default_registry
+from xpsr_sdk.training.config import DataSection
+
+TRIES = 10
+"""So many damaged images in a row are left out before a run gives up."""
+
+
+class TrainingData:
+    """All images of a run.
+
+    Args:
+        section: Where they are and what becomes of them.
+        seed: Of the order, the crops and the degradations.
+        registry: Where components are looked up; None: the built-in and the installed plug-ins.
+
+    Raises:
+        TrainingError: A folder is missing, empty or damaged.
+        PluginError: The degradation or the prompt provider is unknown or broken.
+    """
+
+    def __init__(self, section: DataSection, seed: int, registry: Registry | None = None) -> None:
+        registry = registry or default_registry()
+        self._section, self._seed = section, seed
+        self._sources = open_sources(section.folders, section.crop, section.keep_in_memory)
+        self._ends = list(accumulate(len(source) for source in self._sources))
+        self._degrader = Degrader(
+            registry.create("degradation_model", section.degradation),
+            registry.create("prompt_provider", section.prompt_provider),
+        )
+        self._order_of = lru_cache(maxsize=2)(self._draw_order)
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def batch(self, positions: Sequence[int]) -> Batch:
+        """The images at these places of the run."""
+        return collate([self.sample(position) for position in positions], positions)
+
+    def sample(self, position: int) -> Sample:
+        """The image at a place of the run; the next one takes the place of one that is damaged, with a warning."""
+        index = self._order_of(position // len(self))[position % len(self)]
+        for distance in range(TRIES):
+            try:
+                return self._draw((index + distance) % len(self), generator_for(self._seed, "sample", position))
+            except DamagedImage as error:
+                last = error
+                warnings.warn(f"{error} The next image takes its place.", stacklevel=2)
+        raise TrainingError(f"{TRIES} images in a row are damaged, the last: {last}")
+
+    def _draw(self, index: int, generator: torch.Generator) -> Sample:
+        which = bisect_right(self._ends, index)
+        source, section = self._sources[which], self._section
+        first = self._ends[which] - len(source)
+        sample = draw_sample(source, index - first, section.crop, section.hr_as_input, self._degrader, generator)
+        high, low = sample.high if "high" in section.levels else "", sample.low if "low" in section.levels else ""
+        return Sample(sample.hr, sample.lr, high, low)
+
+    def _draw_order(self, epoch: int) -> list[int]:
+        order: list[int] = torch.randperm(len(self), generator=generator_for(self._seed, "epoch", epoch)).tolist()
+        return order
+
+
+def open_sources(folders: Sequence[Path], crop: int, keep_in_memory: int = 0) -> list[Source]:
+    """What the folders hold: shards, pairs or photos. A ``*`` in a folder's name stands for all that match.
+
+    Raises:
+        TrainingError: A folder is missing, empty or damaged.
+    """
+    read, part = lru_cache(keep_in_memory)(_read_levels), lru_cache(keep_in_memory)(read_part)
+    sources: list[Source] = []
+    for folder in _expand(folders):
+        if find_shards(folder):
+            sources.append(ShardFolder(folder, part, crop))
+        elif (folder / "HR").is_dir() or not find_images(folder):
+            sources.append(PairFolder(folder, read))
+        else:
+            sources.append(PhotoFolder(folder, read, crop))
+    return sources
+
+
+def batches(
+    section: DataSection, data: TrainingData, seed: int, places: Sequence[Sequence[int]], pin_memory: bool = False
+) -> Iterator[Batch]:
+    """Batches of the images at ``places`` of the run, fetched ahead by ``section.workers`` processes if there are any.
+
+    Workers find components in the default registry.
+    """
+    if not section.workers:
+        return map(data.batch, places)
+    loader = DataLoader(
+        _InWorker(section, seed),
+        batch_sampler=places,  # type: ignore[arg-type]  # any iterable of lists will do
+        num_workers=section.workers,
+        collate_fn=_only,
+        pin_memory=pin_memory,
+        multiprocessing_context="spawn",  # torch has threads by now, and a fork with threads may hang
+        generator=torch.Generator(),  # not the global one, which belongs to the step
+    )
+    return iter(loader)
+
+
+class _InWorker(Dataset[Batch]):
+    """The images of a run, opened in the worker: what is open can't be handed to another process."""
+
+    def __init__(self, section: DataSection, seed: int) -> None:
+        self._section, self._seed = section, seed
+        self._data: TrainingData | None = None
+
+    def __getitems__(self, positions: list[int]) -> list[Batch]:
+        if self._data is None:
+            self._data = TrainingData(self._section, self._seed)
+        return [self._data.batch(positions)]
+
+
+def _only(found: list[Batch]) -> Batch:
+    (batch,) = found
+    return batch
+
+
+def _read_levels(path: Path) -> Levels:
+    return np.asarray(read_image(path).image)
+
+
+def _expand(folders: Sequence[Path]) -> list[Path]:
+    found = []
+    for folder in folders:
+        matches = sorted(folder.parent.glob(folder.name)) if "*" in folder.name else [folder]
+        if not matches:
+            raise TrainingError(f"No folder matches {folder}.")
+        found += matches
+    return found

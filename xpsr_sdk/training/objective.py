@@ -1,0 +1,89 @@
+"""What a step minimises, as one module: from latents and text to the terms of the loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from xpsr_sdk.models.schedule import NoiseSchedule
+from xpsr_sdk.training.config import LossSection
+from xpsr_sdk.training.losses import constraint_losses, diffusion_loss, timestep_weights
+
+
+@dataclass(frozen=True)
+class StepInputs:
+    """What the losses of a step are computed from.
+
+    Attributes:
+        hr: B 3 H W in [-1, 1].
+        lr: B 3 H W in [0, 1].
+        latents: B C h w.
+        noise: B C h w.
+        timesteps: B.
+        high: B T D.
+        low: B T D.
+    """
+
+    hr: Tensor
+    lr: Tensor
+    latents: Tensor
+    noise: Tensor
+    timesteps: Tensor
+    high: Tensor
+    low: Tensor
+
+
+PerceptualLoss = Callable[[Tensor, StepInputs], Tensor]
+"""Of the estimates of the clean latents (B C h w) and what they were made from."""
+
+
+class Objective(nn.Module):
+    """Forward pass and losses: one module, since that is what distributes over processes.
+
+    Args:
+        unet: Predicts.
+        controlnet: Conditions.
+        text_encoder: Takes no part here, but its gradients belong to the step.
+        schedule: The noise schedule.
+        loss: What is minimised.
+        perceptual: The perceptual term, if it has a weight.
+    """
+
+    def __init__(
+        self,
+        unet: nn.Module,
+        controlnet: nn.Module,
+        text_encoder: nn.Module,
+        schedule: NoiseSchedule,
+        loss: LossSection,
+        perceptual: PerceptualLoss | None,
+    ) -> None:
+        super().__init__()
+        self.unet, self.controlnet, self.text_encoder = unet, controlnet, text_encoder
+        self.schedule, self.loss, self.perceptual = schedule, loss, perceptual
+
+    def forward(self, inputs: StepInputs) -> dict[str, Tensor]:
+        """Each term of the loss, already weighted, and their sum."""
+        schedule, loss, t = self.schedule, self.loss, inputs.timesteps
+        noisy = schedule.add_noise(inputs.latents, inputs.noise, t)
+        if loss.mean_share:
+            # All noise, no signal: the best guess is the mean, and the middle of the noise says so best.
+            noisy = torch.where((t == schedule.last).view(-1, 1, 1, 1), 0.0, noisy)
+        out: Any = self.controlnet(noisy, t, inputs.high, inputs.lr, inputs.low, heads=loss.constraint_weight > 0)
+        residuals = out.down_block_res_samples, out.mid_block_res_sample
+        prediction = self.unet(noisy, t, inputs.high, inputs.low, *residuals).sample.float()
+        target = schedule.target(inputs.latents, inputs.noise, t)
+        pixel, latent = constraint_losses(out.rgbs, out.latents, inputs.hr, inputs.latents)
+        terms = {
+            "loss_diffusion": diffusion_loss(prediction, target, timestep_weights(schedule, t, loss), loss.error),
+            "loss_dfc_pixel": loss.constraint_weight * pixel,
+            "loss_dfc_latent": loss.constraint_weight * latent,
+        }
+        if self.perceptual:
+            clean = schedule.clean(prediction, noisy, t)
+            terms["loss_perceptual"] = loss.perceptual_weight * self.perceptual(clean, inputs)
+        return {"loss": torch.stack(list(terms.values())).sum(), **terms}

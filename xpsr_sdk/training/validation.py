@@ -1,0 +1,158 @@
+"""A look at held-out images with the model as it is: the same images, degradations and noise at every look."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from itertools import chain, islice
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+
+from xpsr_sdk.config import RestoreConfig, load_config
+from xpsr_sdk.contracts import Item
+from xpsr_sdk.data.images import to_image, to_tensor
+from xpsr_sdk.data.samples import Degrader, Example, Source
+from xpsr_sdk.data.seeds import generator_for
+from xpsr_sdk.errors import ConfigError, did_you_mean
+from xpsr_sdk.evaluation.report import measures_of
+from xpsr_sdk.models.checkpoints import read_json
+from xpsr_sdk.pipeline import Pipeline
+from xpsr_sdk.registry import Registry, default_registry
+from xpsr_sdk.training.config import TrainConfig
+from xpsr_sdk.training.data import open_sources
+
+COLUMNS = ("LR", "bicubic", "restored", "HR")
+LABEL_HEIGHT = 16
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """A held-out image: its input, what it was, and its prompts."""
+
+    lr: Image.Image
+    hr: Image.Image
+    high: str
+    low: str
+
+
+class Validation:
+    """Restores held-out images as ``xpsr upscale`` would, and measures them as ``xpsr evaluate`` would.
+
+    Args:
+        config: The run; it has a validation section.
+        backbone: The run's, loaded.
+        registry: Where components are looked up; None: the built-in and the installed plug-ins.
+
+    Raises:
+        ConfigError: A metric or a setting is unknown.
+        TrainingError: A folder is missing, empty or damaged.
+    """
+
+    def __init__(self, config: TrainConfig, backbone: Any, registry: Registry | None) -> None:
+        assert config.validation is not None
+        self._config, self._section = config, config.validation
+        self._backbone, self._registry = backbone, registry or default_registry()
+        section = self._section
+        if section.best is not None and section.best not in section.metrics:
+            raise ConfigError(
+                f"validation.best: {section.best!r} is not measured. {did_you_mean(section.best, section.metrics)}"
+            )
+        self._settings = load_config(RestoreConfig, section.settings, "validation.settings")
+        self._measures, _ = measures_of(section.metrics, "y", 0, section.weights, torch.device("cpu"))
+        self._index = read_json(config.model.base / "model_index.json")
+        self.held_out = self._held_out()
+
+    @torch.no_grad()
+    def look(
+        self, unet: torch.nn.Module, controlnet: torch.nn.Module, autocast: AbstractContextManager[Any]
+    ) -> tuple[dict[str, float], Image.Image]:
+        """The mean of each metric, and a picture of some images."""
+        modes = unet.training, controlnet.training
+        unet.eval(), controlnet.eval()
+        pipeline = self._pipeline(unet, controlnet)
+        with autocast:
+            restored = [self._restore(pipeline, image) for image in self.held_out]
+        unet.train(modes[0]), controlnet.train(modes[1])
+        pairs = [(np.asarray(a), np.asarray(image.hr)) for a, image in zip(restored, self.held_out, strict=True)]
+        figures = {name: sum(measure(*pair) for pair in pairs) / len(pairs) for name, measure in self._measures.items()}
+        rows = [
+            [image.lr.resize(image.hr.size, Image.Resampling.NEAREST), _bicubic(image), result, image.hr]
+            for image, result in islice(zip(self.held_out, restored, strict=True), self._section.shown)
+        ]
+        return figures, sheet(COLUMNS, rows)
+
+    def _pipeline(self, unet: torch.nn.Module, controlnet: torch.nn.Module) -> Pipeline:
+        parts = self._backbone
+        pipeline = Pipeline(
+            vae=parts.vae, text_encoder=parts.text_encoder, tokenizer=parts.tokenizer, scheduler=parts.scheduler,
+            unet=unet, controlnet=controlnet,
+            backbone=self._config.model.backbone, defaults=self._index.get("defaults"),
+        )  # fmt: skip
+        pipeline.equip(
+            backbone=parts,
+            prompt_provider=self._registry.create("prompt_provider", "fixed"),
+            sampler=self._registry.create("sampler", pipeline.defaults.sampler),
+            settings=self._settings,
+        )
+        return pipeline
+
+    def _restore(self, pipeline: Pipeline, image: HeldOut) -> Image.Image:
+        scale = image.hr.width / image.lr.width
+        words: dict[str, Any] = {"prompt": image.high, "low_prompt": image.low}
+        result = pipeline(Item(image.lr), scale=scale, seed=self._section.seed, **words)
+        restored: Image.Image = result.image
+        return restored
+
+    def _held_out(self) -> list[HeldOut]:
+        """The first images of the folders, each with a crop from its middle."""
+        section, data = self._section, self._config.data
+        degrader = Degrader(
+            self._registry.create("degradation_model", data.degradation),
+            self._registry.create("prompt_provider", data.prompt_provider),
+        )
+        crop = section.crop or data.crop
+        examples = islice(_examples(open_sources(section.folders, crop)), section.images)
+        return [self._image(example, number, crop, degrader) for number, example in enumerate(examples)]
+
+    def _image(self, example: Example, number: int, crop: int, degrader: Degrader) -> HeldOut:
+        hr, lr = (None if x is None else Image.fromarray(x) for x in (example.hr, example.lr))
+        assert hr is not None
+        scale = degrader.degradation.scale if lr is None else max(hr.width // lr.width, 1)
+        # The pipeline pads to whole latents, but what is measured should not depend on that.
+        grain = math.lcm(scale, int(self._backbone.stride))
+        side = min(crop, *hr.size) // grain * grain or min(hr.size) // scale * scale
+        left, top = ((length - side) // 2 // scale * scale for length in hr.size)
+        hr = hr.crop((left, top, left + side, top + side))
+        if lr is None:
+            lr = to_image(degrader.degrade(to_tensor(hr), generator_for(self._section.seed, "held-out", number)))
+        else:
+            lr = lr.crop((left // scale, top // scale, (left + side) // scale, (top + side) // scale))
+        low = degrader.quality(to_tensor(lr)) if example.low is None else example.low
+        levels = self._config.data.levels
+        return HeldOut(lr, hr, example.high if "high" in levels else "", low if "low" in levels else "")
+
+
+def sheet(columns: Sequence[str], rows: Sequence[Sequence[Image.Image]]) -> Image.Image:
+    """Pictures in rows and columns, under the columns' names."""
+    width, height = (max(picture.size[axis] for row in rows for picture in row) for axis in (0, 1))
+    whole = Image.new("RGB", (width * len(columns), LABEL_HEIGHT + height * len(rows)), "white")
+    draw = ImageDraw.Draw(whole)
+    for x, name in enumerate(columns):
+        draw.text((x * width + 3, 2), name, fill="black")
+    for y, row in enumerate(rows):
+        for x, picture in enumerate(row):
+            whole.paste(picture, (x * width, LABEL_HEIGHT + y * height))
+    return whole
+
+
+def _examples(sources: Sequence[Source]) -> chain[Example]:
+    return chain.from_iterable((source.example(i, False) for i in range(len(source))) for source in sources)
+
+
+def _bicubic(image: HeldOut) -> Image.Image:
+    return image.lr.resize(image.hr.size, Image.Resampling.BICUBIC)
