@@ -21,15 +21,15 @@ def photos(tmp_path: Path) -> Path:
     return folder
 
 
-def prepare(*arguments: object) -> Result:
-    return CliRunner().invoke(xpsr, ["data", "prepare", *map(str, arguments)])
+def prepare(*arguments: object, form: str = "pairs") -> Result:
+    return CliRunner().invoke(xpsr, ["data", "prepare", "--form", form, *map(str, arguments)])
 
 
 def test_photos_become_pairs(photos: Path, tmp_path: Path) -> None:
     (photos / "text.png").write_text("no image")
     result = prepare(photos, "-o", tmp_path / "pairs", "--variants", 2, "--degradation", "bicubic")
     assert result.exit_code == 0, result.stderr
-    assert result.stdout == f"2 pairs are in {tmp_path / 'pairs'}\n"
+    assert result.stdout == f"2 samples are in {tmp_path / 'pairs'}; left out: 1 damaged\n"
     assert f"Left out: {photos}/text.png is not an image" in result.stderr
     assert len(list((tmp_path / "pairs" / "HR").iterdir())) == 2
 

@@ -80,3 +80,18 @@ def test_a_file_that_is_no_config(tmp_path: Path, content: str | None) -> None:
 
 def test_a_folder_is_no_config(tmp_path: Path) -> None:
     refused(run(tmp_path), "is not a TOML file that can be read")
+
+
+def test_a_dry_run_says_what_would_be_trained_and_writes_nothing(config: Path, tmp_path: Path) -> None:
+    before = sorted(tmp_path.iterdir())
+    result = run("--dry-run", config, "steps=50", "batch_size=2")
+    assert result.exit_code == 0, result.stderr
+    for words in ("controlnet.fusion", "unet.pixel_attention", "Memory of a step:", "50 steps of", "4 images, each"):
+        assert words in result.stdout
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_dry_run_finds_the_same_mistakes(config: Path) -> None:
+    refused(run("--dry-run", config, "precision=float16"), "float16, which trains on a GPU alone: use bfloat16")
+    refused(run("--dry-run", config, "batch_size=3", "gradient_accumulation=2"), "must be a multiple of 2")
+    refused(run("--dry-run", config, 'trackers=["tensorbord"]'), "Did you mean 'tensorboard'?")

@@ -101,7 +101,7 @@ def size_of(file: Path) -> tuple[int, int]:
 
 def test_each_photo_becomes_its_pairs(prepared: tuple[Path, Prepared]) -> None:
     output, report = prepared
-    assert report.pairs == 4
+    assert report.samples == 4
     names = ["one__v0", "one__v1", "trip__two__v0", "trip__two__v1"]
     for part, suffix in (("HR", "png"), ("LR", "png"), ("lowlevel_prompt_q", "txt"), ("lowlevel_prompt_q_GT", "txt")):
         assert sorted(p.name for p in (output / part).iterdir()) == [f"{name}.{suffix}" for name in names]
@@ -156,7 +156,7 @@ def test_components_can_be_chosen_with_options(photos: Path, tmp_path: Path) -> 
 
 def test_options_may_hold_tables_and_lists(photos: Path, tmp_path: Path) -> None:
     degradation = {"name": "realesrgan", "first": {"jpeg_quality": [30, 31]}, "kernel_sizes": [7, 9]}
-    assert prepare_pairs(photos, tmp_path, degradation=degradation).pairs == 2
+    assert prepare_pairs(photos, tmp_path, degradation=degradation).samples == 2
 
 
 def test_sharpened_photos_are_stored_and_degraded(photos: Path, tmp_path: Path) -> None:
@@ -182,7 +182,7 @@ def test_prompts_that_could_not_be_had_are_reported(photos: Path, tmp_path: Path
     report = prepare_pairs(
         photos, tmp_path, degradation="bicubic", prompt_provider={"name": "captioner", "way": way}, variants=2
     )
-    assert report.pairs == 4
+    assert report.samples == 4
     assert report.unprompted == {photos / "one.png": reason, photos / "trip" / "two.png": reason}
     assert not (tmp_path / "highlevel_prompt_GT").exists()
     assert (tmp_path / "lowlevel_prompt_q" / "one__v0.txt").is_file() == (way == "reports")

@@ -12,15 +12,14 @@ from typing import Any
 import pytest
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from tests import tiny
+from tests.training.runs import config, log_of, weights
 from xpsr_sdk import ConfigError, Registry, TrainingError, build_pipeline
-from xpsr_sdk.config import load_config
-from xpsr_sdk.models.checkpoints import WEIGHTS, read_checkpoint, write_checkpoint
+from xpsr_sdk.models.checkpoints import read_checkpoint, write_checkpoint
 from xpsr_sdk.models.controlnet import XPSRControlNet
 from xpsr_sdk.training import state
-from xpsr_sdk.training.config import OptimizerSection, TrainConfig
+from xpsr_sdk.training.config import OptimizerSection
 from xpsr_sdk.training.loop import TrainingRun, train
 from xpsr_sdk.training.optimizer import learning_rate
 
@@ -32,38 +31,6 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("base") / "base"
     tiny.write_configs(folder)
     return folder
-
-
-def config(output: Path, pairs: Path, base: Path, **changes: Any) -> TrainConfig:
-    """A run of three steps; ``section__field`` changes a section's field."""
-    values: dict[str, Any] = {
-        "output": output,
-        "steps": 3,
-        "batch_size": 2,
-        "device": "cpu",
-        "log_every": 1,
-        "trackers": [],
-        "model": {"base": base, "backbone": "residual"},
-        "data": {"folders": [pairs], "crop": 32, "hr_as_input": 0.2},
-        "optimizer": {"learning_rate": 1e-3, "ema_decay": 0.5},
-    }
-    if not (base / "controlnet").is_dir():
-        values["model"]["conditioning_widths"] = tiny.CONDITIONING_WIDTHS
-    for name, value in changes.items():
-        section, _, field = name.rpartition("__")
-        (values.setdefault(section, {}) if section else values)[field] = value
-    return load_config(TrainConfig, values, "the test")
-
-
-def weights(checkpoint: Path) -> dict[str, torch.Tensor]:
-    found = {}
-    for part in ("unet", "controlnet"):
-        found |= {f"{part}.{name}": tensor for name, tensor in load_file(checkpoint / part / WEIGHTS).items()}
-    return found
-
-
-def log_of(output: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
 
 
 def test_a_run_leaves_a_checkpoint_that_restores(tmp_path: Path, pairs: Path, tiny_model: Path) -> None:

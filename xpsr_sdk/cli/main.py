@@ -13,6 +13,7 @@ from xpsr_sdk.errors import CheckpointError, ConfigError, PluginError, XPSRError
 SUMMARIES = {
     "upscale": "Restore and enlarge photos.",
     "train": "Train a model as a config file says.",
+    "ablate": "Train with and without each part of XPSR, and compare.",
     "evaluate": "Compare restored photos with the originals.",
     "data": "Prepare the photos and prompts that training needs.",
     "plugins": "List the parts that can be chosen, and their options.",

@@ -2,33 +2,61 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from xpsr_sdk.cli.output import progress_bar, quiet_libraries
+from xpsr_sdk.cli.output import print_table, progress_bar, quiet_libraries
 from xpsr_sdk.config import read_toml
+
+if TYPE_CHECKING:
+    from xpsr_sdk.training.config import TrainConfig
 
 
 @click.command()
 @click.argument("config", type=click.Path(path_type=Path))
 @click.argument("overrides", nargs=-1)
-def train(config: Path, overrides: tuple[str, ...]) -> None:
+@click.option("--dry-run", is_flag=True, help="Say what would be trained, the memory and the time; write nothing.")
+def train(config: Path, overrides: tuple[str, ...], dry_run: bool) -> None:
     """Train as the TOML file CONFIG says, going on where an earlier run with the same output stopped.
 
     OVERRIDES replace single fields: steps=1000 model.fusion=serial
+
+    With several GPUs: accelerate launch -m xpsr_sdk train CONFIG
     """
     from xpsr_sdk.training.config import TrainConfig
 
     run = read_toml(TrainConfig, config, overrides)
     quiet_libraries()
+    if dry_run:
+        _print_dry_run(run)
+        return
     from xpsr_sdk.training.loop import train as run_training  # after the config is checked, since it loads torch
 
     with progress_bar() as bar:
         task = bar.add_task("training", total=run.steps)
 
-        def show(step: int, losses: dict[str, float]) -> None:
-            bar.update(task, completed=step, description=f"loss {losses['loss']:.4f}")
+        def show(step: int, values: dict[str, float]) -> None:
+            bar.update(task, completed=step, description=f"loss {values['loss']:.4f}")
 
         last = run_training(run, on_step=show)
-    click.echo(f"The last checkpoint is {last}")
+    if _speaks():
+        click.echo(f"The last checkpoint is {last}")
+
+
+def _print_dry_run(config: TrainConfig) -> None:
+    from xpsr_sdk.training.dry_run import dry_run
+
+    found = dry_run(config)
+    if not _speaks():
+        return
+    print_table(found.parameters())
+    for sentence in found.sentences():
+        click.echo(sentence)
+
+
+def _speaks() -> bool:
+    """Of several processes, only the first one."""
+    return os.environ.get("RANK", "0") == "0"

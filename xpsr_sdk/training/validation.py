@@ -78,13 +78,19 @@ class Validation:
         with autocast:
             restored = [self._restore(pipeline, image) for image in self.held_out]
         unet.train(modes[0]), controlnet.train(modes[1])
-        pairs = [(np.asarray(a), np.asarray(image.hr)) for a, image in zip(restored, self.held_out, strict=True)]
-        figures = {name: sum(measure(*pair) for pair in pairs) / len(pairs) for name, measure in self._measures.items()}
         rows = [
             [image.lr.resize(image.hr.size, Image.Resampling.NEAREST), _bicubic(image), result, image.hr]
             for image, result in islice(zip(self.held_out, restored, strict=True), self._section.shown)
         ]
-        return figures, sheet(COLUMNS, rows)
+        return self._figures(restored), sheet(COLUMNS, rows)
+
+    def bicubic(self) -> dict[str, float]:
+        """The mean of each metric for bicubic enlargement."""
+        return self._figures([_bicubic(image) for image in self.held_out])
+
+    def _figures(self, restored: Sequence[Image.Image]) -> dict[str, float]:
+        pairs = [(np.asarray(a), np.asarray(image.hr)) for a, image in zip(restored, self.held_out, strict=True)]
+        return {name: sum(measure(*pair) for pair in pairs) / len(pairs) for name, measure in self._measures.items()}
 
     def _pipeline(self, unet: torch.nn.Module, controlnet: torch.nn.Module) -> Pipeline:
         parts = self._backbone

@@ -10,13 +10,13 @@ trackers/              TensorBoard's files, if it is installed
 from __future__ import annotations
 
 import json
-import resource
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 from accelerate import Accelerator
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
@@ -49,7 +49,7 @@ class Log:
         if self._accelerator.is_main_process:
             for name in ("log.jsonl", "validation.jsonl"):
                 if (self._folder / name).exists():
-                    lines = [line for line in _lines(self._folder / name) if line["step"] <= step]
+                    lines = [line for line in read_lines(self._folder / name) if line["step"] <= step]
                     self._write(self._folder / name, "".join(json.dumps(line) + "\n" for line in lines))
             self._write(self._folder / "config.json", self._config.model_dump_json(indent=2, exclude_unset=True) + "\n")
         flat = {name: str(value) for name, value in self._config.model_dump(mode="json").items()}
@@ -94,7 +94,7 @@ class Log:
 
     def _figures(self) -> list[dict[str, Any]]:
         file = self._folder / "validation.jsonl"
-        return _lines(file) if file.exists() else []
+        return read_lines(file) if file.exists() else []
 
     def _append(self, file: Path, line: Mapping[str, Any]) -> None:
         with writing(file):
@@ -126,7 +126,7 @@ def trackers_of(config: TrainConfig) -> tuple[str, ...]:
     return config.trackers
 
 
-def _lines(file: Path) -> list[dict[str, Any]]:
+def read_lines(file: Path) -> list[dict[str, Any]]:
     """The lines of a log; one that was cut off by a kill is left out."""
     found = []
     for line in file.read_text(encoding="utf-8").splitlines():
@@ -141,5 +141,9 @@ def _peak_memory(device: torch.device) -> float:
     """In GiB: of the GPU, or of this process on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
+    if sys.platform == "win32":
+        return float(psutil.Process().memory_info().peak_wset / 2**30)
+    import resource  # which Windows does not have
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**30 if sys.platform == "darwin" else 2**20)

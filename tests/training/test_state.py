@@ -1,0 +1,125 @@
+"""Checkpoints: whatever moment a run is killed at, it goes on to the same weights; damage is noticed."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.killed import train_until
+from tests.training.runs import config, log_of, weights
+from xpsr_sdk import TrainingError
+from xpsr_sdk.training.loop import TrainingRun, train
+from xpsr_sdk.training.state import Checkpoints
+
+STATE = "xpsr_sdk.training.state:"
+MOMENTS = {
+    "in the middle of a step": ("xpsr_sdk.training.loop:TrainingRun.draw", 7),
+    "before the first checkpoint": ("xpsr_sdk.training.loop:TrainingRun.draw", 2),
+    "while the networks are written": (f"{STATE}write_model", 4),
+    "while the state is written": (f"{STATE}torch.save", 2),
+    "before the checkpoint is verified": (f"{STATE}_write_manifest", 2),
+    "before it gets its name": ("os:replace", 3),
+    "while an old one is removed": (f"{STATE}shutil.rmtree", 3),
+}
+OPTIONS: dict[str, Any] = {
+    "steps": 6, "checkpoint_every": 2, "keep_checkpoints": 1,
+    "gradient_accumulation": 2, "optimizer__schedule": "cosine",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, pairs: Path, tiny_model: Path) -> Path:
+    """The output of a run that was not interrupted."""
+    output = tmp_path_factory.mktemp("whole") / "run"
+    train(config(output, pairs, tiny_model, **OPTIONS))
+    return output
+
+
+@pytest.fixture(scope="module")
+def processes() -> Any:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.killed"])
+    return context
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_killed_run_goes_on_to_the_same_bits(
+    tmp_path: Path, pairs: Path, tiny_model: Path, whole: Path, processes: Any, moment: str
+) -> None:
+    run = config(tmp_path / "run", pairs, tiny_model, **OPTIONS)
+    process = processes.Process(target=train_until, args=(run, *MOMENTS[moment]))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    last = train(run)
+    expected, found = weights(whole / "checkpoint-6"), weights(last)
+    assert [name for name in expected if not torch.equal(expected[name], found[name])] == []
+    assert [line["loss"] for line in log_of(tmp_path / "run")] == [line["loss"] for line in log_of(whole)]
+    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == ["checkpoint-6", "config.json", "log.jsonl"]
+
+
+@pytest.mark.parametrize("file", ["state.pt", "controlnet/diffusion_pytorch_model.safetensors", "manifest.json"])
+def test_a_damaged_checkpoint_is_passed_over(
+    tmp_path: Path, pairs: Path, tiny_model: Path, whole: Path, file: str
+) -> None:
+    run = config(tmp_path / "run", pairs, tiny_model, **OPTIONS | {"keep_checkpoints": 5})
+    train(run)
+    damaged = tmp_path / "run" / "checkpoint-6" / file
+    damaged.write_bytes(damaged.read_bytes()[:-40])
+    with pytest.warns(UserWarning, match="checkpoint-6 is damaged and is not gone on from"):
+        last = train(run)
+    expected, found = weights(whole / "checkpoint-6"), weights(last)
+    assert [name for name in expected if not torch.equal(expected[name], found[name])] == []
+
+
+@pytest.mark.filterwarnings("ignore:.*is damaged:UserWarning")
+def test_a_run_whose_checkpoints_are_all_damaged_does_not_begin_anew(
+    tmp_path: Path, pairs: Path, tiny_model: Path
+) -> None:
+    run = config(tmp_path / "run", pairs, tiny_model, steps=1)
+    (train(run) / "state.pt").write_bytes(b"")
+    with pytest.raises(TrainingError, match=r"Every checkpoint in .* is damaged"):
+        train(run)
+
+
+def test_a_manifest_names_every_file(whole: Path) -> None:
+    manifest = json.loads((whole / "checkpoint-6" / "manifest.json").read_text())
+    files = {str(p.relative_to(whole / "checkpoint-6")) for p in (whole / "checkpoint-6").rglob("*") if p.is_file()}
+    assert manifest.keys() == files - {"manifest.json"}
+
+
+def test_the_best_checkpoint_stays_beside_the_newest(tmp_path: Path) -> None:
+    for step in range(1, 6):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        (tmp_path / f"checkpoint-{step}" / "state.pt").touch()
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    checkpoints.let_go(best=2)
+    assert checkpoints.steps() == [2, 4, 5]
+    checkpoints.let_go(best=5)
+    assert checkpoints.steps() == [4, 5]
+
+
+def test_a_batch_that_broke_a_run_is_kept(tmp_path: Path, pairs: Path, tiny_model: Path) -> None:
+    run = TrainingRun(config(tmp_path, pairs, tiny_model))
+    run.recent_losses.extend([0.1, 0.2] * 50)
+    run.config = run.config.model_copy(
+        update={"optimizer": run.config.optimizer.model_copy(update={"divergence": 1e-9})}
+    )
+    with pytest.raises(TrainingError, match=r"The loss diverges at step 0: .* kept in .*failed-step-0"):
+        run.one_step()
+    kept = tmp_path / "failed-step-0"
+    assert sorted(p.name for p in kept.iterdir()) == ["batch.json", "inputs.safetensors"]
+    assert json.loads((kept / "batch.json").read_text())["positions"] == [0, 1]
+
+
+def test_an_output_that_was_copied_goes_on_alike(tmp_path: Path, pairs: Path, tiny_model: Path, whole: Path) -> None:
+    shutil.copytree(whole, tmp_path / "copy")
+    again = train(config(tmp_path / "copy", pairs, tiny_model, **OPTIONS | {"steps": 6}))
+    assert weights(again).keys() == weights(whole / "checkpoint-6").keys()

@@ -1,0 +1,54 @@
+"""``xpsr ablate``: train with and without each part, and compare."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from xpsr_sdk.cli.output import progress_bar, quiet_libraries
+from xpsr_sdk.config import read_toml
+
+
+@click.command()
+@click.argument("config", type=click.Path(path_type=Path))
+@click.argument("overrides", nargs=-1)
+@click.option(
+    "--over",
+    default="fusion,constraint,prompts",
+    show_default=True,
+    help="What is varied, with commas between: fusion, constraint, prompts.",
+)
+@click.option("-o", "--output", type=click.Path(file_okay=False, path_type=Path), help="Default: the config's output.")
+@click.option("--steps", type=click.IntRange(min=1), help="Steps of each run. Default: the config's.")
+@click.option("--seeds", type=click.IntRange(min=1), default=1, show_default=True, help="Runs of each variant.")
+def ablate(
+    config: Path, overrides: tuple[str, ...], over: str, output: Path | None, steps: int | None, seeds: int
+) -> None:
+    """Train as the TOML file CONFIG says, once as it is and once with each change, and compare on held-out images.
+
+    OVERRIDES replace single fields: batch_size=2 validation.folders=[\'photos\']
+
+    Writes ablation.md, ablation.json and ablation.png (which needs xpsr-sdk[plot]) beside a folder for each run. A call
+    that was stopped can be repeated.
+    """
+    from xpsr_sdk.training.config import TrainConfig
+
+    run = read_toml(TrainConfig, config, (*overrides, *([f"steps={steps}"] if steps else [])))
+    output = output or run.output
+    quiet_libraries()
+    from xpsr_sdk.training import ablation  # after the config is checked, since it loads torch
+
+    with progress_bar() as bar:
+        task = bar.add_task("training", total=None)
+        result = ablation.ablate(
+            run,
+            [factor.strip() for factor in over.split(",") if factor.strip()],
+            output,
+            seeds=seeds,
+            progress=lambda variant, done, total: bar.update(task, completed=done, total=total, description=variant),
+        )
+    click.echo(result.table(), nl=False)
+    if ablation.plots() is None:
+        click.echo("There is no plot, which needs matplotlib: pip install 'xpsr-sdk[plot]'", err=True)
+    click.echo(f"Written to {output}")

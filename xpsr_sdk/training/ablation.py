@@ -1,0 +1,236 @@
+"""What each part of XPSR is worth: trains the model with and without it, and measures both (``xpsr ablate``)."""
+
+from __future__ import annotations
+
+import json
+import re
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from xpsr_sdk.config import load_config
+from xpsr_sdk.data.images import write_whole
+from xpsr_sdk.errors import ConfigError, did_you_mean
+from xpsr_sdk.evaluation.report import LOWER_IS_BETTER, METRICS
+from xpsr_sdk.registry import Registry, default_registry
+from xpsr_sdk.training.config import TrainConfig
+from xpsr_sdk.training.loop import train
+from xpsr_sdk.training.validation import Validation
+from xpsr_sdk.training.watching import read_lines
+
+FULL = "full"
+BICUBIC = "bicubic"
+Changes = Mapping[str, Any]
+
+
+def _fusions(config: TrainConfig, registry: Registry) -> dict[str, Changes]:
+    own = config.model.fusion or "xpsr"
+    own = own if isinstance(own, str) else own["name"]
+    names = sorted({component.spec.name for component in registry.specs("fusion_attention")} - {own})
+    return {f"fusion: {name}": {"model.fusion": name} for name in names}
+
+
+def _constraint(config: TrainConfig, registry: Registry) -> dict[str, Changes]:
+    return {"without the constraint": {"loss.constraint_weight": 0.0}}
+
+
+def _prompts(config: TrainConfig, registry: Registry) -> dict[str, Changes]:
+    return {
+        "without high-level prompts": {"data.levels": ["low"]},
+        "without low-level prompts": {"data.levels": ["high"]},
+        "without prompts": {"data.levels": []},
+    }
+
+
+FACTORS: dict[str, Callable[[TrainConfig, Registry], dict[str, Changes]]] = {
+    "fusion": _fusions, "constraint": _constraint, "prompts": _prompts
+}  # fmt: skip
+"""What can be varied: each gives its variants by name, with the fields of the config that they change."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """The figures of a variant.
+
+    Attributes:
+        variant: Its name.
+        scores: For each metric, one figure a seed.
+    """
+
+    variant: str
+    scores: dict[str, list[float]]
+
+    def mean(self, metric: str) -> float:
+        """Over the seeds."""
+        return statistics.fmean(self.scores[metric])
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """The figures of all variants, the full model first.
+
+    Attributes:
+        rows: One a variant, and one of bicubic enlargement.
+        losses: For each variant, (step, loss) of its first seed.
+        steps: How long each was trained.
+        images: How many held-out images the figures are the means of.
+    """
+
+    rows: list[Row]
+    losses: dict[str, list[tuple[int, float]]]
+    steps: int
+    images: int
+
+    def table(self) -> str:
+        """As Markdown: means over the seeds, deviations if there are several, and differences to the full model."""
+        metrics = list(self.rows[0].scores)
+        full = next(row for row in self.rows if row.variant == FULL)
+        lines = ["| variant | " + " | ".join(f"{name.upper()} | Δ" for name in metrics) + " |"]
+        lines.append("|---" * (1 + 2 * len(metrics)) + "|")
+        for row in self.rows:
+            cells = [cell for name in metrics for cell in _cells(name, row, full)]
+            lines.append(f"| {row.variant} | " + " | ".join(cells) + " |")
+        return "\n".join(lines) + "\n"
+
+
+def ablate(
+    config: TrainConfig,
+    over: Sequence[str],
+    output: Path,
+    *,
+    seeds: int = 1,
+    registry: Registry | None = None,
+    progress: Callable[[str, int, int], object] = lambda variant, done, total: None,
+) -> Ablation:
+    """Train the model as it is and with each change, for equally many steps on the same images, and measure all.
+
+    Writes ``ablation.json``, ``ablation.md`` and ``ablation.png`` to ``output``, beside a folder for each run. What is
+    trained already is not trained again, so that a call that was stopped can be repeated.
+
+    Args:
+        config: The run; its validation section names the held-out images.
+        over: Any of ``FACTORS``.
+        output: Folder of the result.
+        seeds: How many runs of each, with seeds that count up from the config's.
+        registry: Where components are looked up; None: the built-in and the installed plug-ins.
+        progress: ``progress(variant, done, total)``, in steps.
+
+    Raises:
+        ConfigError: A factor is unknown, or there are no held-out images.
+        XPSRError: As ``train``.
+    """
+    registry = registry or default_registry()
+    if config.validation is None:
+        raise ConfigError("There is nothing to measure with: name held-out images, as validation.folders=[...].")
+    variants = _variants(config, over, registry)
+    total, done = config.steps * seeds * len(variants), 0
+    rows, losses = [], {}
+    for name, changes in variants.items():
+        scores: dict[str, list[float]] = {}
+        for seed in range(seeds):
+            folder = output / _slug(name) / f"seed-{config.seed + seed}"
+            run = _changed(config, changes, folder, config.seed + seed)
+            begun = done
+
+            def on_step(step: int, _: object, name: str = name, begun: int = begun) -> None:
+                progress(name, begun + step, total)
+
+            train(run, registry, on_step)
+            done += config.steps
+            figures = next(line for line in read_lines(folder / "validation.jsonl") if line["step"] == config.steps)
+            for metric in figures.keys() - {"step"}:
+                scores.setdefault(metric, []).append(figures[metric])
+        order = [metric for metric in METRICS if metric in scores]
+        rows.append(Row(name, {metric: scores[metric] for metric in order}))
+        log = read_lines(output / _slug(name) / f"seed-{config.seed}" / "log.jsonl")
+        losses[name] = [(line["step"], line["loss"]) for line in log]
+    result = Ablation([_bicubic(config, registry), *rows], losses, config.steps, config.validation.images)
+    _write(result, output)
+    return result
+
+
+def _variants(config: TrainConfig, over: Sequence[str], registry: Registry) -> dict[str, Changes]:
+    variants: dict[str, Changes] = {FULL: {}}
+    for factor in over:
+        if factor not in FACTORS:
+            raise ConfigError(f"--over: {factor!r} can't be varied. {did_you_mean(factor, FACTORS)}")
+        found = FACTORS[factor](config, registry)
+        if not found:
+            raise ConfigError(f"--over: there is nothing else to choose for {factor}; a plug-in may offer it.")
+        variants |= found
+    return variants
+
+
+def _changed(config: TrainConfig, changes: Changes, output: Path, seed: int) -> TrainConfig:
+    """The run of a variant: one checkpoint, and one look at the held-out images at its end."""
+    values = config.model_dump(exclude_unset=True)
+    values |= {"output": output, "seed": seed, "checkpoint_every": config.steps, "keep_checkpoints": 1}
+    values["validation"]["every"] = config.steps
+    for field, value in changes.items():
+        section, _, name = field.partition(".")
+        values.setdefault(section, {})[name] = value
+    return load_config(TrainConfig, values, "The variant")
+
+
+def _bicubic(config: TrainConfig, registry: Registry) -> Row:
+    """What enlargement alone gives."""
+    backbone = registry.create("backbone", config.model.backbone)
+    backbone.load(config.model.base, torch.float32, from_scratch=config.model.from_scratch)
+    figures = Validation(config, backbone, registry).bicubic()
+    return Row(BICUBIC, {metric: [figures[metric]] for metric in METRICS if metric in figures})
+
+
+def _cells(metric: str, row: Row, full: Row) -> tuple[str, str]:
+    places, values = METRICS[metric], row.scores[metric]
+    spread = f" ± {statistics.stdev(values):.{places}f}" if len(values) > 1 else ""
+    difference = "" if row is full else f"{row.mean(metric) - full.mean(metric):+.{places}f}"
+    return f"{row.mean(metric):.{places}f}{spread}", difference
+
+
+def _write(result: Ablation, output: Path) -> None:
+    content = {"steps": result.steps, "images": result.images, "rows": [asdict(row) for row in result.rows]}
+    for name, text in {"ablation.json": json.dumps(content, indent=2) + "\n", "ablation.md": result.table()}.items():
+        write_whole(output / name, lambda file, text=text: file.write(text.encode()))  # type: ignore[misc]
+    if plots() is not None:
+        _plot(result, output / "ablation.png")
+
+
+def plots() -> Any:
+    """matplotlib's pyplot; None where it is not installed."""
+    try:
+        import_module("matplotlib").use("Agg")
+        return import_module("matplotlib.pyplot")
+    except ImportError:
+        return None
+
+
+def _plot(result: Ablation, file: Path) -> None:
+    """A panel with the losses, and one for each metric with a bar for each variant."""
+    pyplot, metrics = plots(), list(result.rows[0].scores)
+    figure, (curves, *panels) = pyplot.subplots(1, 1 + len(metrics), figsize=(5 * (1 + len(metrics)), 4))
+    for name, points in result.losses.items():
+        curves.plot(*zip(*points, strict=True), label=name, linewidth=1)
+    curves.set(title="loss", xlabel="step")
+    curves.legend(fontsize="x-small")
+    names = [row.variant for row in result.rows]
+    for panel, metric in zip(panels, metrics, strict=True):
+        means = [row.mean(metric) for row in result.rows]
+        errors = [statistics.stdev(s) if len(s := row.scores[metric]) > 1 else 0.0 for row in result.rows]
+        panel.barh(names, means, xerr=errors, color=["0.7", "C0", *["C1"] * (len(names) - 2)])
+        low, high = min(means), max(means)
+        panel.set_xlim(low - 0.5 * (high - low) - 1e-3, high + 0.2 * (high - low) + 1e-3)
+        panel.invert_yaxis()
+        better = "lower" if metric in LOWER_IS_BETTER else "higher"
+        panel.set_title(f"{metric.upper()} ({better} is better)")
+    figure.tight_layout()
+    write_whole(file, lambda out: figure.savefig(out, dpi=100, format="png"))
+    pyplot.close(figure)
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")

@@ -1,0 +1,87 @@
+"""What a run would do, found out without writing anything: ``xpsr train --dry-run``."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from rich.table import Table
+
+from xpsr_sdk.registry import Registry
+from xpsr_sdk.training.config import TrainConfig
+from xpsr_sdk.training.loop import TrainingRun
+from xpsr_sdk.training.memory import StepMemory, step_memory
+from xpsr_sdk.training.optimizer import group_of
+
+MEASURED_STEPS = 3
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """What a run would do.
+
+    Attributes:
+        trained: Parameters that are trained, by group.
+        frozen: Parameters that are not, by network.
+        images: How many images there are.
+        steps: How many steps are left.
+        epochs: How often each image is drawn in them.
+        seconds: What a step takes, on average of three.
+        memory: What a step needs, on one process.
+        processes: How many processes share the work.
+    """
+
+    trained: dict[str, int]
+    frozen: dict[str, int]
+    images: int
+    steps: int
+    epochs: float
+    seconds: float
+    memory: StepMemory
+    processes: int
+
+    def parameters(self) -> Table:
+        """The parameters, as a table."""
+        table = Table("part", "trained", "frozen")
+        for name in sorted(self.trained.keys() | self.frozen.keys()):
+            table.add_row(name, *(f"{counts.get(name, 0) / 1e6:.2f} M" for counts in (self.trained, self.frozen)))
+        table.add_row("total", *(f"{sum(counts.values()) / 1e6:.2f} M" for counts in (self.trained, self.frozen)))
+        return table
+
+    def sentences(self) -> Iterator[str]:
+        """The rest, in words."""
+        parts = ", ".join(f"{name} {size}" for name, size in self.memory.rows() if name != "total")
+        yield f"Memory of a step: {dict(self.memory.rows())['total']} of tensors ({parts})."
+        hours, minutes = divmod(round(self.steps * self.seconds / 60), 60)
+        yield (
+            f"{self.steps} steps of {self.seconds:.2f} s, measured on {MEASURED_STEPS} of them: {hours} h {minutes} min"
+            f" on {self.processes} {'process' if self.processes == 1 else 'processes'}."
+        )
+        yield f"{self.images} images, each drawn {self.epochs:.1f} times. Nothing was written."
+
+
+def dry_run(config: TrainConfig, registry: Registry | None = None) -> DryRun:
+    """Build all that a run needs, count the memory of a step, and time three; errors are those of ``train``."""
+    run = TrainingRun(config, registry)
+    run.accelerator.wait_for_everyone()
+    done = max(run.checkpoints.steps(), default=0)
+    networks = (run.unet, run.controlnet, run.backbone.text_encoder, run.backbone.vae)
+    batch = run.data.batch(range(config.batch_size // (config.gradient_accumulation * run.accelerator.num_processes)))
+    memory = step_memory(networks, run.trained, config.optimizer.name, lambda: run.losses(run.draw(batch))["loss"])
+    run.one_step()  # the first one is slower: it makes the optimiser's state, and may compile
+    began = time.perf_counter()
+    for _ in range(MEASURED_STEPS):
+        run.one_step()
+    seconds = (time.perf_counter() - began) / MEASURED_STEPS
+    trained, frozen = Counter[str](), Counter[str]()
+    for name, parameter in run.trained.items():
+        trained[group_of(name)] += parameter.numel()
+    for name, network in zip(("unet", "controlnet", "text_encoder", "vae"), networks, strict=True):
+        frozen[name] = sum(p.numel() for p in network.parameters() if not p.requires_grad)
+    steps = config.steps - done
+    epochs = steps * config.batch_size / len(run.data)
+    return DryRun(
+        dict(trained), dict(frozen), len(run.data), steps, epochs, seconds, memory, run.accelerator.num_processes
+    )

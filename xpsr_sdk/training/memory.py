@@ -1,0 +1,129 @@
+"""How much memory a training step needs: counted, byte by byte, on real tensors or on ones without content.
+
+What is counted is every tensor that PyTorch's operations make, for as long as it lives. Not counted is what kernels and
+libraries use inside, and what an allocator keeps back.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.weak import WeakIdKeyDictionary
+
+GIB = 2**30
+
+
+class LiveBytes(TorchDispatchMode):
+    """Within the block, ``live`` are the bytes of all tensors that are alive, and ``peak`` the most that were at once.
+
+    Works on fake tensors as well (``torch._subclasses.FakeTensorMode``, entered before), which have no content.
+
+    Args:
+        tensors: What is there already.
+    """
+
+    def __init__(self, tensors: Iterable[Tensor] = ()) -> None:
+        super().__init__()
+        self.live = self.peak = 0
+        self._known: Any = WeakIdKeyDictionary()
+        for tensor in tensors:
+            self._add(tensor)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run an operation, and count what it made."""
+        out = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(out):
+            if isinstance(leaf, Tensor):
+                self._add(leaf)
+        return out
+
+    def _add(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        if storage in self._known:
+            return
+        size = storage.nbytes()
+        self._known[storage] = size
+        self.live += size
+        self.peak = max(self.peak, self.live)
+        weakref.finalize(storage, self._remove, size)
+
+    def _remove(self, size: int) -> None:
+        self.live -= size
+
+
+@dataclass(frozen=True)
+class StepMemory:
+    """The bytes of a training step.
+
+    Attributes:
+        weights: All networks' weights.
+        gradients: Of what is trained.
+        optimizer: Its state.
+        averages: The averaged weights.
+        activations: The most that is alive beside those at once: features, copies in half precision, intermediates.
+    """
+
+    weights: int
+    gradients: int
+    optimizer: int
+    averages: int
+    activations: int
+
+    @property
+    def total(self) -> int:
+        """At the peak. Gradients grow while activations go, so that both together are an upper bound."""
+        return self.weights + self.gradients + self.optimizer + self.averages + self.activations
+
+    def rows(self) -> Iterator[tuple[str, str]]:
+        """Each part and the total, in GiB, for a table."""
+        for name in ("weights", "gradients", "optimizer", "averages", "activations", "total"):
+            yield name, f"{getattr(self, name) / GIB:.2f} GiB"
+
+
+def step_memory(
+    networks: Iterable[nn.Module], trained: Mapping[str, nn.Parameter], optimizer: str, forward: Callable[[], Tensor]
+) -> StepMemory:
+    """Count a step: what stays from step to step by the sizes of parameters, the rest by running it.
+
+    Args:
+        networks: All that hold weights.
+        trained: The parameters that are trained.
+        optimizer: ``"adamw"`` or ``"adamw-8bit"``.
+        forward: Gives the loss. The gradients that follow from it are thrown away.
+    """
+    weights = list({id(p): p for network in networks for p in (*network.parameters(), *network.buffers())}.values())
+    numbers = [parameter.numel() for parameter in trained.values()]
+    size = sum(_bytes(parameter) for parameter in trained.values())
+    with LiveBytes(weights) as counted:
+        before = counted.live
+        loss = forward()
+        forward_peak = counted.peak - before
+        loss.backward()
+        # In the backward pass the gradients so far are alive, too; at its end all of them.
+        activations = max(forward_peak, counted.peak - before - size)
+    for parameter in trained.values():
+        parameter.grad = None
+    return StepMemory(
+        weights=sum(map(_bytes, weights)),
+        gradients=size,
+        optimizer=sum(optimizer_bytes(optimizer, number) for number in numbers),
+        averages=size,
+        activations=activations,
+    )
+
+
+def optimizer_bytes(optimizer: str, number: int) -> int:
+    """The state of a tensor of so many parameters: two moments, and the step or the scales of 8-bit blocks."""
+    if optimizer == "adamw" or number < 4096:  # bitsandbytes holds small tensors in 32 bits
+        return 8 * number + (4 if optimizer == "adamw" else 0)
+    return 2 * (number + 4 * -(-number // 256))
+
+
+def _bytes(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
