@@ -21,12 +21,20 @@ from xpsr_sdk.cli.plugins import option_records
 from xpsr_sdk.cli.upscale import upscale
 from xpsr_sdk.config import PipelineConfig, RestoreConfig, Settings, read_toml
 from xpsr_sdk.pipeline import ModelDefaults
-from xpsr_sdk.training.config import DataSection, LossSection, ModelSection, OptimizerSection, TrainConfig
+from xpsr_sdk.training.config import (
+    DataSection,
+    LossSection,
+    ModelSection,
+    OptimizerSection,
+    TrainConfig,
+    ValidationSection,
+)
 
 HERE = Path(__file__).parent
 PAGES = (HERE / "configuration.md", HERE / "nano.md")
 MODELS: tuple[type[Settings], ...] = (
     RestoreConfig, PipelineConfig, ModelDefaults, TrainConfig, ModelSection, DataSection, LossSection, OptimizerSection,
+    ValidationSection,
 )  # fmt: skip
 TABLE = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 

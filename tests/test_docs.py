@@ -175,6 +175,8 @@ def test_commands_exist_with_their_options(words: list[str]) -> None:
             assert Path(program).is_file()
         case ["make", target]:
             assert f"\n{target}:" in Path("Makefile").read_text()
+        case ["accelerate" | "torchrun", *_, "-m", "xpsr_sdk", command, _]:
+            assert command in SUMMARIES
         case ["pip" | "hf" | "mkdir" | "cd", *_]:
             pass
         case _:

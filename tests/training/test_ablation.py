@@ -24,7 +24,7 @@ def file(tmp_path: Path, pairs: Path) -> Path:
         f'[model]\nbase = "{tmp_path / "base"}"\nbackbone = "residual"\nfrom_scratch = true\n'
         f'conditioning_widths = [4, 8, 8]\ntrain = ["unet.*", "controlnet.*", "text_encoder.*"]\n'
         f'[data]\nfolders = ["{pairs}"]\ncrop = 32\n'
-        f'[validation]\nfolders = ["{pairs}"]\nimages = 1\nsettings = {{num_inference_steps = 1}}\n'
+        f'[validation]\nfolders = ["{pairs}"]\nimages = 1\ncrop = 64\nsettings = {{num_inference_steps = 1}}\n'
     )
     return file
 

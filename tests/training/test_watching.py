@@ -12,11 +12,11 @@ from PIL import Image
 
 from tests import tiny
 from tests.training.runs import config, log_of
-from xpsr_sdk import ConfigError, build_pipeline
+from xpsr_sdk import ConfigError, TrainingError, build_pipeline
 from xpsr_sdk.evaluation.metrics import psnr
 from xpsr_sdk.training.loop import TrainingRun, train
 
-LOOKS: dict[str, Any] = {"every": 1, "images": 3, "shown": 2, "crop": 32, "settings": {"num_inference_steps": 1}}
+LOOKS: dict[str, Any] = {"every": 1, "images": 3, "shown": 2, "crop": 64, "settings": {"num_inference_steps": 1}}
 
 
 def figures_of(output: Path) -> list[dict[str, Any]]:
@@ -57,9 +57,9 @@ def test_held_out_images_are_looked_at(tmp_path: Path, pairs: Path, tiny_model: 
     assert {"psnr", "ssim"} < found[0].keys()
     assert found[0]["psnr"] != found[2]["psnr"]
     with Image.open(tmp_path / "validation" / "step-2.png") as grid:
-        assert grid.size == (4 * 32, 16 + 2 * 32)
-        restored, hr = (grid.crop((x, 16, x + 32, 48)) for x in (64, 96))
-        lr = grid.crop((0, 16, 32, 48)).resize((8, 8), Image.Resampling.NEAREST)
+        assert grid.size == (4 * 64, 16 + 2 * 64)
+        restored, hr = (grid.crop((x, 16, x + 64, 80)) for x in (128, 192))
+        lr = grid.crop((0, 16, 64, 80)).resize((16, 16), Image.Resampling.NEAREST)
     # The same as a user gets from the checkpoint.
     low = (pairs / "lowlevel_prompt_q" / "0__v0.txt").read_text()
     pipe = build_pipeline(model=str(tiny_model), checkpoint=last, device="cpu")
@@ -88,11 +88,11 @@ def test_the_best_checkpoint_is_kept(tmp_path: Path, pairs: Path, tiny_model: Pa
 def test_photos_are_degraded_for_a_look(tmp_path: Path, pairs: Path, tiny_model: Path) -> None:
     (tmp_path / "photos").mkdir()
     for seed in range(2):
-        tiny.photo(50, 70, seed).save(tmp_path / "photos" / f"{seed}.png")
-    looks = {"folders": [tmp_path / "photos"], **LOOKS, "crop": 48}
+        tiny.photo(66, 70, seed).save(tmp_path / "photos" / f"{seed}.png")
+    looks = {"folders": [tmp_path / "photos"], **LOOKS}
     validation = TrainingRun(config(tmp_path, pairs, tiny_model, validation=looks)).validation
     assert validation is not None
-    assert [(image.lr.size, image.hr.size) for image in validation.held_out] == [((12, 12), (48, 48))] * 2
+    assert [(image.lr.size, image.hr.size) for image in validation.held_out] == [((16, 16), (64, 64))] * 2
     assert all("blur" in image.low for image in validation.held_out)
 
 
@@ -119,3 +119,8 @@ def test_trackers_that_cannot_be_had_are_named(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         TrainingRun(config(tmp_path, pairs, tiny_model, trackers=[name]))
+
+
+def test_a_crop_that_is_too_small_to_restore_is_named(tmp_path: Path, pairs: Path, tiny_model: Path) -> None:
+    with pytest.raises(TrainingError, match=r"a held-out crop of 32 pixels is too small at scale 4: at least 64"):
+        TrainingRun(config(tmp_path, pairs, tiny_model, validation={"folders": [pairs], **LOOKS, "crop": 32}))

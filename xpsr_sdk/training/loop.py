@@ -134,6 +134,11 @@ class TrainingRun:
                 network.compile()
         for model in (*models.values(), self.backbone.vae):
             model.to(self.device).to(memory_format=torch.channels_last)
+        if config.optimizer.name == "adamw-8bit":
+            for (
+                parameter
+            ) in self.trained.values():  # as bitsandbytes lays them at the first step; kernels round by that
+                parameter.data = parameter.data.contiguous()
 
     def one_step(self) -> dict[str, float]:
         """Draw a batch, take a gradient step, and move the averages along.

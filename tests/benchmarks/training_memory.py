@@ -1,0 +1,148 @@
+"""What training XPSR on Stable Diffusion 1.5 takes, at full size, without its weights.
+
+    python -m tests.benchmarks.training_memory
+    python -m tests.benchmarks.training_memory --step --optimizer adamw-8bit
+
+The first counts parameters and, on tensors without content, every byte of a step. The second takes a real step on the
+CPU with random weights, at 256 x 256 pixels in bfloat16, and prints how much memory the process had at most.
+"""
+
+from __future__ import annotations
+
+import resource
+import tempfile
+import time
+from argparse import ArgumentParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from PIL import Image
+from torch._subclasses import FakeTensorMode
+from transformers import CLIPTextConfig
+
+from tests import tiny
+from xpsr_sdk.config import load_config
+from xpsr_sdk.models.blocks import checkpoint_gradients
+from xpsr_sdk.models.controlnet import XPSRControlNet
+from xpsr_sdk.models.schedule import NoiseSchedule
+from xpsr_sdk.models.unet import XPSRUNet
+from xpsr_sdk.training.config import LossSection, TrainConfig
+from xpsr_sdk.training.loop import TrainingRun
+from xpsr_sdk.training.memory import GIB, StepMemory, step_memory
+from xpsr_sdk.training.objective import Objective, StepInputs
+from xpsr_sdk.training.optimizer import select_parameters
+
+SD15_UNET: dict[str, Any] = {"sample_size": 64, "cross_attention_dim": 768, "attention_head_dim": 8}
+SD15_SCHEDULE: dict[str, Any] = {
+    "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "num_train_timesteps": 1000
+}  # fmt: skip
+SD15_VAE: dict[str, Any] = {
+    "block_out_channels": (128, 256, 512, 512), "layers_per_block": 2, "latent_channels": 4, "sample_size": 512,
+    "down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4,
+}  # fmt: skip
+SD15_TEXT: dict[str, Any] = {
+    "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12,
+    "projection_dim": 768, "vocab_size": 49408,
+}  # fmt: skip
+XPSR = ("controlnet.*", "unet.*pixel_attentions*")
+
+
+def networks() -> tuple[XPSRUNet, XPSRControlNet]:
+    """XPSR on Stable Diffusion 1.5, on the device and in the mode of the caller."""
+    base = UNet2DConditionModel(**SD15_UNET)
+    return XPSRUNet.from_base(base), XPSRControlNet.from_unet(base)
+
+
+def parameters() -> dict[str, float]:
+    """Millions of parameters."""
+    with torch.device("meta"):
+        unet, controlnet = networks()
+    pixel = sum(p.numel() for name, p in unet.named_parameters() if ".pixel_attentions." in name)
+    fusion = sum(p.numel() for name, p in controlnet.named_parameters() if ".fusions." in name)
+    counts = {"ControlNet": sum(p.numel() for p in controlnet.parameters()), "of it fusion": fusion}
+    counts |= {"U-Net": sum(p.numel() for p in unet.parameters()), "of it pixel attention": pixel}
+    return {name: count / 1e6 for name, count in counts.items()}
+
+
+def memory(size: int, batch: int, checkpointing: bool, optimizer: str = "adamw") -> StepMemory:
+    """A step in bfloat16, counted on tensors without content; frozen weights are held in bfloat16, too."""
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        unet, controlnet = networks()
+        trained = select_parameters({"unet": unet, "controlnet": controlnet}, XPSR)
+        for parameter in unet.parameters():
+            if not parameter.requires_grad and parameter.ndim > 1:
+                parameter.data = parameter.data.to(torch.bfloat16)
+        if checkpointing:
+            checkpoint_gradients(unet)
+            checkpoint_gradients(controlnet)
+        schedule = NoiseSchedule(DDIMScheduler(**SD15_SCHEDULE))
+        objective = Objective(unet, controlnet, torch.nn.Identity(), schedule, LossSection(), None)
+        image, latents = torch.zeros(batch, 3, size, size), torch.zeros(batch, 4, size // 8, size // 8)
+        text = torch.zeros(batch, 77, 768)
+        inputs = StepInputs(image, image, latents, latents, torch.zeros(batch, dtype=torch.long), text, text)
+
+        def loss() -> torch.Tensor:
+            with torch.autocast("cpu", torch.bfloat16):
+                return objective(inputs)["loss"]
+
+        return step_memory([unet, controlnet], trained, optimizer, loss)
+
+
+def real_step(optimizer: str, size: int) -> tuple[float, float]:
+    """Peak of the process's memory in GiB, and seconds of a step."""
+    with tempfile.TemporaryDirectory() as scratch:
+        run = TrainingRun(_config(Path(scratch), optimizer, size))
+        before = {name: parameter.detach().mean().item() for name, parameter in run.trained.items()}
+        began = time.perf_counter()
+        print({name: round(value, 4) for name, value in run.one_step().items()})
+        seconds = time.perf_counter() - began
+        moved = sum(before[name] != parameter.detach().mean().item() for name, parameter in run.trained.items())
+        print(f"{moved} of {len(before)} trained tensors have moved")
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB, seconds
+
+
+def _config(folder: Path, optimizer: str, size: int) -> TrainConfig:
+    """A run on a base model of the size of Stable Diffusion 1.5, with random weights."""
+    base, photos = folder / "base", folder / "photos"
+    tiny.write_base(base)
+    with torch.device("meta"):
+        UNet2DConditionModel(**SD15_UNET).save_config(base / "unet")
+    CLIPTextConfig(**SD15_TEXT).save_pretrained(base / "text_encoder")
+    AutoencoderKL(**SD15_VAE).to(torch.bfloat16).save_pretrained(base / "vae")
+    DDIMScheduler(**SD15_SCHEDULE).save_pretrained(base / "scheduler")
+    photos.mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (size, size, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(photos / "noise.png")
+    values = {
+        "output": folder / "run", "steps": 1, "batch_size": 1, "device": "cpu", "precision": "bfloat16",
+        "gradient_checkpointing": True, "trackers": [],
+        "model": {"base": base, "from_scratch": True, "frozen_in_half": True, "train": XPSR},
+        "data": {"folders": [photos], "crop": size}, "optimizer": {"name": optimizer},
+    }  # fmt: skip
+    return load_config(TrainConfig, values, "the benchmark")
+
+
+def main() -> None:
+    parser = ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--step", action="store_true", help="take a real step")
+    parser.add_argument("--optimizer", default="adamw", choices=["adamw", "adamw-8bit"])
+    parser.add_argument("--size", type=int, default=256, help="of the real step, in pixels")
+    arguments = parser.parse_args()
+    if arguments.step:
+        peak, seconds = real_step(arguments.optimizer, arguments.size)
+        print(f"A step at {arguments.size} x {arguments.size}, batch 1: {peak:.1f} GiB at most, {seconds:.0f} s")
+        return
+    for name, millions in parameters().items():
+        print(f"{name:22} {millions:8.1f} M")
+    for size, batch in ((256, 1), (512, 1), (512, 2)):
+        for checkpointing in (False, True):
+            found = memory(size, batch, checkpointing, arguments.optimizer)
+            how = "with" if checkpointing else "without"
+            print(f"{size} x {size}, batch {batch}, {how} gradient checkpointing: {dict(found.rows())}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
