@@ -107,7 +107,7 @@ def real_step(optimizer: str, size: int) -> tuple[float, float]:
 def _config(folder: Path, optimizer: str, size: int) -> TrainConfig:
     """A run on a base model of the size of Stable Diffusion 1.5, with random weights."""
     base, photos = folder / "base", folder / "photos"
-    tiny.write_base(base)
+    tiny.write_configs(base)
     with torch.device("meta"):
         UNet2DConditionModel(**SD15_UNET).save_config(base / "unet")
     CLIPTextConfig(**SD15_TEXT).save_pretrained(base / "text_encoder")

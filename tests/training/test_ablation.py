@@ -17,7 +17,7 @@ from xpsr_sdk.cli.main import xpsr
 @pytest.fixture
 def file(tmp_path: Path, pairs: Path) -> Path:
     """A config that trains a tiny base from scratch."""
-    tiny.write_base(tmp_path / "base")
+    tiny.write_configs(tmp_path / "base")
     file = tmp_path / "tiny.toml"
     file.write_text(
         f'output = "{tmp_path / "runs"}"\nsteps = 500\nbatch_size = 1\ndevice = "cpu"\ntrackers = []\nlog_every = 1\n'

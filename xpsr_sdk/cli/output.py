@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import traceback
 
@@ -48,7 +49,8 @@ def print_traceback() -> None:
 
 
 def quiet_libraries() -> None:
-    """Let diffusers and transformers speak of errors alone: their warnings are for people who call them."""
+    """Let the libraries below speak of errors alone: their warnings are for people who call them."""
     os.environ["TRANSFORMERS_VERBOSITY"] = os.environ["DIFFUSERS_VERBOSITY"] = "error"
     os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
     os.environ["TQDM_DISABLE"] = "1"
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)

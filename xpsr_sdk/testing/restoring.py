@@ -54,6 +54,7 @@ def check_training(folder: Path, registry: Registry, model: dict[str, Any], degr
             "steps": 2,
             "batch_size": 2,
             "device": "cpu",
+            "trackers": (),
             "model": {"conditioning_widths": (4, 8, 8), **model},
             "data": {"folders": (folder / "pairs",), "crop": 32},
         }

@@ -135,9 +135,7 @@ class TrainingRun:
         for model in (*models.values(), self.backbone.vae):
             model.to(self.device).to(memory_format=torch.channels_last)
         if config.optimizer.name == "adamw-8bit":
-            for (
-                parameter
-            ) in self.trained.values():  # as bitsandbytes lays them at the first step; kernels round by that
+            for parameter in self.trained.values():  # bitsandbytes lays them so anyhow, and kernels round by that
                 parameter.data = parameter.data.contiguous()
 
     def one_step(self) -> dict[str, float]:

@@ -74,7 +74,8 @@ class Log:
         self._accelerator.log({f"validation/{name}": value for name, value in figures.items()}, step=step)
         for tracker in self._accelerator.trackers:
             if hasattr(tracker, "log_images"):
-                tracker.log_images({"validation": np.asarray(grid)[None]}, step=step)
+                layout = {"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}
+                tracker.log_images({"validation": np.asarray(grid)[None]}, step=step, **layout)
 
     def has_figures(self, step: int) -> bool:
         """Whether held-out images were looked at after ``step`` steps."""
