@@ -319,7 +319,7 @@ def _accelerator(config: TrainConfig) -> Accelerator:
         # Heads that no loss reads, and parts of plug-ins, may get no gradient.
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False)],
         log_with=list(trackers_of(config)) or None,
-        project_dir=config.output,
+        project_dir=config.output / "trackers",
     )
     shares = config.gradient_accumulation * accelerator.num_processes
     if config.batch_size % shares:
