@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from xpsr_sdk.cli.output import progress_bar, quiet_libraries
+from xpsr_sdk.cli.output import progress_bar, quiet_libraries, warnings_told
 from xpsr_sdk.config import read_toml
 
 
@@ -39,7 +39,7 @@ def ablate(
     quiet_libraries()
     from xpsr_sdk.training import ablation  # after the config is checked, since it loads torch
 
-    with progress_bar() as bar:
+    with warnings_told(), progress_bar() as bar:
         task = bar.add_task("training", total=None)
         result = ablation.ablate(
             run,

@@ -6,6 +6,9 @@ import json
 import logging
 import os
 import traceback
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import click
 from rich.console import Console
@@ -46,6 +49,15 @@ def print_traceback() -> None:
     """Print where the error that is being handled came from, if the environment variable ``XPSR_TRACEBACK`` is 1."""
     if os.environ.get("XPSR_TRACEBACK") == "1":
         traceback.print_exc()
+
+
+@contextmanager
+def warnings_told() -> Iterator[None]:
+    """Within the block, warnings for users are lines on standard error."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("default", UserWarning)
+        warnings.showwarning = lambda message, *_: click.echo(f"Warning: {message}", err=True)
+        yield
 
 
 def quiet_libraries() -> None:

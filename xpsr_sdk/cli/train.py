@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from xpsr_sdk.cli.output import print_table, progress_bar, quiet_libraries
+from xpsr_sdk.cli.output import print_table, progress_bar, quiet_libraries, warnings_told
 from xpsr_sdk.config import read_toml
 
 if TYPE_CHECKING:
@@ -30,9 +30,11 @@ def train(config: Path, overrides: tuple[str, ...], dry_run: bool) -> None:
 
     run = read_toml(TrainConfig, config, overrides)
     quiet_libraries()
-    if dry_run:
-        _print_dry_run(run)
-        return
+    with warnings_told():
+        (_print_dry_run if dry_run else _train)(run)
+
+
+def _train(run: TrainConfig) -> None:
     from xpsr_sdk.training.loop import train as run_training  # after the config is checked, since it loads torch
 
     with progress_bar() as bar:

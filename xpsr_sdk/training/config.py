@@ -34,6 +34,9 @@ class ModelSection(Settings):
     frozen_in_half: bool = Field(
         False, description="Hold what is frozen in the precision of the forward pass: less memory, the same training."
     )
+    shard_frozen: bool = Field(
+        False, description="Share out the frozen layers of the U-Net over the processes (FSDP), if there are several."
+    )
 
 
 class DataSection(Settings):

@@ -33,6 +33,7 @@ from xpsr_sdk.training.data import TrainingData, batches
 from xpsr_sdk.training.lora import LORA_PATTERN, add_lora
 from xpsr_sdk.training.objective import Objective, PerceptualLoss, StepInputs
 from xpsr_sdk.training.optimizer import gradient_norms, learning_rate, make_optimizer, select_parameters
+from xpsr_sdk.training.sharding import leave_shards_alone, shard_frozen
 from xpsr_sdk.training.state import Checkpoints, keep_batch, restore, save
 from xpsr_sdk.training.validation import Validation
 from xpsr_sdk.training.watching import Log, trackers_of
@@ -71,9 +72,12 @@ def train(
         on_step(run.step, values)
         if run.step % config.log_every == 0:
             run.log.write(run.step, values)
-        if run.step % config.checkpoint_every == 0 or run.step == config.steps:
+        is_kept = run.step % config.checkpoint_every == 0 or run.step == config.steps
+        if is_kept:
             run.save()
         run.look()
+        if is_kept:
+            run.let_go()
     run.log.close()
     return run.checkpoints.folder_of(run.step)
 
@@ -101,6 +105,7 @@ class TrainingRun:
             self.unet, self.controlnet, self.backbone.text_encoder, self.schedule, config.loss, self._perceptual()
         )
         objective.train()
+        leave_shards_alone(objective)
         self.objective: Any
         self.objective, self.optimizer = self.accelerator.prepare(
             objective, make_optimizer(self.trained.values(), config.optimizer)
@@ -123,6 +128,7 @@ class TrainingRun:
         models = {"unet": self.unet, "controlnet": self.controlnet, "text_encoder": self.backbone.text_encoder}
         # Not every model has fusions in its U-Net, so that one of the default patterns may match nothing.
         self.trained = select_parameters(models, patterns, each_must_match="train" in config.model.model_fields_set)
+        self.shards = config.model.shard_frozen and self.accelerator.num_processes > 1
         self.trains_text = any(name.startswith("text_encoder.") for name in self.trained)
         self.backbone.vae.requires_grad_(False)
         for network in (self.unet, self.controlnet):
@@ -134,6 +140,8 @@ class TrainingRun:
                 network.compile()
         for model in (*models.values(), self.backbone.vae):
             model.to(self.device).to(memory_format=torch.channels_last)
+        if self.shards:
+            shard_frozen(self.unet, self.device, self.accelerator.num_processes)
         if config.optimizer.name == "adamw-8bit":
             for parameter in self.trained.values():  # bitsandbytes lays them so anyhow, and kernels round by that
                 parameter.data = parameter.data.contiguous()
@@ -206,8 +214,7 @@ class TrainingRun:
         Raises:
             TrainingError: It cannot be written; older checkpoints stay as they are.
         """
-        if self.accelerator.is_main_process:
-            save(self)
+        save(self)
         self.accelerator.wait_for_everyone()
 
     def resume(self) -> None:
@@ -225,15 +232,25 @@ class TrainingRun:
         self.log.begin(self.step)
 
     def look(self) -> None:
-        """Validate if it is time to, and let old checkpoints go."""
+        """Validate, if it is time to and was not done before."""
         section, validation = self.config.validation, self.validation
-        if self.accelerator.is_main_process:
-            if section and validation and self.step % section.every == 0 and not self.log.has_figures(self.step):
-                with self.averaged_weights():
-                    figures, grid = validation.look(self.unet, self.controlnet, self.accelerator.autocast())
+        if section is None or validation is None or self.step % section.every:
+            return
+        seen = self.log.has_figures(self.step)
+        self.accelerator.wait_for_everyone()  # all have read the log before one writes to it
+        # A sharded network is computed by all processes together.
+        if not seen and (self.shards or self.accelerator.is_main_process):
+            with self.averaged_weights():
+                figures, grid = validation.look(self.unet, self.controlnet, self.accelerator.autocast())
+            if self.accelerator.is_main_process:
                 self.log.write_figures(self.step, figures, grid)
-            self.checkpoints.let_go(self.log.best(section) if section else None)
         self.accelerator.wait_for_everyone()
+
+    def let_go(self) -> None:
+        """Remove all checkpoints but the newest and the best."""
+        if self.accelerator.is_main_process:
+            section = self.config.validation
+            self.checkpoints.let_go(self.log.best(section) if section else None)
 
     def averaged_weights(self) -> AbstractContextManager[None]:
         """Within the block, the networks hold the averages of their weights."""
@@ -316,8 +333,8 @@ def _accelerator(config: TrainConfig) -> Accelerator:
     accelerator = Accelerator(
         mixed_precision={"float32": "no", "bfloat16": "bf16", "float16": "fp16"}[config.precision],
         cpu=device.type == "cpu",
-        # Heads that no loss reads, and parts of plug-ins, may get no gradient.
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False)],
+        # Without the constraint its heads get no gradient, if they are trained at all.
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=config.loss.constraint_weight == 0)],
         log_with=list(trackers_of(config)) or None,
         project_dir=config.output / "trackers",
     )

@@ -26,6 +26,7 @@ from xpsr_sdk.errors import TrainingError, one_line
 from xpsr_sdk.models.checkpoints import whole_folder, write_model
 from xpsr_sdk.training.lora import merged_state
 from xpsr_sdk.training.objective import StepInputs
+from xpsr_sdk.training.sharding import gathered
 
 if TYPE_CHECKING:
     from xpsr_sdk.training.loop import TrainingRun
@@ -86,16 +87,21 @@ class Checkpoints:
 
 
 def save(run: TrainingRun) -> None:
-    """Write a run's checkpoint.
+    """Write a run's checkpoint. All processes must call this together; the main one writes.
 
     Raises:
         TrainingError: It cannot be written; older checkpoints stay as they are.
     """
+    networks: dict[str, Any] = {"unet": run.unet, "controlnet": run.controlnet}
+    if not run.accelerator.is_main_process:
+        for network in networks.values():
+            gathered(merged_state(network))  # the main process needs this one's shards
+        return
     target = run.checkpoints.folder_of(run.step)
     with writing(target), whole_folder(target) as folder:
         with run.averaged_weights():
-            write_model(run.unet, folder / "unet", merged_state(run.unet))
-            write_model(run.controlnet, folder / "controlnet")
+            for name, network in networks.items():
+                write_model(network, folder / name, gathered(merged_state(network)))
             if run.trains_text:
                 _add_rest_of_model(run, folder)
         torch.save(_state_of(run), folder / "state.pt")

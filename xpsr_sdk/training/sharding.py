@@ -1,0 +1,51 @@
+"""FSDP (arXiv 2304.11277) for what is frozen: each process holds a share, and a layer is gathered when it is used.
+
+What is trained is not sharded: each process holds all of it, and gradients are averaged (DDP).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import torch
+from diffusers import Transformer2DModel
+from diffusers.models.downsampling import Downsample2D
+from diffusers.models.resnet import ResnetBlock2D
+from diffusers.models.upsampling import Upsample2D
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
+from torch.nn.parallel import DistributedDataParallel
+
+LAYERS = (ResnetBlock2D, Transformer2DModel, Downsample2D, Upsample2D)
+"""What a U-Net calls one after the other, and holds nearly all of its weights."""
+
+
+def shard_frozen(network: nn.Module, device: torch.device, processes: int) -> None:
+    """Share out the layers of a network that hold no trained parameter."""
+    mesh = init_device_mesh(device.type, (processes,))
+    for layer in _frozen_layers(network):
+        for parameter in layer.parameters():
+            parameter.data = parameter.data.contiguous()  # shards are cut from plain rows
+        fully_shard(layer, mesh=mesh)
+
+
+def leave_shards_alone(module: nn.Module) -> None:
+    """Tell DDP, which is to wrap ``module``, that what is sharded is not its business."""
+    names = [name for name, parameter in module.named_parameters() if isinstance(parameter, DTensor)]
+    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(module, names)
+
+
+def gathered(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Whole tensors. All processes must call this together."""
+    return {name: x.full_tensor() if isinstance(x, DTensor) else x for name, x in state.items()}
+
+
+def _frozen_layers(module: nn.Module) -> Iterator[nn.Module]:
+    if isinstance(module, LAYERS):
+        if not any(parameter.requires_grad for parameter in module.parameters()):
+            yield module
+        return
+    for child in module.children():
+        yield from _frozen_layers(child)
