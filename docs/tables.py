@@ -1,26 +1,33 @@
-"""Writes the tables of the docs anew that describe settings, options and sizes, from what they describe.
+"""Writes what the docs say of settings, options, parts, commands and sizes anew, from what they describe.
 
     python docs/tables.py
 
-A table stands between ``<!-- table: NAME -->`` and ``<!-- end -->``; a test fails when one is out of date.
+It stands between ``<!-- table: NAME -->`` and ``<!-- end -->``; a test fails when it is out of date.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
-from functools import partial
+import sys
+import tomllib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache, partial
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import click
 from torch.nn import Module
 
 from xpsr_sdk.build import build_for_training
+from xpsr_sdk.cli.main import xpsr
 from xpsr_sdk.cli.plugins import option_records
 from xpsr_sdk.cli.upscale import upscale
 from xpsr_sdk.config import PipelineConfig, RestoreConfig, Settings, read_toml
+from xpsr_sdk.contracts import KINDS
 from xpsr_sdk.pipeline import ModelDefaults
+from xpsr_sdk.registry import Plugin, RegisteredComponent, Registry
 from xpsr_sdk.training.config import (
     DataSection,
     LossSection,
@@ -31,7 +38,6 @@ from xpsr_sdk.training.config import (
 )
 
 HERE = Path(__file__).parent
-PAGES = (HERE / "configuration.md", HERE / "nano.md")
 MODELS: tuple[type[Settings], ...] = (
     RestoreConfig, PipelineConfig, ModelDefaults, TrainConfig, ModelSection, DataSection, LossSection, OptimizerSection,
     ValidationSection,
@@ -42,13 +48,82 @@ TABLE = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 def settings_table(model: type[Settings]) -> str:
     """A row for each field that the model does not inherit; groups of fields have tables of their own."""
     inherited = {name for base in model.__bases__ if issubclass(base, Settings) for name in base.model_fields}
-    lines = ["| setting | type | default | range | meaning |", "|---|---|---|---|---|"]
-    for option in option_records(model.model_fields, {}):
-        if option["name"] not in inherited and "." not in option["name"]:
-            default = "required" if option["required"] else f"`{json.dumps(option['default'], ensure_ascii=False)}`"
-            cells = [f"`{option['name']}`", option["type"], default, option["range"], option["meaning"]]
-            lines.append("| " + " | ".join(cells) + " |")
+    records = option_records(model.model_fields, {})
+    return records_table("setting", (r for r in records if r["name"] not in inherited and "." not in r["name"]))
+
+
+def records_table(heading: str, records: Iterable[dict[str, Any]]) -> str:
+    """A row for each setting or option."""
+    lines = [f"| {heading} | type | default | range | meaning |", "|---|---|---|---|---|"]
+    for record in records:
+        default = "required" if record["required"] else f"`{json.dumps(record['default'], ensure_ascii=False)}`"
+        cells = [f"`{record['name']}`", record["type"], default, record["range"], record["meaning"]]
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+def parts_section(kind: str) -> str:
+    """The parts of a kind that come with the SDK or lie in plugins/, and the options of those that come with it."""
+    components = known_parts().specs(kind)
+    lines = ["| name | distribution | what it is |", "|---|---|---|"]
+    lines += [f"| `{c.spec.name}` | {c.distribution} | {c.spec.summary} |" for c in components]
+    targets: dict[str, list[RegisteredComponent]] = {}
+    for component in components:
+        if component.distribution == "xpsr-sdk":
+            targets.setdefault(component.spec.target, []).append(component)
+    return "\n".join(lines) + "\n" + "".join(options_section(kind, sharing) for sharing in targets.values())
+
+
+def options_section(kind: str, components: list[RegisteredComponent]) -> str:
+    """The options of a class, and what each of the names that share it sets."""
+    fields = known_parts().resolve(kind, components[0].spec.name).Config.model_fields
+    names = ", ".join(f"`{c.spec.name}`" for c in components)
+    if not fields:
+        return f"\n{names}: no options.\n"
+    presets = [f"`{c.spec.name}` sets {toml_words(c.spec.defaults)}" for c in components if c.spec.defaults]
+    of_presets = "".join(f"- {line}\n" for line in presets)
+    return f"\n### Options of {names}\n\n{records_table('option', option_records(fields, {}))}\n{of_presets}"
+
+
+def toml_words(values: Mapping[str, Any]) -> str:
+    """``name = value``, as in a config file."""
+
+    def words(value: Any) -> str:
+        if isinstance(value, Mapping):
+            return "{ " + ", ".join(f"{k} = {words(v)}" for k, v in value.items()) + " }"
+        return json.dumps(value)
+
+    return ", ".join(f"`{name} = {words(value)}`" for name, value in values.items())
+
+
+@cache
+def known_parts() -> Registry:
+    """The parts that come with the SDK, and those in plugins/, whether they are installed or not."""
+    return Registry([plugin for file in sorted(HERE.parent.glob("plugins/*/pyproject.toml")) for plugin in of(file)])
+
+
+def of(pyproject: Path) -> Iterator[Plugin]:
+    """The plug-ins of a distribution's source."""
+
+    def load(module: str) -> object:
+        sys.path.insert(0, str(pyproject.parent))
+        return import_module(module)
+
+    project = tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"]
+    for module in project["entry-points"]["xpsr_sdk"].values():
+        yield Plugin(project["name"], project["version"], partial(load, module))
+
+
+def help_section(name: str = "xpsr", command: click.Command = xpsr) -> str:
+    """What ``--help`` says, of a command and of those below it."""
+    context = click.Context(command, info_name=name, terminal_width=80)
+    text = f"## {name}\n\n```text\n{command.get_help(context)}\n```\n"
+    if isinstance(command, click.Group):
+        for below in command.list_commands(context):
+            found = command.get_command(context, below)
+            assert found is not None
+            text += "\n" + help_section(f"{name} {below}", found)
+    return text
 
 
 def options_table(command: click.Command) -> str:
@@ -91,6 +166,8 @@ def with_tables(text: str) -> str:
     """A page's text with every table made anew."""
     makers: dict[str, Callable[[], str]] = {
         **{model.__name__: partial(settings_table, model) for model in MODELS},
+        **{kind: partial(parts_section, kind) for kind in KINDS},
+        "commands": help_section,
         "upscale": partial(options_table, upscale),
         "nano": partial(sizes_table, HERE.parent / "examples" / "train_nano" / "1-base.toml"),
     }
@@ -98,5 +175,5 @@ def with_tables(text: str) -> str:
 
 
 if __name__ == "__main__":
-    for page in PAGES:
+    for page in sorted(HERE.rglob("*.md")):
         page.write_text(with_tables(page.read_text(encoding="utf-8")), encoding="utf-8")
