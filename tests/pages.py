@@ -131,7 +131,7 @@ class Reader:
             case ["xpsr", *arguments]:
                 result = CliRunner().invoke(xpsr, arguments)
                 assert result.exit_code == 0, f"{shlex.join(words)}: {result.output}"
-                return result.output
+                return result.stdout
             case _:
                 pytest.fail(f"The test can't run {shlex.join(words)!r}")
         return ""
