@@ -14,6 +14,7 @@ import sys
 import tomllib
 from collections.abc import Callable, Iterator
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from tests import tiny
 from tests.pages import DOCS, Reader, blocks, navigation
 from xpsr_sdk.cli.main import SUMMARIES, xpsr
 from xpsr_sdk.config import load_config
+from xpsr_sdk.contracts import KINDS
 from xpsr_sdk.training.config import TrainConfig
 
 READMES = sorted([Path("README.md"), *Path("examples").rglob("README.md"), *Path("plugins").glob("*/README.md")])
@@ -150,3 +152,33 @@ def test_no_figure_is_left_out(page: Path) -> None:
 
 def test_pages_are_in_the_navigation() -> None:
     assert sorted(page for pages in navigation().values() for page in pages) == DOCS
+
+
+def public_names() -> list[str]:
+    """Every hook, and every public name, by the module that defines it."""
+    hooks = [f"xpsr_sdk.hookspecs.{hook}" for hook in KINDS.values()]
+    names = [name for name in xpsr_sdk.__all__ if name != "__version__"]
+    return hooks + [f"{xpsr_sdk._HOME_OF[name]}.{name}" for name in names]
+
+
+def shown_names() -> set[str]:
+    """What the pages show of docstrings: a name, a module's chosen members, or all that is in a module."""
+    directive = re.compile(r"^::: (\S+)\n(?:    options:\n      members: \[(.*)\])?", re.MULTILINE)
+    shown = set()
+    for page in DOCS:
+        for name, members in directive.findall(page.read_text(encoding="utf-8")):
+            found = members.split(", ") if members else vars(import_module(name)) if is_module(name) else []
+            shown |= {name, *(f"{name}.{member}" for member in found)}
+    return shown
+
+
+def is_module(name: str) -> bool:
+    return Path(*name.split(".")).with_suffix(".py").is_file() or Path(*name.split(".")).is_dir()
+
+
+@pytest.mark.parametrize("name", public_names())
+def test_every_hook_and_public_name_is_documented_and_has_a_test(name: str) -> None:
+    assert name in shown_names(), "add ::: NAME to a page of the reference"
+    tests = [*Path("tests").rglob("*.py"), *Path("plugins").glob("*/tests/**/*.py")]
+    word = re.compile(rf"\b{name.rpartition('.')[2]}\b")
+    assert any(word.search(test.read_text(encoding="utf-8")) for test in tests), "no test mentions it"
