@@ -14,12 +14,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import redirect_stdout
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from click.testing import CliRunner
+from packaging.requirements import Requirement
 
 import xpsr_sdk
 from xpsr_sdk.cli.main import xpsr
@@ -137,7 +139,11 @@ class Reader:
         return ""
 
     def install(self, what: list[str]) -> None:
-        """Install, with pip, where this process looks: without a network, what is needed being here already."""
+        """Install a folder, with pip, where this process looks; of other distributions see that they are here."""
+        others = [Requirement(name).name for name in what if not name.startswith(("-", "."))]
+        if others:
+            assert all(map(version, others))
+            return
         is_sdk = not Path("pyproject.toml").exists()  # the first page begins in a clone
         target = self.start / ("installed-sdk" if is_sdk else "installed")
         offline = ("--no-deps", "--no-build-isolation", "--no-index", "--disable-pip-version-check")
