@@ -50,7 +50,7 @@ def commands() -> list[Any]:
 @pytest.fixture
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty folder but for photos, which is the current one; what a page installs is forgotten afterwards."""
-    for name in ("photo.jpg", "photos/one.jpg", "held-out/other.jpg", "examples/photo.jpg"):
+    for name in ("photo.jpg", "photos/one.jpg", "photos/two.jpg", "held-out/other.jpg", "examples/photo.jpg"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy("examples/photo.jpg", tmp_path / name)
     monkeypatch.chdir(tmp_path)
@@ -66,7 +66,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 @pytest.fixture
 def tiny_default(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """``build_pipeline()`` builds the tiny model, with settings for speed."""
-    fast = {"device": "cpu", "num_inference_steps": 2, "tile": 128, "tile_overlap": 0}
+    fast = {"device": "cpu", "num_inference_steps": 2, "tile": 256, "tile_overlap": 0}
     small = partial(xpsr_sdk.build_pipeline, model=str(tiny_model), **fast)
     monkeypatch.setattr(xpsr_sdk, "build_pipeline", small)
 
