@@ -66,7 +66,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 @pytest.fixture
 def tiny_default(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """``build_pipeline()`` builds the tiny model, with settings for speed."""
-    fast = {"device": "cpu", "num_inference_steps": 2, "tile": 256, "tile_overlap": 0}
+    fast = {"device": "cpu", "num_inference_steps": 2, "tile": 128, "tile_overlap": 0, "tile_batch": 32}
     small = partial(xpsr_sdk.build_pipeline, model=str(tiny_model), **fast)
     monkeypatch.setattr(xpsr_sdk, "build_pipeline", small)
 
