@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from diffusers import UNet2DConditionModel
 
-from xpsr_sdk.config import Component, PipelineConfig, RestoreConfig, load_config
+from xpsr_sdk.config import PRESETS, Component, PipelineConfig, RestoreConfig, load_config
 from xpsr_sdk.contracts import Backbone, PromptProvider, Sampler
 from xpsr_sdk.devices import find_device as find_device
 from xpsr_sdk.errors import CheckpointError, ConfigError, did_you_mean
@@ -22,8 +22,6 @@ from xpsr_sdk.registry import Registry, default_registry
 if TYPE_CHECKING:
     from xpsr_sdk.training.config import ModelSection
 
-PRESETS = Path(__file__).parent / "presets"
-"""Models that are shipped with the package."""
 HUB_FILES = [
     "model_index.json",
     "*/config.json",

@@ -16,6 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from xpsr_sdk.errors import ConfigError
 from xpsr_sdk.registry import config_error
 
+PRESETS = Path(__file__).parent / "presets"
+"""Models that are shipped with the package."""
 Component = str | dict[str, Any]
 Dtype = Literal["float32", "bfloat16", "float16"]
 ColorCorrection = Literal["none", "adain", "wavelet"]

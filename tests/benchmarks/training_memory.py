@@ -1,10 +1,12 @@
 """What training XPSR on Stable Diffusion 1.5 takes, at full size, without its weights.
 
     python -m tests.benchmarks.training_memory
+    python -m tests.benchmarks.training_memory --operations
     python -m tests.benchmarks.training_memory --step --optimizer adamw-8bit
 
-The first counts parameters and, on tensors without content, every byte of a step. The second takes a real step on the
-CPU with random weights, at 256 x 256 pixels in bfloat16, and prints how much memory the process had at most.
+The first counts parameters and, on tensors without content, every byte of a step; the second, likewise, what each part
+of a step at 512 x 512 pixels computes. The third takes a real step on the CPU with random weights, at 256 x 256 pixels
+in bfloat16, and prints how much memory the process had at most.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from PIL import Image
 from torch._subclasses import FakeTensorMode
-from transformers import CLIPTextConfig
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import CLIPTextConfig, CLIPTextModel
 
 from tests import tiny
 from xpsr_sdk.config import load_config
@@ -91,6 +94,34 @@ def memory(size: int, batch: int, checkpointing: bool, optimizer: str = "adamw")
         return step_memory([unet, controlnet], trained, optimizer, loss)
 
 
+def operations() -> dict[str, float]:
+    """10^12 floating-point operations for an image of 512 x 512 pixels, by part of the step."""
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        vae, text_encoder = AutoencoderKL(**SD15_VAE), CLIPTextModel(CLIPTextConfig(**SD15_TEXT))
+        unet, controlnet = networks()
+        select_parameters({"unet": unet, "controlnet": controlnet}, XPSR)
+        objective = Objective(unet, controlnet, text_encoder, NoiseSchedule(DDIMScheduler()), LossSection(), None)
+        image, latents, text = torch.zeros(1, 3, 512, 512), torch.zeros(1, 4, 64, 64), torch.zeros(1, 77, 768)
+        inputs = StepInputs(image, image, latents, latents, torch.zeros(1, dtype=torch.long), text, text)
+
+        def encode() -> None:
+            with torch.no_grad():
+                vae.encode(image)
+
+        def encode_text() -> None:
+            with torch.no_grad():
+                text_encoder(torch.zeros(2, 77, dtype=torch.long))
+
+        parts = {"autoencoder": encode, "text encoder": encode_text}
+        parts["forward and backward pass"] = lambda: objective(inputs)["loss"].backward()
+        counts = {}
+        for name, part in parts.items():
+            with FlopCounterMode(display=False) as counter:
+                part()
+            counts[name] = counter.get_total_flops() / 1e12
+    return counts
+
+
 def real_step(optimizer: str, size: int) -> tuple[float, float]:
     """Peak of the process's memory in GiB, and seconds of a step."""
     with tempfile.TemporaryDirectory() as scratch:
@@ -128,12 +159,17 @@ def _config(folder: Path, optimizer: str, size: int) -> TrainConfig:
 def main() -> None:
     parser = ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--step", action="store_true", help="take a real step")
+    parser.add_argument("--operations", action="store_true", help="count floating-point operations")
     parser.add_argument("--optimizer", default="adamw", choices=["adamw", "adamw-8bit"])
     parser.add_argument("--size", type=int, default=256, help="of the real step, in pixels")
     arguments = parser.parse_args()
     if arguments.step:
         peak, seconds = real_step(arguments.optimizer, arguments.size)
         print(f"A step at {arguments.size} x {arguments.size}, batch 1: {peak:.1f} GiB at most, {seconds:.0f} s")
+        return
+    if arguments.operations:
+        for name, count in operations().items():
+            print(f"{name:26} {count:6.2f} TFLOP")
         return
     for name, millions in parameters().items():
         print(f"{name:22} {millions:8.1f} M")

@@ -12,6 +12,7 @@ from torch._subclasses import FakeTensorMode
 from tests.training.runs import config, weights
 from xpsr_sdk import ConfigError, build_pipeline
 from xpsr_sdk.models.checkpoints import read_checkpoint
+from xpsr_sdk.training.config import ModelSection
 from xpsr_sdk.training.loop import TrainingRun, train
 from xpsr_sdk.training.memory import LiveBytes, optimizer_bytes, step_memory
 from xpsr_sdk.training.optimizer import group_of
@@ -150,3 +151,8 @@ def test_live_bytes_are_those_of_what_is_alive() -> None:
         del z
         assert counted.live == 1024
     assert counted.peak == 2048
+
+
+def test_a_preset_can_be_trained_further() -> None:
+    section = ModelSection.model_validate({"base": "nano"})
+    assert (section.base / "model_index.json").is_file()

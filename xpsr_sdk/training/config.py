@@ -5,16 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from xpsr_sdk.config import Component, Dtype, Settings
+from xpsr_sdk.config import PRESETS, Component, Dtype, Settings
 from xpsr_sdk.contracts import Level
 
 
 class ModelSection(Settings):
     """What is trained."""
 
-    base: Path = Field(description="Base model's folder in the diffusers layout, or a whole XPSR model's folder.")
+    base: Path = Field(
+        description="Base model's folder in the diffusers layout, a whole XPSR model's, or the name of a preset (nano)."
+    )
     checkpoint: Path | None = Field(None, description="Checkpoint to start from. None: fresh XPSR parts on the base.")
     from_scratch: bool = Field(
         False, description="Start U-Net and text encoder from random weights: base then needs their configs only."
@@ -37,6 +39,12 @@ class ModelSection(Settings):
     shard_frozen: bool = Field(
         False, description="Share out the frozen layers of the U-Net over the processes (FSDP), if there are several."
     )
+
+    @field_validator("base")
+    @classmethod
+    def _find_preset(cls, base: Path) -> Path:
+        preset = PRESETS / base
+        return preset if preset.is_dir() and not base.is_dir() else base
 
 
 class DataSection(Settings):
