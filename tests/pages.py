@@ -75,9 +75,9 @@ def _pages(entry: str | list[Any] | dict[str, Any]) -> Iterator[Path]:
 class Reader:
     """Follows a page from top to bottom, in the current folder and this process.
 
-    Blocks with a title are written to that file, and ``python`` blocks are run in one namespace. In a tutorial the
+    Blocks with a title are written to that file, and ``python`` blocks are run in one session. In a tutorial the
     ``bash`` blocks are run, too, and a ``text`` block is what the block before it must have printed, where ``...``
-    stands for anything.
+    stands for anything. An installation ends the Python session, since parts are looked up once a session.
 
     Args:
         page: What to read.
@@ -88,7 +88,7 @@ class Reader:
     def __init__(self, page: Path, patch: pytest.MonkeyPatch, is_tutorial: bool) -> None:
         self.page, self.patch, self.is_tutorial = page, patch, is_tutorial
         self.start = Path.cwd()
-        self.namespace: dict[str, Any] = {"__name__": "__main__"}
+        self.session: dict[str, Any] = {"__name__": "__main__"}
 
     def read(self) -> None:
         """Do what the page says.
@@ -103,7 +103,7 @@ class Reader:
                 Path(block.title).write_text(block.text, encoding="utf-8")
             elif block.language == "python":
                 with redirect_stdout(io.StringIO()) as output:
-                    exec(compile(block.text, str(self.page), "exec"), self.namespace)
+                    exec(compile(block.text, str(self.page), "exec"), self.session)
                 printed = output.getvalue()
             elif self.is_tutorial and block.language == "bash":
                 printed = "".join(self.run(words) for words in block.commands())
@@ -156,6 +156,7 @@ class Reader:
         site.addsitedir(str(target))
         importlib.invalidate_caches()
         xpsr_sdk.default_registry.cache_clear()
+        self.session = {"__name__": "__main__"}
 
 
 def run_process(module: str, *arguments: str, folder: Path | None = None) -> str:
