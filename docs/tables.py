@@ -66,12 +66,18 @@ def parts_section(kind: str) -> str:
     """The parts of a kind that come with the SDK or lie in plugins/, and the options of those that come with it."""
     components = known_parts().specs(kind)
     lines = ["| name | distribution | what it is |", "|---|---|---|"]
-    lines += [f"| `{c.spec.name}` | {c.distribution} | {c.spec.summary} |" for c in components]
+    lines += [f"| `{c.spec.name}` | {link(c.distribution)} | {c.spec.summary} |" for c in components]
     targets: dict[str, list[RegisteredComponent]] = {}
     for component in components:
         if component.distribution == "xpsr-sdk":
             targets.setdefault(component.spec.target, []).append(component)
     return "\n".join(lines) + "\n" + "".join(options_section(kind, sharing) for sharing in targets.values())
+
+
+def link(distribution: str) -> str:
+    """A distribution's name, which leads to its page if it has one."""
+    page = f"plugins/{distribution.removeprefix('xpsr-')}.md"
+    return f"[{distribution}](../{page})" if (HERE / page).is_file() else distribution
 
 
 def options_section(kind: str, components: list[RegisteredComponent]) -> str:
