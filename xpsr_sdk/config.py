@@ -20,7 +20,10 @@ PRESETS = Path(__file__).parent / "presets"
 """Models that are shipped with the package."""
 Component = str | dict[str, Any]
 Dtype = Literal["float32", "bfloat16", "float16"]
-ColorCorrection = Literal["none", "adain", "wavelet"]
+ColorCorrection = Literal["none", "adain", "wavelet", "lab"]
+AlphaTreatment = Literal["restore", "resize"]
+ProfileTreatment = Literal["keep", "convert"]
+MetadataTreatment = Literal["keep", "strip"]
 Steps = Annotated[int, Field(ge=1, le=1000)]
 Guidance = Annotated[float, Field(ge=0, le=50)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -54,6 +57,19 @@ class RestoreConfig(Settings):
     )
     tile_overlap: int = Field(32, ge=0, description="Overlap of neighbouring tiles in output pixels.")
     tile_batch: int = Field(1, ge=1, description="Tiles a forward pass.")
+    region: int = Field(
+        2048,
+        ge=256,
+        description="Side of a region in output pixels; larger photos are restored region by region, of which only "
+        "those in flight are in memory.",
+    )
+    region_overlap: int = Field(128, ge=0, description="Overlap of neighbouring regions in output pixels.")
+    alpha: AlphaTreatment = Field(
+        "restore", description="Transparency is restored by the model, or only resized (bicubic)."
+    )
+    profile: ProfileTreatment = Field("keep", description="Colours keep their ICC profile, or are converted to sRGB.")
+    metadata: MetadataTreatment = Field("keep", description="EXIF, XMP and IPTC are kept in the result, or left out.")
+    max_megapixels: float = Field(300.0, gt=0, description="Larger photos are refused, whatever their file's size.")
     prompt: str | None = Field(None, description="What the photo shows. None: ask the prompt provider.")
     low_prompt: str | None = Field(None, description="How good the photo is. None: ask the prompt provider.")
     positive: str | None = Field(None, description="Words added to every high-level prompt. None: the model's.")

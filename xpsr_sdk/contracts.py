@@ -52,7 +52,7 @@ class Item:
     """An image on its way in.
 
     Attributes:
-        image: The picture, in mode RGB.
+        image: The picture, in mode RGB and in sRGB.
         path: Where it came from, if from a file.
         sha256: Hex digest of the file's bytes, if from a file.
     """

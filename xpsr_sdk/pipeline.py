@@ -5,9 +5,11 @@ from __future__ import annotations
 import secrets
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
@@ -32,9 +34,11 @@ from xpsr_sdk.config import (
     load_config,
 )
 from xpsr_sdk.contracts import Backbone, Item, Level, PromptProvider, Prompts, Sampler, StepCallback
-from xpsr_sdk.data.images import read_image, resize, to_image, to_rgb, to_tensor, write_image
+from xpsr_sdk.data.images import read_picture, sha256_of, write_picture
+from xpsr_sdk.data.picture import Picture, from_pil
 from xpsr_sdk.engine.color import correct_color
 from xpsr_sdk.engine.denoiser import GuidedDenoiser
+from xpsr_sdk.engine.regions import Canvas, Region, enlarge, is_flat, noise_at, plan_regions
 from xpsr_sdk.engine.tiling import Tile, plan_tiles
 from xpsr_sdk.errors import ConfigError, ImageError
 from xpsr_sdk.models.checkpoints import read_json
@@ -43,8 +47,12 @@ from xpsr_sdk.registry import default_registry
 
 SMALLEST = 16
 """Pixels that a photo must have in each direction."""
+LARGEST_VIEW = 2048
+"""Side of the largest square that a prompt provider is shown a whole photo of."""
 
-Photo = str | PathLike[str] | Image.Image | Item
+Photo = str | PathLike[str] | Image.Image | Item | Picture
+Progress = Callable[[int, int], None]
+"""``progress(done, total)``, after each region of a photo."""
 
 
 class ModelDefaults(Settings):
@@ -88,13 +96,15 @@ class Plan:
     Attributes:
         settings: Those of the call, with the pipeline's and the model's filled in.
         start_timestep: Where sampling began; -1: not at all, the start itself was decoded.
-        tiles: How many tiles.
+        regions: How many regions.
+        tiles: How many tiles, in all regions.
         device: Where it ran.
         dtype: In which precision.
     """
 
     settings: RestoreConfig
     start_timestep: int
+    regions: int
     tiles: int
     device: str
     dtype: str
@@ -105,7 +115,7 @@ class Result:
     """A restored photo.
 
     Attributes:
-        image: In mode RGB, exactly ``scale`` times the input's size.
+        picture: Exactly ``scale`` times the input's size, with the input's channels, bit depth, profile and metadata.
         prompts: What the photo was described as, without added words, and by whom.
         seed: Of the noise.
         plan: How it was made.
@@ -113,20 +123,25 @@ class Result:
         path: Where the input came from, if from a file.
     """
 
-    image: Image.Image
+    picture: Picture
     prompts: Prompts
     seed: int
     plan: Plan
     timings: Mapping[str, float] = field(default_factory=dict)
     path: Path | None = None
 
+    @cached_property
+    def image(self) -> Image.Image:
+        """The picture in 8 bits, in mode RGB, RGBA, L or LA as the input had them."""
+        return self.picture.to_pil()
+
     def save(self, path: str | PathLike[str]) -> None:
-        """Write the image, whole or not at all; the suffix says the type.
+        """Write the picture, whole or not at all; the suffix says the type.
 
         Raises:
             ImageError: The suffix is not supported, or the place cannot be written to.
         """
-        write_image(self.image, Path(path))
+        write_picture(self.picture, Path(path))
 
 
 class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
@@ -197,14 +212,16 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         *,
         latents: Tensor | None = None,
         callback: StepCallback | None = None,
+        progress: Progress | None = None,
         **settings: Any,
     ) -> Any:
         """Restore one photo, or several.
 
         Args:
-            photos: Paths, PIL images or items; one of them or a list.
+            photos: Paths, PIL images, pictures or items; one of them or a list.
             latents: Start latents, 1 C h w, instead of noise at the start that ``fidelity`` asks for.
-            callback: ``callback(step, timestep, latents)``, after each step.
+            callback: ``callback(step, timestep, latents)``, after each step of each region.
+            progress: ``progress(done, total)``, after each region of a photo.
             settings: Fields of ``xpsr_sdk.config.RestoreConfig``, for this call.
 
         Returns:
@@ -217,7 +234,7 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         chosen = self.resolve(settings)
         one = isinstance(photos, (str, bytes)) or not isinstance(photos, Sequence)
         several: Any = [photos] if one else photos
-        results = [self._restore(as_item(photo), chosen, latents, callback) for photo in several]
+        results = [self._restore(load_photo(photo, chosen), chosen, latents, callback, progress) for photo in several]
         self.maybe_free_model_hooks()
         return results[0] if one else results
 
@@ -233,38 +250,83 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         resolved = merged.model_copy(update=of_model)
         if resolved.tile is not None and resolved.tile_overlap >= resolved.tile:
             raise ConfigError(f"tile_overlap is {resolved.tile_overlap}: it must be less than tile, {resolved.tile}.")
+        if 2 * resolved.region_overlap >= resolved.region:
+            raise ConfigError(
+                f"region_overlap is {resolved.region_overlap}: it must be less than half of region, {resolved.region}."
+            )
         return resolved
 
     @torch.no_grad()
     def _restore(
-        self, item: Item, settings: RestoreConfig, latents: Tensor | None, callback: StepCallback | None
+        self,
+        photo: LoadedPhoto,
+        settings: RestoreConfig,
+        latents: Tensor | None,
+        callback: StepCallback | None,
+        progress: Progress | None,
     ) -> Result:
         clock = Clock()
         seed = secrets.randbelow(2**31) if settings.seed is None else settings.seed
-        generator = torch.Generator().manual_seed(seed)
         with clock.stage("prompts"):
-            prompts = self._describe(item, settings)
+            prompts = self._describe(photo, settings)
         with clock.stage("text"):
-            high, low = self._encode_prompts(prompts, settings)
-        lr, height, width = self._enlarge(item, settings)
+            text = self._encode_prompts(prompts, settings)
+        width, height = self._target_size(photo, settings)
+        regions = plan_regions(width, height, settings.region, settings.region_overlap, self.stride)
+        if latents is not None and len(regions) > 1:
+            raise ConfigError(f"latents are for photos of one region, not of {len(regions)}: give a larger region.")
+        canvas = Canvas(width, height, like=photo.picture, on_disk=len(regions) > 1)
+        run = _Run(settings, seed, *text, photo.picture.most, clock, latents, callback)
+        for done, region in enumerate(regions, start=1):
+            lr, alpha = enlarge(photo.picture, region, width, height)
+            noise = self._noise_of(region, seed) if len(regions) > 1 else None
+            restored = self._restore_region(lr, run, noise)
+            canvas.paste(region, restored, None if alpha is None else self._restore_alpha(alpha, run))
+            if progress:
+                progress(done, len(regions))
+        dtype = str(self.unet.dtype).removeprefix("torch.")
+        start = self._start_timestep(settings) if latents is None else self.schedule.last
+        plan = Plan(settings, start, len(regions), run.tiles, str(self._execution_device), dtype)
+        return Result(canvas.picture(), prompts, seed, plan, clock.seconds(), photo.path)
+
+    def _restore_region(self, color: Tensor, run: _Run, noise: Tensor | None = None) -> Tensor:
+        """A region, 1 3 H W in [0, 1], from the input at its size, likewise; ``noise``: of its latents, None: drawn."""
+        settings, clock = run.settings, run.clock
+        height, width = color.shape[-2:]
+        lr = pad(color, (0, -width % self.stride, 0, -height % self.stride), mode="replicate")
+        lr = lr.to(device=self._execution_device, dtype=self.unet.dtype)
         tiles = self._plan_tiles(lr, settings)
-        start = self.schedule.last if latents is not None else self._start_timestep(settings)
+        run.tiles += len(tiles)
+        start = self.schedule.last if run.latents is not None else self._start_timestep(settings)
+        generator = torch.Generator().manual_seed(run.seed)
         with clock.stage("denoise"):
-            denoiser = self._denoiser(high, low, lr, tiles, start, settings)
-            latents = self._start(denoiser, lr, generator) if latents is None else latents
+            denoiser = self._denoiser(run.high, run.low, lr, tiles, start, settings)
+            latents = self._start(denoiser, lr, generator, noise) if run.latents is None else run.latents
             if start >= 0:
                 latents = self.sampler.sample(
                     denoiser,
                     latents,
                     num_inference_steps=int(settings.num_inference_steps or 1),
                     generators=[generator],
-                    callback=callback,
+                    callback=run.callback,
                 )
         with clock.stage("decode"):
-            image = self._decode(latents, lr, settings)
-        plan = Plan(settings, start, len(tiles), str(lr.device), str(lr.dtype).removeprefix("torch."))
-        picture = to_image(image[..., :height, :width])
-        return Result(picture, prompts, seed, plan, clock.seconds(), item.path)
+            return self._decode(latents, lr, settings, run.most)[..., :height, :width]
+
+    def _restore_alpha(self, alpha: Tensor, run: _Run) -> Tensor:
+        """Alpha, 1 1 H W in [0, 1], restored as a gray picture, as faithfully as the model can; flat parts stay."""
+        flat = is_flat(alpha)
+        if run.settings.alpha == "resize" or bool(flat.all()):
+            return alpha
+        settings = run.settings.model_copy(update={"fidelity": 1.0, "color": "none"})
+        restored = self._restore_region(alpha.expand(-1, 3, -1, -1), replace(run, settings=settings, latents=None))
+        return torch.where(flat, alpha, restored.mean(1, keepdim=True).to(alpha))
+
+    def _noise_of(self, region: Region, seed: int) -> Tensor:
+        """The noise of a region's latents."""
+        height, width = (-(-side // self.stride) for side in reversed(region.size))
+        top, left = region.top // self.stride, region.left // self.stride
+        return noise_at(seed, self.unet.config.in_channels, top, left, height, width)
 
     @property
     def stride(self) -> int:
@@ -276,25 +338,38 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         """The noise schedule of the model."""
         return NoiseSchedule(self.scheduler)
 
-    def _describe(self, item: Item, settings: RestoreConfig) -> Prompts:
+    def _describe(self, photo: LoadedPhoto, settings: RestoreConfig) -> Prompts:
         """The user's own words where given, else the provider's; a provider that fails costs its words only."""
         given: dict[Level, str | None] = {"high": settings.prompt, "low": settings.low_prompt}
         missing = [level for level, text in given.items() if text is None]
-        said = Prompts()
-        if missing:
-            try:
-                (said,) = self.prompt_provider.describe([item], missing)
-                if not isinstance(said, Prompts):
-                    raise TypeError(f"the provider gave a {type(said).__name__}, not Prompts")
-            except Exception as error:  # a captioner must not stop a restoration
-                said = Prompts(errors=dict.fromkeys(missing, f"{type(error).__name__}: {error}"))
-            for reason in dict.fromkeys(said.errors.values()):
-                levels = " and ".join(f"{level}-level" for level, why in said.errors.items() if why == reason)
-                warnings.warn(f"No {levels} prompt for {item.path or 'the image'}: {reason}", stacklevel=2)
+        said = self._ask(photo, missing)
+        for reason in dict.fromkeys(said.errors.values()):
+            levels = " and ".join(f"{level}-level" for level, why in said.errors.items() if why == reason)
+            warnings.warn(f"No {levels} prompt for {photo.picture.name}: {reason}", stacklevel=2)
         source = {level: said.source.get(level, "") if text is None else "user" for level, text in given.items()}
         texts = {level: text if text is not None else getattr(said, level) for level, text in given.items()}
         known = {level: who for level, who in source.items() if texts[level] is not None}
         return Prompts(texts["high"], texts["low"], known, said.errors)
+
+    def _ask(self, photo: LoadedPhoto, missing: Collection[Level]) -> Prompts:
+        """What the provider says of each level; its failures are among the errors of what it said."""
+        answers = []
+        for levels, item in photo.views(missing):
+            try:
+                (said,) = self.prompt_provider.describe([item], levels)
+                if not isinstance(said, Prompts):
+                    raise TypeError(f"the provider gave a {type(said).__name__}, not Prompts")
+            except ImageError:
+                raise  # of the photo, which is decoded when it is looked at
+            except Exception as error:  # a captioner must not stop a restoration
+                said = Prompts(errors=dict.fromkeys(levels, f"{type(error).__name__}: {error}"))
+            answers.append(said)
+        return Prompts(
+            next((said.high for said in answers if said.high is not None), None),
+            next((said.low for said in answers if said.low is not None), None),
+            {level: who for said in answers for level, who in said.source.items()},
+            {level: why for said in answers for level, why in said.errors.items()},
+        )
 
     def _encode_prompts(self, prompts: Prompts, settings: RestoreConfig) -> tuple[Tensor, Tensor | None]:
         """High- and low-level embeddings, G 1 T D: negative then positive with guidance, else positive alone."""
@@ -307,16 +382,13 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         lows = [settings.low_negative or "", prompts.low] if guided else [prompts.low]
         return high, self.backbone.encode_text(lows).embeddings[:, None]
 
-    def _enlarge(self, item: Item, settings: RestoreConfig) -> tuple[Tensor, int, int]:
-        """The input at the target size, padded to whole latents, 1 3 H W in [0, 1]; and the size without padding."""
-        width, height = item.image.size
+    def _target_size(self, photo: LoadedPhoto, settings: RestoreConfig) -> tuple[int, int]:
+        """Width and height of the result."""
+        width, height = photo.picture.size
         if min(width, height) < SMALLEST:
-            name = item.path or "the image"
+            name = photo.picture.name
             raise ImageError(f"{name} is {width}x{height}: photos need at least {SMALLEST} pixels in each direction.")
-        height, width = round(height * settings.scale), round(width * settings.scale)
-        lr = resize(to_tensor(item.image), height, width).clamp(0, 1)
-        lr = pad(lr, (0, -width % self.stride, 0, -height % self.stride), mode="replicate")
-        return lr.to(device=self._execution_device, dtype=self.unet.dtype), height, width
+        return round(width * settings.scale), round(height * settings.scale)
 
     def _plan_tiles(self, lr: Tensor, settings: RestoreConfig) -> list[Tile]:
         """The tiles, in latents, of an input of this size."""
@@ -346,7 +418,9 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         share = (1 - float(settings.fidelity or 0)) * self.defaults.noisiest_start
         return round(share * (self.schedule.last + 1)) - 1
 
-    def _start(self, denoiser: GuidedDenoiser, lr: Tensor, generator: torch.Generator) -> Tensor:
+    def _start(
+        self, denoiser: GuidedDenoiser, lr: Tensor, generator: torch.Generator, noise: Tensor | None
+    ) -> Tensor:
         """Latents at the noise of the denoiser's start: the input's own, or the estimate of the mean, with noise."""
         shape = (1, self.unet.config.in_channels, lr.shape[-2] // self.stride, lr.shape[-1] // self.stride)
         if self.defaults.start == "mean":
@@ -355,14 +429,14 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
             clean = self.backbone.encode(2 * lr - 1, lr, [generator])
         if denoiser.start_timestep < 0:
             return clean
-        noise = torch.randn(shape, generator=generator).to(lr)
-        return self.schedule.add_noise(clean, noise, denoiser.start_timestep)
+        noise = torch.randn(shape, generator=generator) if noise is None else noise
+        return self.schedule.add_noise(clean, noise.to(lr), denoiser.start_timestep)
 
-    def _decode(self, latents: Tensor, lr: Tensor, settings: RestoreConfig) -> Tensor:
-        """The image, 1 3 H W in [0, 1], with its colours corrected."""
+    def _decode(self, latents: Tensor, lr: Tensor, settings: RestoreConfig, most: int) -> Tensor:
+        """The image, 1 3 H W in [0, 1], with its colours corrected; ``most``: the highest level of the photo."""
         image = (self.backbone.decode(latents, lr) + 1) / 2
-        # Rounded to 8 bits before the colours are corrected, as the published code does: adain may amplify.
-        image = (image.float().clamp(0, 1) * 255).round() / 255
+        # Rounded (to 8 bits) before the colours are corrected, as the published code does: adain may amplify.
+        image = (image.float().clamp(0, 1) * most).round() / most
         return correct_color(image, lr.float(), settings.color or "none")
 
 
@@ -371,29 +445,99 @@ class Clock:
 
     def __init__(self) -> None:
         self._began = time.perf_counter()
-        self._seconds: dict[str, float] = {}
+        self._seconds: defaultdict[str, float] = defaultdict(float)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Time the block."""
         began = time.perf_counter()
         yield
-        self._seconds[name] = time.perf_counter() - began
+        self._seconds[name] += time.perf_counter() - began
 
     def seconds(self) -> dict[str, float]:
         """Seconds of each stage, and in total."""
         return {**self._seconds, "total": time.perf_counter() - self._began}
 
 
-def as_item(photo: Photo) -> Item:
-    """A photo as an item in mode RGB: files are read."""
-    if isinstance(photo, Item):
-        return replace(photo, image=to_rgb(photo.image))
-    if isinstance(photo, Image.Image):
-        return Item(to_rgb(photo))
+@dataclass
+class _Run:
+    """What the regions of a photo share.
+
+    Attributes:
+        settings: Of the call.
+        seed: Of the noise.
+        high: High-level embeddings, G 1 T D.
+        low: Low-level embeddings likewise, or None.
+        most: The highest level of the photo.
+        clock: Where stages are timed.
+        latents: Given start latents.
+        callback: Called after each step.
+        tiles: How many tiles there were so far.
+    """
+
+    settings: RestoreConfig
+    seed: int
+    high: Tensor
+    low: Tensor | None
+    most: int
+    clock: Clock
+    latents: Tensor | None
+    callback: StepCallback | None
+    tiles: int = 0
+
+
+@dataclass(frozen=True)
+class LoadedPhoto:
+    """A photo whose header has been read.
+
+    Attributes:
+        picture: Its pixels, which may be decoded later, and what goes with them.
+        path: Where it came from, if from a file.
+        sha256: Hex digest of the file's bytes, if from a file.
+    """
+
+    picture: Picture
+    path: Path | None = None
+    sha256: str | None = None
+
+    def views(self, levels: Collection[Level]) -> Iterator[tuple[list[Level], Item]]:
+        """What a prompt provider is shown for each of the levels.
+
+        That is the whole photo; of one that is too large for that, a small copy tells the content, and the middle, in
+        full resolution, the quality.
+        """
+        width, height = self.picture.size
+        if width * height <= LARGEST_VIEW**2:
+            if levels:
+                yield list(levels), self._item(self.picture)
+            return
+        if "high" in levels:
+            yield ["high"], self._item(self.picture.shrunk(LARGEST_VIEW))
+        if "low" in levels:
+            across, down = min(width, LARGEST_VIEW), min(height, LARGEST_VIEW)
+            middle = self.picture.cropped((width - across) // 2, (height - down) // 2, across, down)
+            yield ["low"], self._item(middle)
+
+    def _item(self, view: Picture) -> Item:
+        return Item(view.to_rgb(), self.path, self.sha256)
+
+
+def load_photo(photo: Photo, settings: RestoreConfig) -> LoadedPhoto:
+    """Read a photo's file, or take what it is already, with its profile and metadata treated as the settings say."""
     if isinstance(photo, (str, PathLike)):
-        return read_image(Path(photo))
-    raise ConfigError(f"A photo is a path, a PIL image or an Item, not a {type(photo).__name__}.")
+        path = Path(photo)
+        loaded = LoadedPhoto(read_picture(path, settings.max_megapixels), path, sha256_of(path))
+    elif isinstance(photo, Item):
+        picture = from_pil(photo.image, str(photo.path or "the image"))
+        loaded = LoadedPhoto(picture, photo.path, photo.sha256)
+    elif isinstance(photo, Image.Image):
+        loaded = LoadedPhoto(from_pil(photo))
+    elif isinstance(photo, Picture):
+        loaded = LoadedPhoto(photo)
+    else:
+        raise ConfigError(f"A photo is a path, a PIL image or an Item, not a {type(photo).__name__}.")
+    picture = loaded.picture.in_srgb() if settings.profile == "convert" else loaded.picture
+    return replace(loaded, picture=replace(picture, metadata={}) if settings.metadata == "strip" else picture)
 
 
 def join_prompt(description: str | None, words: str) -> str:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
-"""The file types that are read and written."""
+WRITABLE = frozenset({".avif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+"""The file types that are written."""
+READABLE = WRITABLE | {".bmp", ".gif", ".heic", ".heif"}
+"""The file types that are looked for in folders. What Pillow can read beside them is read when it is named."""
 
 
 def find_images(folder: Path) -> list[Path]:
     """All images below ``folder``, in the order of their names."""
-    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in READABLE and p.is_file())
 
 
 def listed(names: Iterable[str]) -> str:

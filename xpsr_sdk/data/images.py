@@ -7,79 +7,219 @@ import os
 import tempfile
 import warnings
 from collections.abc import Callable
-from io import BytesIO
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
+import pyvips
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torch.nn.functional import interpolate
 
 from xpsr_sdk.contracts import Item
-from xpsr_sdk.data.files import SUFFIXES as SUFFIXES
+from xpsr_sdk.data.files import READABLE as READABLE
+from xpsr_sdk.data.files import WRITABLE as WRITABLE
 from xpsr_sdk.data.files import find_images as find_images
 from xpsr_sdk.data.files import listed as listed
+from xpsr_sdk.data.picture import Picture, from_array, from_pil, from_vips, metadata_of, reason
 from xpsr_sdk.errors import ImageError
 
+MAX_MEGAPIXELS = 300.0
+"""Larger images are refused unless asked for: a small file may claim any size."""
+LOADERS = ("gifload", "heifload", "jpegload", "pngload", "tiffload", "webpload")
+"""What libvips reads; the other types of file are left to Pillow."""
+SAVERS: dict[str, tuple[str, dict[str, Any]]] = {
+    ".avif": ("heifsave_target", {"compression": "av1", "Q": 90}),
+    ".jpg": ("jpegsave_target", {"Q": 95}),
+    ".png": ("pngsave_target", {}),
+    ".tif": ("tiffsave_target", {"compression": "deflate", "predictor": "horizontal", "tile": True}),
+    ".webp": ("webpsave_target", {"Q": 95}),
+}
+"""The operation of libvips that writes a type of file, with its options."""
+LONGEST_SIDES = {".avif": 16384, ".jpg": 65535, ".webp": 16383}
+"""The most pixels in a direction that a type of file can hold, or that libvips writes to it."""
+NOT_GRAY, NOT_DEEP, NOT_TRANSPARENT = (".avif", ".webp"), (".jpg", ".webp"), (".jpg",)
+"""Types that cannot hold gray as such, 16 bits, or alpha."""
 
-def read_image(path: Path) -> Item:
-    """An image file as RGB, turned upright as its EXIF orientation says.
+
+def read_image(path: Path, max_megapixels: float = MAX_MEGAPIXELS) -> Item:
+    """An image file as 8 bits of sRGB, the right way up; transparent parts are laid on white.
 
     Raises:
-        ImageError: There is no such file, or it is no whole, still image of a size that Pillow deems safe.
+        ImageError: There is no such file, or it is no whole, still image of at most that size.
+    """
+    return Item(read_picture(path, max_megapixels).to_rgb(), path, sha256_of(path))
+
+
+def sha256_of(path: Path) -> str:
+    """Hex digest of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_picture(path: Path, max_megapixels: float = MAX_MEGAPIXELS) -> Picture:
+    """An image file with all that it holds. Large ones are decoded to a file in the folder for temporary files.
+
+    Raises:
+        ImageError: There is no such file, or it is no still image of at most that size.
     """
     try:
-        content = path.read_bytes()
+        with path.open("rb"):
+            pass
     except FileNotFoundError:
         raise ImageError(f"{path} does not exist.") from None
     except OSError as error:
         raise ImageError(f"{path} cannot be read: {error.strerror}.") from None
+    image = _open_with_vips(path)
+    if image is None:
+        return _read_with_pillow(path, max_megapixels)
+    _refuse_large(path, image.width, image.height, max_megapixels)
+    if image.get_typeof("heif-compression") and image.get("heif-compression") == "hevc":
+        return _read_heic(path)
+    _refuse_animated(path, image)
+    upright = image.autorot()
+    return from_vips(upright, str(path), metadata_of(upright))
+
+
+def _open_with_vips(path: Path) -> pyvips.Image | None:
+    """The image, of which only the header has been read; None: the type is none of libvips'."""
+    try:
+        # A source, since names of files may end in what libvips would take for options.
+        image = pyvips.Image.new_from_source(pyvips.Source.new_from_file(str(path)), "", fail_on="truncated")
+    except pyvips.Error as error:
+        if "not a known" in str(error) or "not in a known" in str(error):
+            return None
+        raise ImageError(f"{path} is damaged: {reason(error)}.") from None
+    return image if image.get("vips-loader").startswith(LOADERS) else None
+
+
+def _refuse_large(path: Path, width: int, height: int, max_megapixels: float) -> None:
+    if width * height > max_megapixels * 1e6:
+        raise ImageError(
+            f"{path} is refused as too large: {width}x{height} is {width * height / 1e6:.1f} megapixels, and the limit "
+            f"is {max_megapixels:g} (max_megapixels)."
+        )
+
+
+def _refuse_animated(path: Path, image: pyvips.Image) -> None:
+    loader = image.get("vips-loader")
+    frames = image.get("n-pages") if image.get_typeof("n-pages") else 1
+    if loader.startswith("heifload"):
+        return  # one of the images of such a file is the main one
+    if loader.startswith("pngload"):  # libvips takes an animated PNG for a still one
+        with Image.open(path) as png:
+            frames = getattr(png, "n_frames", 1)
+    if frames > 1 and loader.startswith("tiffload"):
+        raise ImageError(f"{path} has {frames} pages: only single images are restored.")
+    if frames > 1:
+        raise ImageError(f"{path} is animated ({frames} frames): only still images are restored.")
+
+
+def _read_heic(path: Path) -> Picture:
+    try:
+        import pillow_heif
+    except ImportError:
+        raise ImageError(f"{path} is HEIC, which needs the extra xpsr-sdk[heic].") from None
+    try:
+        image = pillow_heif.open_heif(path, convert_hdr_to_8bit=False)
+        return from_array(np.asarray(image), image.info, str(path))
+    except (OSError, RuntimeError, SyntaxError, ValueError) as error:
+        raise ImageError(f"{path} is damaged: {error}.") from None
+
+
+def _read_with_pillow(path: Path, max_megapixels: float) -> Picture:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(BytesIO(content)) as image:
-                # An MPO is a JPEG of a camera, with a preview or a second view behind the photo.
-                if (frames := getattr(image, "n_frames", 1)) > 1 and image.format != "MPO":
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                _refuse_large(path, *image.size, max_megapixels)
+                if (frames := getattr(image, "n_frames", 1)) > 1:
                     raise ImageError(f"{path} is animated ({frames} frames): only still images are restored.")
-                rgb = to_rgb(ImageOps.exif_transpose(image))
+                return from_pil(ImageOps.exif_transpose(image), str(path))
     except UnidentifiedImageError:
         raise ImageError(f"{path} is not an image, or of a type that is not supported.") from None
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise ImageError(f"{path} is refused as too large: {error}.") from None
+    except Image.DecompressionBombError:
+        most = 2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6
+        raise ImageError(f"{path} is refused as too large: of its type, {most:.0f} megapixels are the limit.") from None
     except (OSError, SyntaxError, ValueError) as error:
         raise ImageError(f"{path} is damaged: {error}.") from None
-    return Item(rgb, path, hashlib.sha256(content).hexdigest())
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Any image as 8-bit RGB; 16-bit gray keeps its range, transparent parts are laid on white."""
-    if image.mode.startswith("I;16") or image.mode == "I":
-        levels = np.asarray(image, dtype=np.float32) / 257
-        return Image.fromarray(levels.round().clip(0, 255).astype(np.uint8)).convert("RGB")
-    if image.has_transparency_data:
-        layered = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", layered.size, "white"), layered).convert("RGB")
-    return image.convert("RGB")
 
 
 def write_image(image: Image.Image, path: Path) -> None:
-    """Write an image whole or not at all; the suffix of ``path`` says the type.
+    """Write a PIL image as ``write_picture`` does."""
+    write_picture(from_pil(image), path)
+
+
+def write_picture(picture: Picture, path: Path) -> None:
+    """Write a picture whole or not at all; the suffix of ``path`` says the type.
+
+    What the type cannot hold is left out: JPEG has no alpha (laid on white, with a warning), JPEG and WebP have 8 bits.
 
     Raises:
         ImageError: The suffix is not supported, the image is too large for it, or the place cannot be written to.
     """
-    if path.suffix.lower() not in SUFFIXES:
-        raise ImageError(
-            f"{path}: cannot write {path.suffix or 'a file without suffix'}; use one of {listed(SUFFIXES)}."
-        )
-    options = {"quality": 95} if path.suffix.lower() in {".jpg", ".jpeg", ".webp"} else {}
-    file_type = Image.registered_extensions()[path.suffix.lower()]
+    suffix = file_type(path)
+    check_fits(path, *picture.size)
+    if picture.has_alpha and suffix in NOT_TRANSPARENT:
+        warnings.warn(f"{path}: {suffix} holds no transparency; it is laid on white.", stacklevel=2)
+    operation, options = SAVERS[suffix]
+    if picture.most > 255 and suffix == ".avif":
+        options = options | {"bitdepth": 12}
+    if suffix == ".tif":
+        options = options | {"bigtiff": picture.size[0] * picture.size[1] * 8 > 2**32}
+    image = _for_type(picture, suffix)
+    keep = "all" if picture.metadata else "icc"
+
+    def save(file: IO[bytes]) -> None:
+        getattr(image, operation)(pyvips.Target.new_to_descriptor(file.fileno()), keep=keep, **options)
+
     try:
-        write_whole(path, lambda file: image.save(file, format=file_type, **options))
-    except ValueError as error:  # what Pillow makes of more pixels than the type can hold
-        raise ImageError(f"{path} cannot be written: {error}.") from None
+        write_whole(path, save)
+    except pyvips.Error as error:
+        raise ImageError(f"{path} cannot be written: {reason(error)}.") from None
+
+
+def file_type(path: Path) -> str:
+    """The type of a file to be written, as the usual suffix of that type.
+
+    Raises:
+        ImageError: The suffix is not supported.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in WRITABLE:
+        raise ImageError(
+            f"{path}: cannot write {path.suffix or 'a file without suffix'}; use one of {listed(WRITABLE)}."
+        )
+    return {".jpeg": ".jpg", ".tiff": ".tif"}.get(suffix, suffix)
+
+
+def check_fits(path: Path, width: int, height: int) -> None:
+    """Raise ImageError unless the type of the file can hold so many pixels."""
+    longest = LONGEST_SIDES.get(file_type(path), max(width, height))
+    if max(width, height) > longest:
+        raise ImageError(
+            f"{path} cannot be written: {width}x{height} is more than {path.suffix} holds, "
+            f"{longest} pixels in each direction; use .png or .tif."
+        )
+
+
+def _for_type(picture: Picture, suffix: str) -> pyvips.Image:
+    """The picture as a vips image that a type of file can hold, with its profile and metadata."""
+    if picture.is_gray and suffix in NOT_GRAY:
+        picture = picture.in_srgb()  # a profile of gray does not go with RGB
+    image = picture.pixels
+    if picture.has_alpha and suffix in NOT_TRANSPARENT:
+        image = image.flatten(background=[picture.most])
+    if picture.most > 255 and suffix in NOT_DEEP:
+        image = (image / 257).rint().cast("uchar").copy(interpretation="b-w" if image.bands < 3 else "srgb")
+    image = image.copy()
+    for name, (kind, value) in picture.metadata.items():
+        image.set_type(kind, name, value)
+    image.set_type(pyvips.GValue.gint_type, "orientation", 1)
+    if picture.profile:
+        image.set_type(pyvips.GValue.blob_type, "icc-profile-data", picture.profile)
+    return image
 
 
 def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from functools import lru_cache
 from pathlib import Path
 
-from xpsr_sdk.data.images import SUFFIXES
+from xpsr_sdk.data.images import READABLE
 from xpsr_sdk.data.samples import DamagedImage, Example, ReadLevels
 from xpsr_sdk.errors import ImageError, TrainingError
 
@@ -50,7 +50,7 @@ class PairFolder:
 
 
 def _hr_images(folder: Path) -> list[Path]:
-    images = sorted(p for p in (folder / "HR").glob("*") if p.suffix.lower() in SUFFIXES)
+    images = sorted(p for p in (folder / "HR").glob("*") if p.suffix.lower() in READABLE)
     if not images:
         raise TrainingError(
             f"{folder}/HR holds no images: a folder of pairs needs HR/ and LR/; there are neither shards nor photos."

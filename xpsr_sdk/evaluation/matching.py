@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from xpsr_sdk.data.images import SUFFIXES, find_images, listed
+from xpsr_sdk.data.images import READABLE, find_images, listed
 from xpsr_sdk.errors import ConfigError
 
 SCALE_SUFFIX = re.compile(r"[_-]?x\d+$", re.IGNORECASE)
@@ -65,7 +65,7 @@ def _by_name(folder: Path) -> dict[str, Path]:
             raise ConfigError(f"{named[name]} and {path} have the same name: keep one of them.")
         named[name] = path
     if not named:
-        raise ConfigError(f"The folder {folder} holds no image ({listed(SUFFIXES)}).")
+        raise ConfigError(f"The folder {folder} holds no image ({listed(READABLE)}).")
     return named
 
 

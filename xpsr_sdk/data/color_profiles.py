@@ -1,0 +1,73 @@
+"""ICC profiles: which are sRGB, and how pixels become sRGB."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from io import BytesIO
+
+import numpy as np
+import pyvips
+from PIL import ImageCms
+
+PROFILE = "icc-profile-data"
+"""The field of a vips image that holds its profile."""
+
+
+def profile_of(image: pyvips.Image) -> bytes | None:
+    """The ICC profile that an image carries."""
+    return bytes(image.get(PROFILE)) if image.get_typeof(PROFILE) else None
+
+
+def to_srgb(image: pyvips.Image) -> pyvips.Image:
+    """An image without alpha in sRGB, gray or RGB as before, in its own bit depth, without a profile.
+
+    Colours outside of sRGB are clipped (relative colorimetric, with black point compensation). What carries no profile
+    that fits its channels is taken for sRGB; CMYK without one is converted as browsers do, by ink coverage alone.
+    """
+    profile = profile_of(image)
+    if profile and is_usable(profile, image.bands):
+        if is_srgb(profile):
+            return without_profile(image)
+        depth = 16 if image.format == "ushort" else 8
+        rgb = image.icc_transform("srgb", embedded=True, intent="relative", black_point_compensation=True, depth=depth)
+        return without_profile(rgb[0].copy(interpretation="b-w") if image.bands == 1 else rgb)
+    return without_profile(_inks_to_rgb(image) if image.bands == 4 else image)
+
+
+def _inks_to_rgb(cmyk: pyvips.Image) -> pyvips.Image:
+    """``(1 - C) (1 - K)``, and so on."""
+    most = 65535 if cmyk.format == "ushort" else 255
+    paper = cmyk * -1 + most
+    rgb = (paper[0:3] * paper[3] / most).rint().cast(cmyk.format)
+    return rgb.copy(interpretation="rgb16" if most > 255 else "srgb")
+
+
+def without_profile(image: pyvips.Image) -> pyvips.Image:
+    """The same pixels, as sRGB."""
+    if image.get_typeof(PROFILE):
+        image = image.copy()
+        image.remove(PROFILE)
+    return image
+
+
+@lru_cache(maxsize=64)
+def is_usable(profile: bytes, channels: int) -> bool:
+    """Whether the profile is whole and describes images of so many channels."""
+    try:
+        opened = ImageCms.ImageCmsProfile(BytesIO(profile))
+    except (OSError, TypeError):
+        return False
+    return opened.profile.xcolor_space.strip() == {1: "GRAY", 3: "RGB", 4: "CMYK"}[channels]
+
+
+@lru_cache(maxsize=64)
+def is_srgb(profile: bytes) -> bool:
+    """Whether RGB levels mean within one of 255 levels the same as in sRGB, whatever the profile calls itself."""
+    if not is_usable(profile, 3):
+        return False
+    steps = np.linspace(0, 255, 5, dtype=np.uint8)
+    grid = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(1, -1, 3)
+    image = pyvips.Image.new_from_array(grid).copy(interpretation="srgb")
+    image.set_type(pyvips.GValue.blob_type, PROFILE, profile)
+    levels = image.icc_transform("srgb", embedded=True, intent="relative").numpy()
+    return int(np.abs(levels.astype(int) - grid).max()) <= 1
