@@ -10,7 +10,7 @@ export NO_MKDOCS_2_WARNING := 1
 
 demo: $(INSTALLED)
 	@mkdir -p demo
-	@$(BIN)/xpsr upscale examples/photo.jpg -o demo/restored.png
+	@$(BIN)/xpsr upscale examples/photo.jpg -o demo/restored.png --overwrite
 	@echo "The restored photo is $(CURDIR)/demo/restored.png"
 
 test: lint

@@ -88,7 +88,7 @@ def test_files_and_folders_together(run: Run, photos: Path, tmp_path: Path) -> N
 
 def test_results_in_the_folder_of_the_photos_are_not_restored_again(run: Run, photos: Path) -> None:
     for _ in range(2):
-        result = run(photos, "-o", photos / "restored", "--scale", 2)
+        result = run(photos, "-o", photos / "restored", "--scale", 2, "--overwrite")
         assert "2 of 2 restored" in result.stdout
     results = ["restored/one.png", "restored/trip/two.jpg"]
     assert files(photos) == ["one.png", *results, "trip/two.jpg"]
@@ -228,7 +228,7 @@ def test_a_provider_that_fails_is_a_warning(
         (["--scale", "9"], "scale: Input should be less than or equal to 8"),
         (["--fidelity", "2"], "fidelity: Input should be less than or equal to 1"),
         (["--steps", "many"], "'many' is not a valid integer"),
-        (["--color", "sepia"], "'sepia' is not one of 'none', 'adain', 'wavelet'"),
+        (["--color", "sepia"], "'sepia' is not one of 'none', 'adain', 'wavelet', 'lab'"),
         (["--tile", "64", "--tile-overlap", "64"], "tile_overlap is 64: it must be less than tile, 64."),
         (["--device", "cudaa"], "The device 'cudaa' cannot be used"),
         (["--checkpoint", str(tiny.SD_TINY / "xpsr")], "does not fit the base model"),
@@ -269,7 +269,7 @@ def test_wrong_places_are_told(run: Run, photos: Path, tmp_path: Path) -> None:
     refused(run(one, one, "-o", tmp_path / "out"), "would both be written to")
     (tmp_path / "empty").mkdir()
     refused(run(tmp_path / "empty", "-o", tmp_path / "out"), "There are no images in")
-    refused(run(one, "-o", tmp_path / "out.gif"), "out.gif: .gif cannot be written; use one of .bmp, ")
+    refused(run(one, "-o", tmp_path / "out.gif"), "out.gif: .gif cannot be written; use one of .avif, ")
     (tmp_path / "notes.txt").touch()
     refused(run(one, "-o", tmp_path / "notes.txt"), "notes.txt is a file: name a folder, or an image file")
     refused(run("-o", tmp_path / "out"), "Missing argument 'INPUTS...'")

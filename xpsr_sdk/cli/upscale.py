@@ -2,26 +2,47 @@
 
 from __future__ import annotations
 
+import json
+import signal
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
 from xpsr_sdk.cli.output import print_traceback, progress_bar, quiet_libraries
-from xpsr_sdk.config import ColorCorrection, Dtype, PipelineConfig, read_toml
-from xpsr_sdk.data.files import SUFFIXES, find_images, listed
+from xpsr_sdk.cli.outputs import plan_outputs
+from xpsr_sdk.config import (
+    AlphaTreatment,
+    ColorCorrection,
+    Dtype,
+    MetadataTreatment,
+    PipelineConfig,
+    ProfileTreatment,
+    read_toml,
+)
+from xpsr_sdk.data.files import WRITABLE
 from xpsr_sdk.errors import ConfigError, XPSRError, one_line
 
 if TYPE_CHECKING:
     from xpsr_sdk import Pipeline, Result
 
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it."""
+
 
 @click.command()
 @click.argument("inputs", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder, or a file for one photo.")
+@click.option(
+    "--format", "file_type", type=click.Choice(sorted(s[1:] for s in WRITABLE)), help="Type of the results in a folder."
+)
+@click.option("--overwrite", is_flag=True, help="Restore again what exists already; else it is skipped.")
+@click.option("--log", type=click.Path(path_type=Path), help="File to append a line of JSON to for each photo.")
 @click.option("--config", type=click.Path(path_type=Path), help="TOML file of settings; options go before it.")
 @click.option("--scale", type=float, help="How many times larger, 1 to 8.  [default: 4]")
 @click.option("--model", help="Preset, folder or hub id.  [default: nano]")
@@ -41,107 +62,182 @@ if TYPE_CHECKING:
 @click.option("--tile", type=int, help="Side of a tile, in output pixels.")
 @click.option("--tile-overlap", type=int, help="Overlap of neighbouring tiles, in output pixels.")
 @click.option("--tile-batch", type=int, help="Tiles a forward pass.")
+@click.option("--region", type=int, help="Side of a region, in output pixels; larger photos are restored in regions.")
+@click.option("--region-overlap", type=int, help="Overlap of neighbouring regions, in output pixels.")
+@click.option("--alpha", type=click.Choice(get_args(AlphaTreatment)), help="What is done with transparency.")
+@click.option("--profile", type=click.Choice(get_args(ProfileTreatment)), help="ICC profile; convert: to sRGB.")
+@click.option("--metadata", type=click.Choice(get_args(MetadataTreatment)), help="EXIF, XMP and IPTC.")
+@click.option("--max-megapixels", type=float, help="Larger photos are refused.  [default: 300]")
 @click.option("--conditioning-scale", type=float, help="Strength of the ControlNet, 0 to 2.")
 @click.option("--device", help="cuda, xpu, mps or cpu.  [default: the first there is]")
 @click.option("--dtype", type=click.Choice(get_args(Dtype)), help="Precision of the model.  [default: float32]")
-def upscale(inputs: tuple[Path, ...], output: Path, config: Path | None, **options: Any) -> None:
+def upscale(
+    inputs: tuple[Path, ...],
+    output: Path,
+    file_type: str | None,
+    overwrite: bool,
+    log: Path | None,
+    config: Path | None,
+    **options: Any,
+) -> None:
     """Restore and enlarge the photos INPUTS: files, or folders, whose names and tree are kept.
 
-    What fails is named and the rest is done; the exit code is then 1.
+    What exists already is skipped. What fails is named and the rest is done; the exit code is then 1. Ctrl-C stops
+    after the current photo, a second one at once; nothing half-written is left.
     """
-    jobs = plan_outputs(inputs, output)
+    jobs = plan_outputs(inputs, output, file_type)
     settings = read_toml(PipelineConfig, config) if config else None
-    quiet_libraries()
-    from xpsr_sdk import build_pipeline  # after what can be told at once, since it loads torch
+    summary = Summary(len(jobs), jobs[0][1] if len(jobs) == 1 else output, _opened(log))
+    todo = jobs if overwrite else [job for job in jobs if not summary.skip_existing(*job)]
+    if todo:
+        quiet_libraries()
+        from xpsr_sdk import build_pipeline  # after what can be told at once, since it loads torch
 
-    pipeline = build_pipeline(settings, **{name: value for name, value in options.items() if value is not None})
-    done = 0
-    seconds = megapixels = 0.0
-    with progress_bar() as bar:
+        pipeline = build_pipeline(settings, **{name: value for name, value in options.items() if value is not None})
+        _restore_all(pipeline, todo, summary)
+    summary.tell()
+    if summary.failed or summary.interrupted:
+        raise click.exceptions.Exit(INTERRUPTED if summary.interrupted else 1)
+
+
+def _opened(log: Path | None) -> Path | None:
+    """The log, once it is known that it can be written to."""
+    if log:
+        try:
+            log.parent.mkdir(parents=True, exist_ok=True)
+            log.open("a").close()
+        except OSError as error:
+            raise ConfigError(f"The log {log} cannot be written: {error.strerror}.") from None
+    return log
+
+
+@dataclass
+class Summary:
+    """What became of the photos so far, told at the end, and in the log a line each.
+
+    Attributes:
+        photos: How many there are to do.
+        where: What the results are: a file or a folder.
+        log: File of JSON lines, if any.
+    """
+
+    photos: int
+    where: Path
+    log: Path | None
+    restored: int = 0
+    skipped: int = 0
+    failed: int = 0
+    interrupted: bool = False
+    seconds: float = 0
+    megapixels: float = 0
+
+    def skip_existing(self, source: Path, target: Path) -> bool:
+        """Whether the result is there already."""
+        if target.exists():
+            self.skipped += 1
+            self._note(source, target, "skipped")
+        return target.exists()
+
+    def add(self, source: Path, target: Path, result: Result) -> None:
+        """A photo was restored."""
+        width, height = result.picture.size
+        self.restored += 1
+        self.seconds += result.timings["total"]
+        self.megapixels += width * height / 1e6
+        details = {
+            "width": width,
+            "height": height,
+            "seconds": round(result.timings["total"], 3),
+            "seed": result.seed,
+            "high": result.prompts.high,
+            "low": result.prompts.low,
+        }
+        self._note(source, target, "restored", **details)
+
+    def fail(self, source: Path, target: Path, reason: str) -> None:
+        """A photo could not be restored."""
+        self.failed += 1
+        click.echo(f"Failed: {reason}", err=True)
+        self._note(source, target, "failed", error=reason)
+
+    def _note(self, source: Path, target: Path, status: str, **details: object) -> None:
+        if self.log:
+            time = datetime.now(UTC).isoformat(timespec="seconds")
+            line = {"time": time, "photo": str(source), "result": str(target), "status": status, **details}
+            with self.log.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+    def tell(self) -> None:
+        """Print the summary, if anything is there to show."""
+        left = self.photos - self.restored - self.skipped - self.failed
+        parts = [f"{self.restored} of {self.photos} restored"]
+        if self.restored:
+            parts[0] += f" in {self.seconds:.1f} s ({self.seconds / self.megapixels:.1f} s a megapixel)"
+        if self.skipped:
+            parts.append(f"{self.skipped} skipped, since they exist (--overwrite restores them again)")
+        if self.failed:
+            parts.append(f"{self.failed} failed")
+        if left:
+            parts.append(f"{left} left")
+        if self.restored or self.skipped:
+            click.echo(f"{', '.join(parts)}: {self.where}")
+
+
+def _restore_all(pipeline: Pipeline, jobs: list[tuple[Path, Path]], summary: Summary) -> None:
+    """Restore photo after photo, until Ctrl-C."""
+    with progress_bar() as bar, _interrupts() as interrupted:
         task = bar.add_task("", total=len(jobs))
-        for source, target in jobs:
-            bar.update(task, description=source.name)
-            if result := _restore(pipeline, source, target):
-                done += 1
-                seconds += result.timings["total"]
-                megapixels += result.image.width * result.image.height / 1e6
-            bar.advance(task)
-    if done:
-        where = jobs[0][1] if len(jobs) == 1 else output
-        click.echo(
-            f"{done} of {len(jobs)} restored in {seconds:.1f} s ({seconds / megapixels:.1f} s a megapixel): {where}"
-        )
-    if done < len(jobs):
-        raise click.exceptions.Exit(1)
+        for done, (source, target) in enumerate(jobs):
+            bar.update(task, description=source.name, completed=done)
+
+            def progress(regions: int, total: int, done: int = done) -> None:
+                bar.update(task, completed=done + regions / total)
+
+            _restore(pipeline, source, target, progress, summary)
+            if interrupted():
+                summary.interrupted = True
+                return
 
 
-def _restore(pipeline: Pipeline, source: Path, target: Path) -> Result | None:
+def _restore(
+    pipeline: Pipeline, source: Path, target: Path, progress: Callable[[int, int], None], summary: Summary
+) -> None:
     """Restore a photo; a failure is told, and costs the other photos nothing."""
+    from xpsr_sdk.data.images import check_fits, read_picture  # not for --help
+
     try:
         with _warnings_told():
-            result: Result = pipeline(source)
-        result.save(target)
+            settings = pipeline.settings
+            width, height = read_picture(source, settings.max_megapixels).size
+            check_fits(target, round(width * settings.scale), round(height * settings.scale))
+            result: Result = pipeline(source, progress=progress)
+            result.save(target)
     except XPSRError as error:
-        click.echo(f"Failed: {error}", err=True)
+        summary.fail(source, target, str(error))
     except Exception as error:  # of a plug-in, of a decoder, or for want of memory
         print_traceback()
-        click.echo(f"Failed: {source}: {one_line(error)}", err=True)
+        summary.fail(source, target, f"{source}: {one_line(error)}")
     else:
-        return result
-    return None
+        summary.add(source, target, result)
 
 
-def plan_outputs(inputs: Iterable[Path], output: Path) -> list[tuple[Path, Path]]:
-    """Each photo with the file that its restored version goes to.
+@contextmanager
+def _interrupts() -> Iterator[Callable[[], bool]]:
+    """Within the block, Ctrl-C is but a wish that can be asked for; a second one raises KeyboardInterrupt."""
+    wished = False
 
-    Raises:
-        ConfigError: There is nothing to do, or two photos (or a photo and its own result) would share a file.
-    """
-    sources = list(inputs)
-    names_file = output.suffix.lower() in SUFFIXES and not output.is_dir()
-    if names_file and (len(sources) > 1 or sources[0].is_dir()):
-        raise ConfigError(f"{output} names a file, but several photos may come: name a folder.")
-    if not output.is_dir() and _is_another_image_type(output.suffix.lower()):
-        raise ConfigError(f"{output}: {output.suffix} cannot be written; use one of {listed(SUFFIXES)}.")
-    if output.is_file() and not names_file:
-        raise ConfigError(f"{output} is a file: name a folder, or an image file ({listed(SUFFIXES)}).")
-    jobs = [
-        (photo, output if names_file else output / name)
-        for source in sources
-        for photo, name in _photos(source, output)
-    ]
-    if not jobs:
-        raise ConfigError(f"There are no images in {', '.join(map(str, sources))} ({listed(SUFFIXES)}).")
-    taken: dict[Path, Path] = {}
-    for photo, target in jobs:
-        if target.resolve() == photo.resolve():
-            raise ConfigError(f"{photo} would be overwritten by its own result: choose another output.")
-        if target in taken:
-            raise ConfigError(f"{taken[target]} and {photo} would both be written to {target}.")
-        taken[target] = photo
-    return jobs
+    def wish(*_: object) -> None:
+        nonlocal wished
+        if wished:
+            raise KeyboardInterrupt
+        wished = True
+        click.echo("Stopping after this photo; Ctrl-C again stops at once.", err=True)
 
-
-def _is_another_image_type(suffix: str) -> bool:
-    from PIL import Image  # not for --help
-
-    return suffix in Image.registered_extensions().keys() - SUFFIXES
-
-
-def _photos(source: Path, output: Path) -> Iterator[tuple[Path, Path]]:
-    """The photos of an input, each with its name below the output folder; a type that cannot be written becomes PNG.
-
-    Of a folder that holds the output folder, what lies there is left out: those are results of an earlier run.
-    """
-    if source.is_dir():
-        results = output.resolve()
-        holds_results = source.resolve() in results.parents
-        for photo in find_images(source):
-            if not (holds_results and photo.resolve().is_relative_to(results)):
-                yield photo, photo.relative_to(source)
-    else:
-        name = Path(source.name)
-        yield source, name if name.suffix.lower() in SUFFIXES else name.with_suffix(".png")
+    before = signal.signal(signal.SIGINT, wish)
+    try:
+        yield lambda: wished
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager

@@ -84,9 +84,15 @@ def read_picture(path: Path, max_megapixels: float = MAX_MEGAPIXELS) -> Picture:
 
 def _open_with_vips(path: Path) -> pyvips.Image | None:
     """The image, of which only the header has been read; None: the type is none of libvips'."""
-    try:
+
+    def opened(fail_on: str) -> pyvips.Image:
         # A source, since names of files may end in what libvips would take for options.
-        image = pyvips.Image.new_from_source(pyvips.Source.new_from_file(str(path)), "", fail_on="truncated")
+        return pyvips.Image.new_from_source(pyvips.Source.new_from_file(str(path)), "", fail_on=fail_on)
+
+    try:
+        image = opened("truncated")
+        if image.get("vips-loader").startswith("tiffload"):
+            return opened("warning")  # what lacks some of its tiles is no more than that
     except pyvips.Error as error:
         if "not a known" in str(error) or "not in a known" in str(error):
             return None

@@ -123,7 +123,9 @@ def from_pil(image: Image.Image, name: str = "the image") -> Picture:
         pixels = np.asarray(image)
     else:
         pixels = np.asarray(image.convert(_plain_mode(image)))
-    return from_array(pixels, image.info, name, is_cmyk=image.mode == "CMYK")
+    return from_array(
+        pixels, {str(key): value for key, value in image.info.items()}, name, is_cmyk=image.mode == "CMYK"
+    )
 
 
 def from_array(pixels: np.ndarray, info: Mapping[str, Any], name: str, is_cmyk: bool = False) -> Picture:

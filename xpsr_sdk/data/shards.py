@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from xpsr_sdk.data.files import SUFFIXES
-from xpsr_sdk.data.images import to_rgb
+from xpsr_sdk.data.files import READABLE
+from xpsr_sdk.data.picture import from_pil
 from xpsr_sdk.data.samples import DamagedImage, Example, Levels
 from xpsr_sdk.errors import TrainingError
 
@@ -91,7 +91,7 @@ def find_shards(folder: Path) -> list[Path]:
 def read_part(shard: Path, start: int, size: int) -> Levels:
     """An image out of a shard, H W 3."""
     with Image.open(io.BytesIO(_bytes(shard, Span(start, size)))) as image:
-        return np.asarray(to_rgb(image))
+        return np.asarray(from_pil(image).to_rgb())
 
 
 def _bytes(shard: Path, span: Span) -> bytes:
@@ -108,7 +108,7 @@ def _samples(shard: Path) -> dict[str, dict[str, Span]]:
             for member in tar:
                 key, _, kind = member.name.partition(".")
                 part, _, suffix = kind.lower().rpartition(".")
-                if member.isfile() and (kind == "json" or (part in ("hr", "lr") and f".{suffix}" in SUFFIXES)):
+                if member.isfile() and (kind == "json" or (part in ("hr", "lr") and f".{suffix}" in READABLE)):
                     samples.setdefault(key, {})[part or kind] = Span(member.offset_data, member.size)
     except (tarfile.TarError, OSError, EOFError) as error:
         raise TrainingError(

@@ -7,7 +7,9 @@ Neighbours see the same input and, through ``noise_at``, the same noise where th
 from __future__ import annotations
 
 import math
+import shutil
 import tempfile
+import weakref
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -63,8 +65,9 @@ def plan_regions(width: int, height: int, side: int, overlap: int, stride: int) 
 
 def _spans(size: int, side: int, overlap: int, stride: int) -> list[tuple[int, int, int]]:
     """Start, end and overlap with the one before of spans that cover ``size``, evenly."""
+    overlap += stride - 1  # of which rounding the starts may cost as much
     count = max(math.ceil((size - overlap) / (side - overlap)), 1)
-    starts = [round(i * (size - side) / max(count - 1, 1)) // stride * stride for i in range(count)]
+    starts = [i * (size - side) // max(count - 1, 1) // stride * stride for i in range(count)]
     ends = [start + side for start in starts[:-1]] + [size]
     fades = [0, *(end - start for end, start in zip(ends, starts[1:], strict=False))]
     return list(zip(starts, ends, fades, strict=True))
@@ -138,6 +141,14 @@ def noise_at(seed: int, channels: int, top: int, left: int, height: int, width: 
     return noise
 
 
+class TemporaryFolder:
+    """A folder that is gone when nobody holds it any more, or at exit."""
+
+    def __init__(self) -> None:
+        self.path = Path(tempfile.mkdtemp(prefix="xpsr-"))
+        weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
+
+
 class Canvas:
     """Collects the regions of a result, in memory if there is one of them, else in a temporary file.
 
@@ -152,9 +163,9 @@ class Canvas:
         self._shape = (height, width, like.pixels.bands)
         self._dtype = np.dtype(np.uint8 if like.most == 255 else np.uint16)
         self._like = like
-        self._folder = tempfile.TemporaryDirectory(prefix="xpsr-", ignore_cleanup_errors=True) if on_disk else None
+        self._folder = TemporaryFolder() if on_disk else None
         if self._folder:
-            self._file = Path(self._folder.name) / "pixels"
+            self._file = self._folder.path / "pixels"
             with self._file.open("wb") as file:
                 file.truncate(math.prod(self._shape) * self._dtype.itemsize)
         else:
