@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import pyvips
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -35,6 +36,7 @@ from xpsr_sdk.builtin.residual import ResidualBackbone
 from xpsr_sdk.builtin.samplers import DiffusersSampler
 from xpsr_sdk.config import read_toml
 from xpsr_sdk.data.images import resize, to_image, to_tensor
+from xpsr_sdk.data.picture import picture_of
 
 SAMPLERS = [c.spec.name for c in Registry([]).specs("sampler")]
 PHOTO = tiny.photo(17, 20)
@@ -149,6 +151,116 @@ def test_the_result_saves_itself(pipe: Pipeline, tmp_path: Path) -> None:
     assert same(Image.open(tmp_path / "new" / "photo.png"), result.image)
     with pytest.raises(ImageError, match=r"cannot write \.xyz"):
         result.save(tmp_path / "photo.xyz")
+
+
+# What is kept of the photo
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])
+def test_the_result_has_the_channels_of_the_photo(pipe: Pipeline, mode: str) -> None:
+    photo = PHOTO.convert("L").convert(mode) if mode == "LA" else PHOTO.convert(mode)
+    assert pipe(photo, scale=2, num_inference_steps=1).image.mode == mode
+
+
+def test_16_bits_stay_16_bits_all_the_way(pipe: Pipeline) -> None:
+    levels = (np.linspace(0.3, 0.3 + 40 / 255, 32 * 32 * 3).reshape(32, 32, 3) * 65535).astype(np.uint16)
+    result = pipe(picture_of(levels), scale=2, fidelity=1)
+    found = result.picture.window(0, 0, 64, 64)
+    assert found.dtype == np.uint16
+    assert len(np.unique(found[..., 0])) > 1000
+    assert np.array_equal(np.asarray(result.image), np.round(found / 257).astype(np.uint8))
+
+
+@pytest.mark.parametrize("how", ["restore", "resize"])
+def test_flat_parts_of_alpha_stay_exactly(pipe: Pipeline, how: str) -> None:
+    photo = tiny.photo(40, 40).convert("RGBA")
+    mask = Image.new("L", (40, 40), 0)
+    mask.paste(255, (20, 0, 40, 40))
+    photo.putalpha(mask)
+    alpha = np.asarray(pipe(photo, scale=2, alpha=how, seed=0).image)[..., 3]
+    assert (alpha[:, :28] == 0).all()
+    assert (alpha[:, 52:] == 255).all()
+    opaque = pipe(PHOTO.convert("RGBA"), scale=2, alpha=how, seed=0)
+    assert np.asarray(opaque.image)[..., 3].min() == 255
+
+
+def test_hidden_colours_change_nothing(pipe: Pipeline) -> None:
+    results = []
+    for hidden in ("black", "magenta"):
+        photo = Image.new("RGBA", (32, 32), hidden)
+        photo.putalpha(0)
+        photo.paste(tiny.photo(16, 16).convert("RGBA"), (8, 8))
+        results.append(pipe(photo, scale=2, seed=0, fidelity=1, low_prompt="").image)
+    assert same(*results)
+
+
+@pytest.mark.parametrize("treatment", ["keep", "convert"])
+def test_a_profile_is_kept_or_converted(pipe: Pipeline, treatment: str) -> None:
+    profile = bytes(pyvips.Operation.call("profile_load", "p3"))
+    photo = PHOTO.copy()
+    photo.info["icc_profile"] = profile
+    result = pipe(photo, scale=2, profile=treatment)
+    assert result.picture.profile == (profile if treatment == "keep" else None)
+
+
+def test_metadata_is_kept_unless_it_is_not_wanted(pipe: Pipeline, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x010F] = "Camera"
+    PHOTO.save(tmp_path / "photo.jpg", exif=exif)
+    for treatment in ("keep", "strip"):
+        pipe(tmp_path / "photo.jpg", scale=2, metadata=treatment).save(tmp_path / "result.jpg")
+        with Image.open(tmp_path / "result.jpg") as image:
+            assert image.getexif().get(0x010F) == ("Camera" if treatment == "keep" else None)
+
+
+# Regions
+
+
+def test_a_large_photo_is_restored_in_regions_without_a_seam(pipe: Pipeline) -> None:
+    photo = tiny.photo(90, 70)
+    done: list[tuple[int, int]] = []
+    options: dict[str, Any] = {"scale": 4, "fidelity": 0.9, "num_inference_steps": 1, "seed": 2, "low_prompt": ""}
+    parts = pipe(photo, region=256, region_overlap=64, progress=lambda i, n: done.append((i, n)), **options)
+    assert parts.image.size == (360, 280)
+    assert parts.plan.regions == len(done) == 4
+    assert done[-1] == (4, 4)
+    whole = pipe(photo, **options)
+    assert whole.plan.regions == 1
+    of_parts, of_whole = (np.abs(np.diff(np.asarray(r.image, float), axis=1)).mean((0, 2)) for r in (parts, whole))
+    assert of_parts.max() <= 1.2 * of_whole.max()
+    assert same(parts.image, pipe(photo, region=256, region_overlap=64, **options).image)
+
+
+def test_alpha_and_16_bits_go_through_regions(pipe: Pipeline) -> None:
+    levels = np.full((70, 90, 4), 30000, np.uint16)
+    levels[:, :45, 3] = 0
+    result = pipe(picture_of(levels), region=256, region_overlap=32, num_inference_steps=1, alpha="resize")
+    found = result.picture.window(0, 0, 360, 280)
+    assert (found.dtype, found.shape) == (np.uint16, (280, 360, 4))
+    assert (found[:, 0, 3] == 0).all()
+    assert (found[:, -1, 3] == 30000).all()
+
+
+def test_latents_go_with_one_region(pipe: Pipeline) -> None:
+    with pytest.raises(ConfigError, match="latents are for photos of one region, not of 4: give a larger region"):
+        pipe(tiny.photo(90, 90), latents=torch.zeros(1, 48, 90, 90), region=256)
+
+
+def test_a_provider_is_shown_parts_of_a_very_large_photo(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("xpsr_sdk.pipeline.LARGEST_VIEW", 32)
+    shown: dict[str, tuple[int, int]] = {}
+
+    class Watcher(Provider):
+        def describe(self, items: Sequence[Item], levels: Collection[str]) -> list[Prompts]:
+            shown.update({level: item.image.size for item in items for level in levels})
+            return super().describe(items, levels)
+
+    pipe = with_provider(tiny_model, Watcher())
+    prompts = pipe(tiny.photo(80, 40), scale=1, num_inference_steps=1).prompts
+    assert shown == {"high": (32, 16), "low": (32, 32)}
+    assert (prompts.high, prompts.low) == ("a house", "blurry")
+    pipe(tiny.photo(32, 32), scale=1, num_inference_steps=1)
+    assert shown == {"high": (32, 32), "low": (32, 32)}
 
 
 # Seeds, the dial and the plan
@@ -321,6 +433,10 @@ def test_an_unknown_setting_is_named_with_the_right_one(pipe: Pipeline, tiny_mod
         {"color": "sepia"},
         {"tile": 15},
         {"tile": 64, "tile_overlap": 64},
+        {"region": 100},
+        {"region": 256, "region_overlap": 128},
+        {"alpha": "guess"},
+        {"max_megapixels": 0},
         {"tile_overlap": 512},
     ],
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -142,6 +144,92 @@ def test_a_base_with_a_checkpoint(run: Run, photos: Path, tmp_path: Path) -> Non
     options = ("--checkpoint", tiny.SD_TINY / "xpsr", "--steps", 1, "--sampler", "ddim")
     assert run(photos / "one.png", "-o", tmp_path, *options, model=tiny.SD_TINY / "base").exit_code == 0
     assert (tmp_path / "one.png").is_file()
+
+
+# Folders
+
+
+def test_what_exists_is_skipped_unless_told_otherwise(run: Run, photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (out / "trip").mkdir(parents=True)
+    (out / "one.png").write_bytes(b"older")
+    result = run(photos, "-o", out)
+    assert result.exit_code == 0
+    assert "1 of 2 restored" in result.stdout
+    assert "1 skipped, since they exist (--overwrite restores them again)" in result.stdout
+    assert (out / "one.png").read_bytes() == b"older"
+    assert "0 of 2 restored, 2 skipped" in run(photos, "-o", out).stdout
+    assert "2 of 2 restored" in run(photos, "-o", out, "--overwrite").stdout
+    assert read_image(out / "one.png").image.size == (80, 64)
+
+
+def test_a_log_has_a_line_for_each_photo(run: Run, photos: Path, tmp_path: Path) -> None:
+    (photos / "text.png").write_text("no image")
+    log = tmp_path / "logs" / "log.jsonl"
+    for _ in range(2):
+        assert run(photos, "-o", tmp_path / "out", "--log", log, "--seed", 3).exit_code == 1
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [line["status"] for line in lines[:3]] == ["restored", "failed", "restored"]
+    assert sorted(line["status"] for line in lines[3:]) == ["failed", "skipped", "skipped"]
+    assert lines[0].items() >= {"photo": str(photos / "one.png"), "width": 80, "height": 64, "seed": 3}.items()
+    assert lines[1]["error"] == f"{photos}/text.png is not an image, or of a type that is not supported."
+
+
+def test_a_log_that_cannot_be_written(run: Run, photos: Path, tmp_path: Path) -> None:
+    refused(
+        run(photos, "-o", tmp_path / "out", "--log", photos), f"The log {photos} cannot be written: Is a directory."
+    )
+
+
+def test_one_type_for_all_results(run: Run, photos: Path, tmp_path: Path) -> None:
+    assert run(photos, "-o", tmp_path / "out", "--format", "webp").exit_code == 0
+    assert files(tmp_path / "out") == ["one.webp", "trip/two.webp"]
+    refused(run(photos / "one.png", "-o", tmp_path / "a.png", "--format", "webp"), "leave out --format")
+
+
+def test_results_that_would_share_a_name_tell_their_types(run: Run, photos: Path, tmp_path: Path) -> None:
+    tiny.photo(20, 16).save(photos / "one.gif")
+    tiny.photo(20, 16).save(photos / "two.bmp")
+    assert run(photos, "-o", tmp_path / "out").exit_code == 0
+    assert files(tmp_path / "out") == ["one.gif.png", "one.png", "trip/two.jpg", "two.png"]
+
+
+def test_a_result_that_its_type_cannot_hold_is_not_begun(run: Run, tmp_path: Path) -> None:
+    tiny.photo(5000, 16).save(tmp_path / "wide.webp")
+    result = run(tmp_path / "wide.webp", "-o", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "20000x64 is more than .webp holds, 16383 pixels in each direction; use .png or .tif." in result.stderr
+
+
+def test_the_limit_of_megapixels_can_be_raised(run: Run, photos: Path, tmp_path: Path) -> None:
+    result = run(photos / "one.png", "-o", tmp_path / "out", "--max-megapixels", 0.0001)
+    assert "is refused as too large: 20x16 is 0.0 megapixels, and the limit is 0.0001" in result.stderr
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_ctrl_c_ends_after_the_photo_and_twice_at_once(
+    run: Run, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    sample = DiffusersSampler.sample
+
+    def interrupted(self: DiffusersSampler, denoiser: Any, latents: torch.Tensor, **options: Any) -> torch.Tensor:
+        for _ in range(times):
+            signal.raise_signal(signal.SIGINT)
+        return sample(self, denoiser, latents, **options)
+
+    monkeypatch.setattr(DiffusersSampler, "sample", interrupted)
+    before = signal.getsignal(signal.SIGINT)
+    result = run(photos, "-o", tmp_path / "out")
+    assert signal.getsignal(signal.SIGINT) is before
+    assert result.exit_code == 130
+    assert "Stopping after this photo; Ctrl-C again stops at once." in result.stderr
+    if times == 1:
+        assert files(tmp_path / "out") == ["one.png"]
+        assert "1 of 2 restored" in result.stdout
+        assert "1 left" in result.stdout
+    else:
+        assert "Interrupted." in result.stderr
+        assert not (tmp_path / "out").exists()
 
 
 # What fails

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import get_args
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import ImageCms
 from torch import Tensor
 
 from xpsr_sdk.config import ColorCorrection
+from xpsr_sdk.data.images import to_image
 from xpsr_sdk.engine.color import correct_color
 
 sides = st.integers(1, 40)
@@ -44,7 +47,7 @@ def test_a_photo_of_one_colour_survives(method: ColorCorrection) -> None:
     torch.testing.assert_close(correct_color(x, x, method), x)
 
 
-@pytest.mark.parametrize("method", ["adain", "wavelet"])
+@pytest.mark.parametrize("method", ["adain", "wavelet", "lab"])
 @given(seed=st.integers(0, 1000))
 def test_an_image_with_the_right_colours_stays(method: ColorCorrection, seed: int) -> None:
     x = image(31, 17, seed)
@@ -57,6 +60,23 @@ def test_adain_takes_over_mean_and_deviation(seed: int) -> None:
     out = correct_color(image(33, 21, seed + 1), reference, "adain")
     torch.testing.assert_close(out.mean((2, 3)), reference.mean((2, 3)), atol=2e-3, rtol=0)
     torch.testing.assert_close(out.std((2, 3)), reference.std((2, 3)), atol=2e-3, rtol=0)
+
+
+def lab(x: Tensor) -> Tensor:
+    """L*, a* and b* by Pillow's colour management, 3 N."""
+    to_lab = ImageCms.buildTransform(ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), "RGB", "LAB")
+    levels = ImageCms.applyTransform(to_image(x), to_lab)
+    assert levels is not None
+    bands = [np.asarray(band, float) for band in levels.split()]
+    return torch.from_numpy(np.stack([bands[0] / 2.55, *((b + 128) % 256 - 128 for b in bands[1:])])).flatten(1)
+
+
+@given(seed=st.integers(0, 1000))
+def test_lab_takes_over_mean_and_deviation_of_lightness_and_colour(seed: int) -> None:
+    reference = image(33, 21, seed, low=0.35, high=0.6)
+    out = correct_color(image(33, 21, seed + 1, low=0.3, high=0.7), reference, "lab")
+    torch.testing.assert_close(lab(out).mean(1), lab(reference).mean(1), atol=0.6, rtol=0)
+    torch.testing.assert_close(lab(out).std(1), lab(reference).std(1), atol=0.6, rtol=0)
 
 
 def test_wavelet_takes_over_what_is_coarse_and_keeps_the_detail() -> None:
