@@ -243,7 +243,7 @@ def test_alpha_and_16_bits_go_through_regions(pipe: Pipeline) -> None:
 
 def test_latents_go_with_one_region(pipe: Pipeline) -> None:
     with pytest.raises(ConfigError, match="latents are for photos of one region, not of 4: give a larger region"):
-        pipe(tiny.photo(90, 90), latents=torch.zeros(1, 48, 90, 90), region=256)
+        pipe(tiny.photo(90, 90), latents=torch.zeros(1, 48, 90, 90), region=256, region_overlap=0)
 
 
 def test_a_provider_is_shown_parts_of_a_very_large_photo(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,9 +3,9 @@
     python -m tests.benchmarks.regions memory --sides 4096 16384
     python -m tests.benchmarks.regions seams --model nano --fidelity 1
 
-``memory`` restores a square photo to each side, in a process of its own, from a JPEG file to a TIFF file, and prints the
-peak of resident memory. ``seams`` restores the example photo whole and in regions of 512 pixels. Without ``--model``
-both use a small model with random weights: the memory of regions does not depend on what they are restored with.
+``memory`` restores a square photo to each side, in a process of its own, from a JPEG file to a TIFF file, and prints
+the peak of resident memory. ``seams`` restores the example photo whole and in regions of 512 pixels. Without
+``--model`` both use a small model with random weights: the memory of regions does not depend on what they are restored with.
 """
 
 from __future__ import annotations

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from typing import get_args
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import ImageCms
 from torch import Tensor
 
 from xpsr_sdk.config import ColorCorrection
-from xpsr_sdk.data.images import to_image
-from xpsr_sdk.engine.color import correct_color
+from xpsr_sdk.engine.color import _to_lab, _to_rgb, correct_color
 
 sides = st.integers(1, 40)
 
@@ -62,21 +59,30 @@ def test_adain_takes_over_mean_and_deviation(seed: int) -> None:
     torch.testing.assert_close(out.std((2, 3)), reference.std((2, 3)), atol=2e-3, rtol=0)
 
 
-def lab(x: Tensor) -> Tensor:
-    """L*, a* and b* by Pillow's colour management, 3 N."""
-    to_lab = ImageCms.buildTransform(ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), "RGB", "LAB")
-    levels = ImageCms.applyTransform(to_image(x), to_lab)
-    assert levels is not None
-    bands = [np.asarray(band, float) for band in levels.split()]
-    return torch.from_numpy(np.stack([bands[0] / 2.55, *((b + 128) % 256 - 128 for b in bands[1:])])).flatten(1)
+@pytest.mark.parametrize(
+    ("rgb", "lab"),
+    [
+        ((255, 255, 255), (100, 0, 0)),
+        ((0, 0, 0), (0, 0, 0)),
+        ((255, 0, 0), (53.24, 80.09, 67.20)),
+        ((0, 0, 255), (32.30, 79.19, -107.86)),
+        ((10, 40, 30), (13.68, -14.23, 3.32)),
+    ],
+)
+def test_lab_is_that_of_the_cie(rgb: tuple[int, ...], lab: tuple[float, ...]) -> None:
+    pixel = torch.tensor(rgb)[None, :, None, None] / 255
+    lightness, *colors = _to_lab(pixel).flatten().tolist()
+    assert (lightness - 16, *colors) == pytest.approx(lab, abs=0.05)
+    torch.testing.assert_close(_to_rgb(_to_lab(pixel)), pixel, atol=2e-4, rtol=0)
 
 
 @given(seed=st.integers(0, 1000))
 def test_lab_takes_over_mean_and_deviation_of_lightness_and_colour(seed: int) -> None:
     reference = image(33, 21, seed, low=0.35, high=0.6)
     out = correct_color(image(33, 21, seed + 1, low=0.3, high=0.7), reference, "lab")
-    torch.testing.assert_close(lab(out).mean(1), lab(reference).mean(1), atol=0.6, rtol=0)
-    torch.testing.assert_close(lab(out).std(1), lab(reference).std(1), atol=0.6, rtol=0)
+    found, wanted = _to_lab(out).flatten(2), _to_lab(reference).flatten(2)
+    torch.testing.assert_close(found.mean(2), wanted.mean(2), atol=0.3, rtol=0)
+    torch.testing.assert_close(found.std(2), wanted.std(2), atol=0.3, rtol=0)
 
 
 def test_wavelet_takes_over_what_is_coarse_and_keeps_the_detail() -> None:
