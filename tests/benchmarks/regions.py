@@ -5,7 +5,7 @@
 
 ``memory`` restores a square photo to each side, in a process of its own, from a JPEG file to a TIFF file, and prints
 the peak of resident memory. ``seams`` restores the example photo whole and in regions of 512 pixels. Without
-``--model`` both use a small model with random weights: the memory of regions does not depend on what they are restored with.
+``--model`` both use a small model with random weights: the memory of regions hardly depends on the model.
 """
 
 from __future__ import annotations
