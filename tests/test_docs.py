@@ -86,6 +86,24 @@ def test_the_docs_run(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Reader(page, monkeypatch, is_tutorial=page in TUTORIALS).read()
 
 
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("```python\nprint(1)\n```\n\n```text\n2\n```\n", "The docs show"),
+        ("```bash\nxpsr upscale photo.jpg --no-such-option\n```\n", "no-such-option"),
+        ("```bash\nrm photo.jpg\n```\n", "can't run"),
+        ("```toml\na = 1\n```\n", "Give it a title"),
+    ],
+)
+def test_a_tutorial_that_rots_is_noticed(
+    text: str, complaint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(text)
+    with pytest.raises((AssertionError, pytest.fail.Exception), match=complaint):
+        Reader(page, monkeypatch, is_tutorial=True).read()
+
+
 def test_the_readme_runs(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Reader(Path("README.md"), monkeypatch, is_tutorial=False).read()
     assert {path.name for path in workplace.glob("*.png")} == {"restored.png", "fidelity-0.png", "fidelity-1.png"}
