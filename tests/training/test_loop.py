@@ -309,5 +309,7 @@ def test_the_learning_rate_rises_and_falls() -> None:
     assert rates[4:] == sorted(rates[4:], reverse=True)
     assert 0 < rates[0] < 0.25
     assert 0 < rates[-1] < 0.01
+    linear = OptimizerSection(learning_rate=1.0, schedule="linear")
+    assert [learning_rate(linear, step, 4) for step in range(4)] == [1, 0.75, 0.5, 0.25]
     constant = OptimizerSection(learning_rate=1.0, warmup_steps=4)
     assert [learning_rate(constant, step, 20) for step in (0, 4, 19)] == [0.2, 1, 1]

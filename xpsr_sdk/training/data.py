@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
@@ -105,7 +105,7 @@ def open_sources(folders: Sequence[Path], crop: int, keep_in_memory: int = 0) ->
 
 
 def batches(
-    section: DataSection, data: TrainingData, seed: int, places: Sequence[Sequence[int]], pin_memory: bool = False
+    section: DataSection, data: TrainingData, seed: int, places: Iterable[Sequence[int]], pin_memory: bool = False
 ) -> Iterator[Batch]:
     """Batches of the images at ``places`` of the run, fetched ahead by ``section.workers`` processes if there are any.
 

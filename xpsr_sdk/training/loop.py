@@ -153,7 +153,8 @@ class TrainingRun:
             The terms of the loss, the gradient's norm, in all and by group, the learning rate, and what it cost.
         """
         began = time.perf_counter()
-        torch.manual_seed(generator_for(self.config.seed, "step", self.step).initial_seed())  # for plug-ins that draw
+        key = self.config.seed, "step", self.step, self.accelerator.process_index
+        torch.manual_seed(generator_for(*key).initial_seed())  # for plug-ins that draw from there
         options, parts = self.config.optimizer, self.config.gradient_accumulation
         rate = learning_rate(options, self.step, self.config.steps)
         for group in self.optimizer.param_groups:
@@ -264,13 +265,14 @@ class TrainingRun:
             self._batches = batches(section, self.data, self.config.seed, self._places(), self.device.type == "cuda")
         return next(self._batches), time.perf_counter() - began
 
-    def _places(self) -> list[range]:
+    def _places(self) -> Iterator[range]:
         """The positions of this process's images, a part of a step at a time, from this step to the last."""
         config, count = self.config, self.accelerator.num_processes
         side = config.batch_size // (config.gradient_accumulation * count)
         parts = range(self.step * config.gradient_accumulation, config.steps * config.gradient_accumulation)
-        first = [(part * count + self.accelerator.process_index) * side for part in parts]
-        return [range(start, start + side) for start in first]
+        for part in parts:
+            first = (part * count + self.accelerator.process_index) * side
+            yield range(first, first + side)
 
     def _gradients_stay_here(self) -> AbstractContextManager[Any]:
         """Until the last part of a step, gradients are not exchanged between processes."""
@@ -311,9 +313,9 @@ class TrainingRun:
         lpips = Perceptual("lpips", weights=loss.perceptual_weights, device=self.device)
 
         def distance(clean: Tensor, inputs: StepInputs) -> Tensor:
-            images = self.backbone.decode(clean, inputs.lr)
-            with self.accelerator.autocast():
-                distances = lpips.distance((images + 1) / 2, (inputs.hr + 1) / 2)
+            with torch.autocast(self.device.type, enabled=False):  # autoencoders want full precision
+                images = self.backbone.decode(clean, inputs.lr)
+            distances = lpips.distance((images + 1) / 2, (inputs.hr + 1) / 2)
             return (distances * (inputs.timesteps < self.schedule.last)).mean()
 
         return distance
