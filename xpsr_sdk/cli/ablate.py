@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from xpsr_sdk.cli.output import progress_bar, quiet_libraries, warnings_told
+from xpsr_sdk.cli.output import is_first_process, leave_processes, progress_bar, quiet_libraries, warnings_told
 from xpsr_sdk.config import read_toml
 
 
@@ -48,6 +48,9 @@ def ablate(
             seeds=seeds,
             progress=lambda variant, done, total: bar.update(task, completed=done, total=total, description=variant),
         )
+    leave_processes()
+    if not is_first_process():
+        return
     click.echo(result.table(), nl=False)
     if ablation.plots() is None:
         click.echo("There is no plot, which needs matplotlib: pip install 'xpsr-sdk[plot]'", err=True)

@@ -51,6 +51,18 @@ def print_traceback() -> None:
         traceback.print_exc()
 
 
+def is_first_process() -> bool:
+    """Of the processes that a launcher started, only the first one speaks."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def leave_processes() -> None:
+    """Say goodbye to the other processes that a launcher started, if it did."""
+    from accelerate import PartialState
+
+    PartialState().destroy_process_group()
+
+
 @contextmanager
 def warnings_told() -> Iterator[None]:
     """Within the block, warnings for users are lines on standard error."""

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from xpsr_sdk.cli.output import print_table, progress_bar, quiet_libraries, warnings_told
+from xpsr_sdk.cli.output import (
+    is_first_process,
+    leave_processes,
+    print_table,
+    progress_bar,
+    quiet_libraries,
+    warnings_told,
+)
 from xpsr_sdk.config import read_toml
 
 if TYPE_CHECKING:
@@ -32,6 +38,7 @@ def train(config: Path, overrides: tuple[str, ...], dry_run: bool) -> None:
     quiet_libraries()
     with warnings_told():
         (_print_dry_run if dry_run else _train)(run)
+    leave_processes()
 
 
 def _train(run: TrainConfig) -> None:
@@ -44,7 +51,7 @@ def _train(run: TrainConfig) -> None:
             bar.update(task, completed=step, description=f"loss {values['loss']:.4f}")
 
         last = run_training(run, on_step=show)
-    if _speaks():
+    if is_first_process():
         click.echo(f"The last checkpoint is {last}")
 
 
@@ -52,13 +59,8 @@ def _print_dry_run(config: TrainConfig) -> None:
     from xpsr_sdk.training.dry_run import dry_run
 
     found = dry_run(config)
-    if not _speaks():
+    if not is_first_process():
         return
     print_table(found.parameters())
     for sentence in found.sentences():
         click.echo(sentence)
-
-
-def _speaks() -> bool:
-    """Of several processes, only the first one."""
-    return os.environ.get("RANK", "0") == "0"

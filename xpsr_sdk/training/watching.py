@@ -91,7 +91,8 @@ class Log:
 
     def close(self) -> None:
         """Let the trackers write what they still hold."""
-        self._accelerator.end_training()
+        for tracker in self._accelerator.trackers:  # not end_training, which would end the processes' group as well
+            tracker.finish()
 
     def _figures(self) -> list[dict[str, Any]]:
         file = self._folder / "validation.jsonl"
