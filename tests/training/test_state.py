@@ -123,3 +123,18 @@ def test_an_output_that_was_copied_goes_on_alike(tmp_path: Path, pairs: Path, ti
     shutil.copytree(whole, tmp_path / "copy")
     again = train(config(tmp_path / "copy", pairs, tiny_model, **OPTIONS | {"steps": 6}))
     assert weights(again).keys() == weights(whole / "checkpoint-6").keys()
+
+
+def test_without_averages_checkpoints_hold_the_weights_themselves(
+    tmp_path: Path, pairs: Path, tiny_model: Path
+) -> None:
+    options: dict[str, Any] = {"steps": 1, "optimizer__ema_decay": 0.0}
+    run = TrainingRun(config(tmp_path, pairs, tiny_model, **options))
+    run.one_step()
+    run.save()
+    found = weights(tmp_path / "checkpoint-1")
+    name = "controlnet.conv_in.weight"
+    assert torch.equal(found[name], run.trained[name])
+    TrainingRun(config(tmp_path, pairs, tiny_model, **options)).resume()
+    with pytest.raises(TrainingError, match=r"holds no averages: set optimizer\.ema_decay to 0"):
+        TrainingRun(config(tmp_path, pairs, tiny_model, steps=1)).resume()

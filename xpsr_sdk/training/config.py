@@ -115,7 +115,9 @@ class OptimizerSection(Settings):
     schedule: Literal["constant", "linear", "cosine"] = Field(
         "constant", description="The learning rate after the warm-up: the same, or falling to zero at the last step."
     )
-    ema_decay: float = Field(0.9999, ge=0, lt=1, description="Decay of the averaged weights, which checkpoints hold.")
+    ema_decay: float = Field(
+        0.9999, ge=0, lt=1, description="Decay of the averaged weights, which checkpoints hold. 0: none are averaged."
+    )
     divergence: float = Field(
         50.0,
         gt=0,

@@ -110,7 +110,8 @@ class TrainingRun:
         self.objective, self.optimizer = self.accelerator.prepare(
             objective, make_optimizer(self.trained.values(), config.optimizer)
         )
-        self.ema = EMAModel(self.trained.values(), decay=config.optimizer.ema_decay, foreach=True)
+        decay = config.optimizer.ema_decay
+        self.ema = EMAModel(self.trained.values(), decay=decay, foreach=True) if decay else None
         self.data = TrainingData(config.data, config.seed, registry)
         self._batches: Iterator[Batch] | None = None
         self.recent_losses: deque[float] = deque(maxlen=REMEMBERED)
@@ -172,7 +173,8 @@ class TrainingRun:
         norm = nn.utils.clip_grad_norm_(self.trained.values(), options.max_grad_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        self.ema.step(self.trained.values())
+        if self.ema is not None:
+            self.ema.step(self.trained.values())
         self.step += 1
         norms = {f"grad_norm/{group}": value.item() for group, value in by_group.items()}
         return {
@@ -254,8 +256,8 @@ class TrainingRun:
             self.checkpoints.let_go(self.log.best(section) if section else None)
 
     def averaged_weights(self) -> AbstractContextManager[None]:
-        """Within the block, the networks hold the averages of their weights."""
-        return _averaged(self.ema, list(self.trained.values()))
+        """Within the block, the networks hold the averages of their weights, if there are any."""
+        return nullcontext() if self.ema is None else _averaged(self.ema, list(self.trained.values()))
 
     def _next_batch(self) -> tuple[Batch, float]:
         """This process's share of the next part of a step's images, and the seconds it was waited for."""

@@ -128,7 +128,10 @@ def restore(run: TrainingRun, checkpoint: Path) -> None:
         for name, parameter in run.trained.items():
             parameter.copy_(state["weights"][name])
     run.optimizer.load_state_dict(state["optimizer"])
-    run.ema.load_state_dict(state["ema"])
+    if run.ema is not None:
+        if state["ema"] is None:
+            raise TrainingError(f"{checkpoint} holds no averages: set optimizer.ema_decay to 0, or another output.")
+        run.ema.load_state_dict(state["ema"])
     if run.accelerator.scaler is not None and state["scaler"]:
         run.accelerator.scaler.load_state_dict(state["scaler"])
     run.recent_losses.extend(state["recent_losses"])
@@ -141,7 +144,7 @@ def _state_of(run: TrainingRun) -> dict[str, Any]:
         "step": run.step,
         "weights": {name: parameter.detach() for name, parameter in run.trained.items()},
         "optimizer": run.optimizer.state_dict(),
-        "ema": run.ema.state_dict(),
+        "ema": None if run.ema is None else run.ema.state_dict(),
         "scaler": None if scaler is None else scaler.state_dict(),
         "recent_losses": list(run.recent_losses),
     }
