@@ -24,7 +24,7 @@ from xpsr_sdk.build import build_for_training
 from xpsr_sdk.cli.main import xpsr
 from xpsr_sdk.cli.plugins import option_records
 from xpsr_sdk.cli.upscale import upscale
-from xpsr_sdk.config import PipelineConfig, RestoreConfig, Settings, read_toml
+from xpsr_sdk.config import SPEEDS, EngineConfig, PipelineConfig, RestoreConfig, Settings, read_toml
 from xpsr_sdk.contracts import KINDS
 from xpsr_sdk.pipeline import ModelDefaults
 from xpsr_sdk.registry import Plugin, RegisteredComponent, Registry
@@ -39,8 +39,8 @@ from xpsr_sdk.training.config import (
 
 HERE = Path(__file__).parent
 MODELS: tuple[type[Settings], ...] = (
-    RestoreConfig, PipelineConfig, ModelDefaults, TrainConfig, ModelSection, DataSection, LossSection, OptimizerSection,
-    ValidationSection,
+    RestoreConfig, PipelineConfig, EngineConfig, ModelDefaults,
+    TrainConfig, ModelSection, DataSection, LossSection, OptimizerSection, ValidationSection,
 )  # fmt: skip
 TABLE = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -168,12 +168,26 @@ def sizes_table(config: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
+def speeds_table() -> str:
+    """A row for each set of approximations."""
+    lines = ["| `speed` | steps | guidance | evaluations that share deep features |", "|---|---|---|---|"]
+    for name, speed in SPEEDS.items():
+        steps = "the model's" if speed.steps_share == 1 else f"{speed.steps_share:.0%} of the model's"
+        lowest, highest = speed.guidance_interval
+        guidance = (
+            "everywhere" if (lowest, highest) == (0, 1) else f"from {highest:g} to {lowest:g} of the noise schedule"
+        )
+        lines.append(f"| `{name}` | {steps} | {guidance} | {speed.reuse_interval} |")
+    return "\n".join(lines) + "\n"
+
+
 def with_tables(text: str) -> str:
     """A page's text with every table made anew."""
     makers: dict[str, Callable[[], str]] = {
         **{model.__name__: partial(settings_table, model) for model in MODELS},
         **{kind: partial(parts_section, kind) for kind in KINDS},
         "commands": help_section,
+        "speeds": speeds_table,
         "upscale": partial(options_table, upscale),
         "nano": partial(sizes_table, HERE.parent / "examples" / "train_nano" / "1-base.toml"),
     }

@@ -158,7 +158,7 @@ def check_pipeline(folder: Path, name: str) -> Iterator[Check]:
     settings = json.loads((folder / f"pipeline_{name}.json").read_text())
     data = load_file(folder / f"pipeline_{name}.safetensors")
     photo = Image.open(folder / f"pipeline_{name}_input.png").convert("RGB")
-    pipeline = build_pipeline(model=str(folder / "base"), checkpoint=folder / "xpsr", device="cpu")
+    pipeline = build_pipeline(model=str(folder / "base"), checkpoint=folder / "xpsr", device="cpu", dtype="float32")
     negatives = [settings["negative_prompt"], settings["lowlevel_negative_prompt"]]
     with torch.no_grad():
         for level, prompt, negative in zip(

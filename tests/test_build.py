@@ -147,3 +147,14 @@ def test_a_misspelt_part_is_told_before_any_weights_are_read(
     settings: dict[str, Any] = {part: "no-such-part"}
     with pytest.raises(UnknownComponent, match="'no-such-part'"):
         build_pipeline(model=str(tiny_model), device="cpu", registry=Registry([]), **settings)
+
+
+def test_a_model_that_is_too_large_for_its_device_is_a_sentence(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(build, "read_checkpoint", full)
+    with pytest.raises(ConfigError, match="The model does not fit into the memory of cpu: offload"):
+        build_pipeline(model=str(tiny_model), device="cpu")

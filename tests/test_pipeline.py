@@ -44,7 +44,9 @@ PHOTO = tiny.photo(17, 20)
 
 @pytest.fixture(scope="module")
 def sd_pipe() -> Pipeline:
-    return build_pipeline(model=str(tiny.SD_TINY / "base"), checkpoint=tiny.SD_TINY / "xpsr", device="cpu")
+    return build_pipeline(
+        model=str(tiny.SD_TINY / "base"), checkpoint=tiny.SD_TINY / "xpsr", device="cpu", dtype="float32"
+    )
 
 
 class Provider:
@@ -341,7 +343,9 @@ def test_every_sampler_runs_with_stable_diffusion(sd_pipe: Pipeline, sampler: st
 
 
 def sd_config() -> PipelineConfig:
-    return PipelineConfig(model=str(tiny.SD_TINY / "base"), checkpoint=tiny.SD_TINY / "xpsr", device="cpu")
+    return PipelineConfig(
+        model=str(tiny.SD_TINY / "base"), checkpoint=tiny.SD_TINY / "xpsr", device="cpu", dtype="float32"
+    )
 
 
 # Prompts
@@ -584,6 +588,15 @@ def test_offloading_brings_the_controlnet_in_before_it_embeds(tiny_model: Path, 
     assert same(offloaded(PHOTO, seed=0).image, pipe(PHOTO, seed=0).image)
     assert called_with[0] == 0  # for embed_condition, before any forward pass
     assert same(offloaded(PHOTO, seed=0).image, pipe(PHOTO, seed=0).image)
+
+
+@pytest.mark.parametrize("offload", ["model", "group", "sequential"])
+def test_offloaded_weights_give_the_same_image(sd_pipe: Pipeline, offload: str) -> None:
+    offloaded = build_pipeline(sd_config(), engine={"offload": offload})
+    options: dict[str, Any] = {"seed": 0, "num_inference_steps": 2}
+    expected = sd_pipe(PHOTO, **options).image
+    for _ in range(2):
+        assert same(offloaded(PHOTO, **options).image, expected)
 
 
 def test_a_lora_file_changes_the_image(sd_pipe: Pipeline, tmp_path: Path) -> None:

@@ -27,11 +27,15 @@ if TYPE_CHECKING:
         Prompts,
         Sampler,
     )
+    from xpsr_sdk.engine.serving import Engine
     from xpsr_sdk.errors import (
         BrokenPlugin,
         CheckpointError,
         ConfigError,
         DuplicateComponent,
+        EngineClosed,
+        EngineError,
+        EngineFull,
         ImageError,
         IncompatiblePlugin,
         PluginError,
@@ -56,6 +60,10 @@ __all__ = [
     "DegradationModel",
     "Denoiser",
     "DuplicateComponent",
+    "Engine",
+    "EngineClosed",
+    "EngineError",
+    "EngineFull",
     "FusionAttention",
     "ImageError",
     "IncompatiblePlugin",
@@ -79,8 +87,8 @@ __all__ = [
 ]
 
 _ERRORS = (
-    "BrokenPlugin CheckpointError ConfigError DuplicateComponent ImageError IncompatiblePlugin PluginError "
-    "TrainingError UnknownComponent XPSRError"
+    "BrokenPlugin CheckpointError ConfigError DuplicateComponent EngineClosed EngineError EngineFull ImageError "
+    "IncompatiblePlugin PluginError TrainingError UnknownComponent XPSRError"
 )
 _CONTRACTS = (
     "AttentionSite Backbone ComponentSpec Conditioning DegradationModel Denoiser FusionAttention Item "
@@ -90,6 +98,7 @@ _HOMES = {
     "build": "build_pipeline",
     "config": "PipelineConfig",
     "contracts": _CONTRACTS,
+    "engine.serving": "Engine",
     "errors": _ERRORS,
     "hookspecs": "hookimpl",
     "pipeline": "Pipeline Result",

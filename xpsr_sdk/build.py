@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers import UNet2DConditionModel
 
-from xpsr_sdk.config import PRESETS, Component, PipelineConfig, RestoreConfig, load_config
+from xpsr_sdk.config import PRESETS, Component, Offload, PipelineConfig, RestoreConfig, load_config
 from xpsr_sdk.contracts import Backbone, PromptProvider, Sampler
 from xpsr_sdk.devices import find_device as find_device
+from xpsr_sdk.devices import find_dtype
+from xpsr_sdk.engine.memory import is_out_of_memory
 from xpsr_sdk.errors import CheckpointError, ConfigError, did_you_mean
 from xpsr_sdk.models.checkpoints import WEIGHTS, read_checkpoint, read_json, read_model
 from xpsr_sdk.models.controlnet import XPSRControlNet
@@ -67,15 +71,48 @@ def build_pipeline(
     provider = registry.create("prompt_provider", prompt_provider or config.prompt_provider, default="measured")
     defaults = read_defaults(read_json(folder / "model_index.json"))
     chosen_sampler = registry.create("sampler", sampler or config.sampler or defaults.sampler)
-    pipeline, parts = _load(config, folder, registry, backbone or config.backbone)
+    named = config.dtype or defaults.dtype
+    dtype = getattr(torch, named) if named else find_dtype(device)
+    weights_on = device if config.engine.offload is None else torch.device("cpu")
+    with _fits_on(device):
+        pipeline, parts = _load(config, folder, dtype, weights_on, registry, backbone or config.backbone)
     pipeline.equip(
         backbone=parts,
         prompt_provider=provider,
         sampler=chosen_sampler,
         settings=RestoreConfig(**{name: getattr(config, name) for name in RestoreConfig.model_fields}),
+        engine=config.engine,
     )
     pipeline.resolve({})  # settings that do not go together are an error now, not at the first photo
-    return pipeline.to(device)
+    with _fits_on(device):
+        _place(pipeline, device, config.engine.offload)
+    return pipeline
+
+
+@contextmanager
+def _fits_on(device: torch.device) -> Iterator[None]:
+    """Within the block, want of memory is a sentence."""
+    try:
+        yield
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise ConfigError(
+            f"The model does not fit into the memory of {device}: offload (model, group or sequential) keeps in host "
+            "memory what is not needed at the moment, and a dtype of 16 bits takes half as much."
+        ) from error
+
+
+def _place(pipeline: Pipeline, device: torch.device, offload: Offload | None) -> None:
+    """Put the pipeline on its device, or let its weights come there when they are needed."""
+    if offload == "model":
+        pipeline.enable_model_cpu_offload(device=device)
+    elif offload == "sequential":
+        pipeline.enable_sequential_cpu_offload(device=device)
+    elif offload == "group":
+        pipeline.enable_group_offload(onload_device=device, offload_type="leaf_level")
+    else:
+        pipeline.to(device)
 
 
 def _merged(config: PipelineConfig | None, settings: dict[str, Any]) -> PipelineConfig:
@@ -88,15 +125,19 @@ def _merged(config: PipelineConfig | None, settings: dict[str, Any]) -> Pipeline
 
 
 def _load(
-    config: PipelineConfig, folder: Path, registry: Registry, backbone: Component | Backbone | None
+    config: PipelineConfig,
+    folder: Path,
+    dtype: torch.dtype,
+    device: torch.device,
+    registry: Registry,
+    backbone: Component | Backbone | None,
 ) -> tuple[Pipeline, Backbone]:
-    """The networks of a model's folder as a pipeline on the CPU, and the backbone that they belong to."""
+    """The networks of a model's folder as a pipeline, and the backbone that they belong to."""
     index = read_json(folder / "model_index.json")
-    dtype: torch.dtype = getattr(torch, config.dtype or "float32")
     of_index = index.get("backbone") or "stable-diffusion"
     parts: Backbone = registry.create("backbone", backbone or of_index)
     parts.load(folder, dtype)
-    unet, controlnet = _networks(config, folder, registry, dtype)
+    unet, controlnet = _networks(config, folder, registry, dtype, device)
     _check_fit(unet, controlnet, parts, f"{config.checkpoint or folder} does not fit the base model {folder}")
     pipeline = Pipeline(
         vae=parts.vae,
@@ -185,7 +226,7 @@ def _from_hub(name: str) -> Path:
 
 
 def _networks(
-    config: PipelineConfig, folder: Path, registry: Registry, dtype: torch.dtype
+    config: PipelineConfig, folder: Path, registry: Registry, dtype: torch.dtype, device: torch.device
 ) -> tuple[XPSRUNet, XPSRControlNet]:
     checkpoint = config.checkpoint or _checkpoint_in(folder)
     if checkpoint is None:
@@ -193,7 +234,7 @@ def _networks(
             f"{folder} is a base model: it has no controlnet/. Name an XPSR checkpoint for it (--checkpoint)."
         )
     with fusions_from(registry):
-        return read_checkpoint(checkpoint, config.checkpoint_weights or WEIGHTS, dtype)
+        return read_checkpoint(checkpoint, config.checkpoint_weights or WEIGHTS, dtype, device)
 
 
 def _check_fit(unet: XPSRUNet, controlnet: XPSRControlNet, backbone: Any, where: str) -> None:

@@ -24,9 +24,13 @@ ColorCorrection = Literal["none", "adain", "wavelet", "lab"]
 AlphaTreatment = Literal["restore", "resize"]
 ProfileTreatment = Literal["keep", "convert"]
 MetadataTreatment = Literal["keep", "strip"]
+Speed = Literal["exact", "balanced", "fast"]
+Compile = Literal["default", "reduce-overhead", "max-autotune"]
+Offload = Literal["model", "group", "sequential"]
 Steps = Annotated[int, Field(ge=1, le=1000)]
 Guidance = Annotated[float, Field(ge=0, le=50)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Reuse = Annotated[int, Field(ge=1, le=20)]
 TileSide = Annotated[int, Field(ge=16)]
 """Ranges of what can be set for a call, and by a model as its default."""
 
@@ -56,7 +60,6 @@ class RestoreConfig(Settings):
         None, description="Side of a tile in output pixels; larger photos are restored in tiles. None: the model's."
     )
     tile_overlap: int = Field(32, ge=0, description="Overlap of neighbouring tiles in output pixels.")
-    tile_batch: int = Field(1, ge=1, description="Tiles a forward pass.")
     region: int = Field(
         2048,
         ge=256,
@@ -70,11 +73,58 @@ class RestoreConfig(Settings):
     profile: ProfileTreatment = Field("keep", description="Colours keep their ICC profile, or are converted to sRGB.")
     metadata: MetadataTreatment = Field("keep", description="EXIF, XMP and IPTC are kept in the result, or left out.")
     max_megapixels: float = Field(300.0, gt=0, description="Larger photos are refused, whatever their file's size.")
+    tile_batch: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="Tiles a forward pass. None: as many as fit into memory."
+    )
+    vae_rows: Annotated[int, Field(ge=8, multiple_of=2)] | None = Field(
+        None, description="Rows that the autoencoder computes at a time. None: all where they fit, else some."
+    )
+    speed: Speed | None = Field(
+        None, description="A set of approximations, which hold where nothing else is said. None: exact."
+    )
+    guidance_interval: tuple[Share, Share] | None = Field(
+        None, description="Shares of the noise schedule between which there is guidance. None: that of speed."
+    )
+    reuse_interval: Reuse | None = Field(
+        None, description="Evaluations that share the ControlNet's and the deep features. None: that of speed."
+    )
     prompt: str | None = Field(None, description="What the photo shows. None: ask the prompt provider.")
     low_prompt: str | None = Field(None, description="How good the photo is. None: ask the prompt provider.")
     positive: str | None = Field(None, description="Words added to every high-level prompt. None: the model's.")
     negative: str | None = Field(None, description="Negative high-level prompt. None: the model's.")
     low_negative: str | None = Field(None, description="Negative low-level prompt. None: the model's.")
+
+
+class SpeedSet(Settings):
+    """What a ``speed`` stands for."""
+
+    steps_share: float = Field(1.0, gt=0, le=1, description="Share of the model's own number of steps.")
+    guidance_interval: tuple[Share, Share] = Field((0.0, 1.0), description="Where there is guidance.")
+    reuse_interval: Reuse = Field(1, description="Evaluations that share deep features.")
+
+
+SPEEDS: dict[Speed, SpeedSet] = {
+    "exact": SpeedSet(),
+    "balanced": SpeedSet(guidance_interval=(0.2, 1.0), reuse_interval=2),
+    "fast": SpeedSet(steps_share=0.6, guidance_interval=(0.4, 1.0), reuse_interval=2),
+}
+"""The sets of approximations, from the slowest to the fastest."""
+
+
+class EngineConfig(Settings):
+    """How the networks are run: what changes nothing but time and memory."""
+
+    cache_condition: bool = Field(True, description="Embed the input once a tile, not at every evaluation.")
+    cache_text: bool = Field(True, description="Compute the text's keys and values once, not at every evaluation.")
+    training_heads: bool = Field(False, description="Run the heads that training alone reads.")
+    channels_last: bool = Field(True, description="Keep the channels of features and kernels side by side in memory.")
+    pack_weights: bool = Field(
+        True, description="On a CPU, keep wide kernels in the order in which they are read, where memory allows."
+    )
+    compile: Compile | None = Field(None, description="Mode of torch.compile. None: not compiled.")
+    offload: Offload | None = Field(
+        None, description="What waits in host memory: whole models, groups of layers, or each layer. None: none."
+    )
 
 
 class PipelineConfig(RestoreConfig):
@@ -91,7 +141,10 @@ class PipelineConfig(RestoreConfig):
     prompt_provider: Component | None = Field(None, description="Who describes the photos. None: 'measured'.")
     sampler: Component | None = Field(None, description="Sampler. None: the one that the model names.")
     device: str | None = Field(None, description="None: the first there is of cuda, xpu, mps, cpu.")
-    dtype: Dtype | None = Field(None, description="None: float32.")
+    dtype: Dtype | None = Field(
+        None, description="None: the model's, else bfloat16 where matrices are multiplied in it, else float32."
+    )
+    engine: EngineConfig = Field(default_factory=EngineConfig, description="How the networks are run.")
 
 
 def load_config(cls: type[AnySettings], values: Mapping[str, Any], where: str) -> AnySettings:

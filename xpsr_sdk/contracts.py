@@ -95,7 +95,7 @@ class PromptProvider(Protocol):
     def unload(self) -> None:
         """Free whatever memory the provider holds; ``describe`` may be called again later.
 
-        For the caller who needs that memory: the SDK itself never calls it.
+        Called when memory is short.
         """
         ...
 

@@ -1,4 +1,4 @@
-"""Which device to compute on."""
+"""Which device to compute on, and in which precision."""
 
 from __future__ import annotations
 
@@ -23,3 +23,14 @@ def find_device(name: str | torch.device | None) -> torch.device:
     except (AssertionError, NotImplementedError, RuntimeError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise ConfigError(f"The device {str(name)!r} cannot be used: {reason}") from error
+
+
+def find_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 where the hardware multiplies matrices in it (tensor cores, AMX), else float32."""
+    if device.type == "cuda":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    elif device.type == "cpu":
+        fast = torch.cpu._is_amx_tile_supported()
+    else:
+        fast = device.type == "xpu"
+    return torch.bfloat16 if fast else torch.float32

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import secrets
 import time
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from math import ceil
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
@@ -23,8 +25,11 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from xpsr_sdk.config import (
+    SPEEDS,
     ColorCorrection,
     Component,
+    Dtype,
+    EngineConfig,
     Guidance,
     RestoreConfig,
     Settings,
@@ -38,8 +43,11 @@ from xpsr_sdk.data.images import read_picture, sha256_of, write_picture
 from xpsr_sdk.data.picture import Picture, from_pil
 from xpsr_sdk.engine.color import correct_color
 from xpsr_sdk.engine.denoiser import GuidedDenoiser
+from xpsr_sdk.engine.memory import is_out_of_memory
+from xpsr_sdk.engine.packing import PackedWeights
+from xpsr_sdk.engine.plan import COMPILED_SIDE, MemoryPlan, plan_memory
 from xpsr_sdk.engine.regions import Canvas, Region, enlarge, is_flat, noise_at, plan_regions
-from xpsr_sdk.engine.tiling import Tile, plan_tiles
+from xpsr_sdk.engine.rows import autoencoder_in_rows
 from xpsr_sdk.errors import ConfigError, ImageError
 from xpsr_sdk.models.checkpoints import read_json
 from xpsr_sdk.models.schedule import NoiseSchedule
@@ -72,6 +80,9 @@ class ModelDefaults(Settings):
     color: ColorCorrection = Field("adain", description="How the colours of the input are kept.")
     tile: TileSide = Field(512, description="Side of a tile in output pixels; larger photos are restored in tiles.")
     sampler: Component = Field("unipc", description="Sampler.")
+    dtype: Dtype | None = Field(
+        None, description="Precision. None: bfloat16 where matrices are multiplied in it, else float32."
+    )
     positive: str = Field(
         "clean, high-resolution, 8k, high quality, clear text.", description="Words added to every high-level prompt."
     )
@@ -100,6 +111,8 @@ class Plan:
         tiles: How many tiles, in all regions.
         device: Where it ran.
         dtype: In which precision.
+        engine: How the networks were run.
+        images: How many photos went through them together.
     """
 
     settings: RestoreConfig
@@ -108,6 +121,8 @@ class Plan:
     tiles: int
     device: str
     dtype: str
+    engine: EngineConfig
+    images: int
 
 
 @dataclass(frozen=True)
@@ -193,6 +208,7 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         prompt_provider: PromptProvider | None = None,
         sampler: Sampler | None = None,
         settings: RestoreConfig | None = None,
+        engine: EngineConfig | None = None,
     ) -> None:
         """Choose the parts that are no networks, before the first call; None: the model's own, or the default."""
         registry = default_registry()
@@ -205,6 +221,18 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         self.prompt_provider: PromptProvider = prompt_provider or registry.create("prompt_provider", "measured")
         self.sampler: Sampler = sampler or registry.create("sampler", self.defaults.sampler)
         self.settings = settings or RestoreConfig()
+        self.measured_bytes: dict[Any, int] = {}
+        self._packed = PackedWeights()
+        self.use(engine or EngineConfig())
+
+    def use(self, engine: EngineConfig) -> None:
+        """Choose how the networks are run; their results stay the same. Compiled networks stay compiled."""
+        self.engine = engine
+        layout = torch.channels_last if engine.channels_last else torch.contiguous_format
+        for network in (self.unet, self.controlnet):
+            network.to(memory_format=layout)
+            if engine.compile:
+                network.compile(mode=engine.compile, fullgraph=True)
 
     def __call__(
         self,
@@ -234,7 +262,12 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         chosen = self.resolve(settings)
         one = isinstance(photos, (str, bytes)) or not isinstance(photos, Sequence)
         several: Any = [photos] if one else photos
-        results = [self._restore(load_photo(photo, chosen), chosen, latents, callback, progress) for photo in several]
+        results = [
+            self.restore(
+                [load_photo(photo, chosen)], [chosen], latents=latents, callback=callback, progress=progress
+            )[0]
+            for photo in several
+        ]
         self.maybe_free_model_hooks()
         return results[0] if one else results
 
@@ -242,12 +275,18 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         """The settings of a call: its own, else the pipeline's, else the model's."""
         given = {name: value for name, value in settings.items() if value is not None}
         merged = load_config(RestoreConfig, {**self.settings.model_dump(), **given}, "The call")
-        of_model = {
-            name: getattr(self.defaults, name)
-            for name in ModelDefaults.model_fields
-            if name in RestoreConfig.model_fields and getattr(merged, name) is None
+        speed = SPEEDS[merged.speed or "exact"]
+        of_model = self.defaults.model_dump() | {
+            "num_inference_steps": ceil(self.defaults.num_inference_steps * speed.steps_share),
+            "guidance_interval": speed.guidance_interval,
+            "reuse_interval": speed.reuse_interval,
         }
-        resolved = merged.model_copy(update=of_model)
+        filled = {
+            name: of_model[name]
+            for name in RestoreConfig.model_fields
+            if name in of_model and getattr(merged, name) is None
+        }
+        resolved = merged.model_copy(update=filled)
         if resolved.tile is not None and resolved.tile_overlap >= resolved.tile:
             raise ConfigError(f"tile_overlap is {resolved.tile_overlap}: it must be less than tile, {resolved.tile}.")
         if 2 * resolved.region_overlap >= resolved.region:
@@ -256,70 +295,166 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
             )
         return resolved
 
+    def explain(self, photo: Photo, **settings: Any) -> MemoryPlan:
+        """How a photo, or the first of its regions, would be restored, and in what memory; nothing is computed.
+
+        Raises:
+            ConfigError: A setting is unknown or out of range.
+            ImageError: The photo cannot be read, or is too small.
+        """
+        chosen = self.resolve(settings)
+        target = self._target_size(load_photo(photo, chosen), chosen)
+        regions = plan_regions(*target, chosen.region, chosen.region_overlap, self.stride)
+        width, height = (self._padded(side) for side in regions[0].size)
+        return replace(plan_memory(self, height, width, chosen, images=1), regions=len(regions))
+
     @torch.no_grad()
-    def _restore(
+    def restore(
         self,
-        photo: LoadedPhoto,
-        settings: RestoreConfig,
-        latents: Tensor | None,
-        callback: StepCallback | None,
-        progress: Progress | None,
-    ) -> Result:
+        photos: Sequence[LoadedPhoto],
+        settings: Sequence[RestoreConfig],
+        *,
+        latents: Tensor | None = None,
+        callback: StepCallback | None = None,
+        progress: Progress | None = None,
+    ) -> list[Result]:
+        """Restore photos together, as one batch.
+
+        Args:
+            photos: From ``load_photo``, of one size.
+            settings: Of each, resolved; they may differ in seed, prompts and colour correction alone.
+            latents: Start latents, B C h w, instead of noise.
+            callback: ``callback(step, timestep, latents)``, after each step of each region.
+            progress: ``progress(done, total)``, after each region.
+
+        Returns:
+            A result each. When memory ran out on the way, it was tried again with less at once, and a warning says so.
+        """
         clock = Clock()
-        seed = secrets.randbelow(2**31) if settings.seed is None else settings.seed
         with clock.stage("prompts"):
-            prompts = self._describe(photo, settings)
+            prompts = [self._describe(photo, each) for photo, each in zip(photos, settings, strict=True)]
         with clock.stage("text"):
-            text = self._encode_prompts(prompts, settings)
-        width, height = self._target_size(photo, settings)
+            texts = [self._encode_prompts(said, each) for said, each in zip(prompts, settings, strict=True)]
+        # Texts of one shape make a batch; a photo without a low-level prompt does not go with those that have one.
+        groups: dict[Any, dict[int, Described]] = {}
+        for i, (photo, each, said, (high, low)) in enumerate(zip(photos, settings, prompts, texts, strict=True)):
+            seed = secrets.randbelow(2**31) if each.seed is None else each.seed
+            described = Described(photo, each, said, high, low, seed, None if latents is None else latents[i : i + 1])
+            groups.setdefault((high.shape, low is not None and low.shape), {})[i] = described
+        results: dict[int, Result] = {}
+        for group in groups.values():
+            run = _Run(list(group.values()), next(iter(group.values())).settings, clock, callback)
+            results.update(zip(group, self._run(run, progress), strict=True))
+        return [results[i] for i in range(len(photos))]
+
+    def _run(self, run: _Run, progress: Progress | None) -> list[Result]:
+        """Restore a batch of photos region by region."""
+        photos, settings = run.photos, run.settings
+        width, height = self._target_size(photos[0].photo, settings)
         regions = plan_regions(width, height, settings.region, settings.region_overlap, self.stride)
-        if latents is not None and len(regions) > 1:
+        several = len(regions) > 1
+        if several and photos[0].latents is not None:
             raise ConfigError(f"latents are for photos of one region, not of {len(regions)}: give a larger region.")
-        canvas = Canvas(width, height, like=photo.picture, on_disk=len(regions) > 1)
-        run = _Run(settings, seed, *text, photo.picture.most, clock, latents, callback)
+        canvases = [Canvas(width, height, like=each.photo.picture, on_disk=several) for each in photos]
         for done, region in enumerate(regions, start=1):
-            lr, alpha = enlarge(photo.picture, region, width, height)
-            noise = self._noise_of(region, seed) if len(regions) > 1 else None
-            restored = self._restore_region(lr, run, noise)
-            canvas.paste(region, restored, None if alpha is None else self._restore_alpha(alpha, run))
+            colors, alphas = zip(*(enlarge(each.photo.picture, region, width, height) for each in photos), strict=True)
+            noise = torch.cat([self._noise_of(region, each.seed) for each in photos]) if several else None
+            images = self._restore_region(torch.cat(colors), run, noise).split(1)
+            for each, canvas, image, alpha in zip(photos, canvases, images, alphas, strict=True):
+                canvas.paste(region, image, None if alpha is None else self._restore_alpha(alpha, each, run))
             if progress:
                 progress(done, len(regions))
+        filled = {name: getattr(run.settings, name) for name in ("tile", "tile_overlap", "tile_batch", "vae_rows")}
+        start = self._start_timestep(settings) if photos[0].latents is None else self.schedule.last
         dtype = str(self.unet.dtype).removeprefix("torch.")
-        start = self._start_timestep(settings) if latents is None else self.schedule.last
-        plan = Plan(settings, start, len(regions), run.tiles, str(self._execution_device), dtype)
-        return Result(canvas.picture(), prompts, seed, plan, clock.seconds(), photo.path)
+        facts = (start, len(regions), run.tiles, str(self._execution_device), dtype, self.engine, len(photos))
+        seconds = run.clock.seconds()
+        return [
+            Result(
+                canvas.picture(),
+                each.prompts,
+                each.seed,
+                Plan(each.settings.model_copy(update=filled), *facts),
+                seconds,
+                each.photo.path,
+            )
+            for each, canvas in zip(photos, canvases, strict=True)
+        ]
 
     def _restore_region(self, color: Tensor, run: _Run, noise: Tensor | None = None) -> Tensor:
-        """A region, 1 3 H W in [0, 1], from the input at its size, likewise; ``noise``: of its latents, None: drawn."""
-        settings, clock = run.settings, run.clock
-        height, width = color.shape[-2:]
-        lr = pad(color, (0, -width % self.stride, 0, -height % self.stride), mode="replicate")
-        lr = lr.to(device=self._execution_device, dtype=self.unet.dtype)
-        tiles = self._plan_tiles(lr, settings)
-        run.tiles += len(tiles)
-        start = self.schedule.last if run.latents is not None else self._start_timestep(settings)
-        generator = torch.Generator().manual_seed(run.seed)
-        with clock.stage("denoise"):
-            denoiser = self._denoiser(run.high, run.low, lr, tiles, start, settings)
-            latents = self._start(denoiser, lr, generator, noise) if run.latents is None else run.latents
-            if start >= 0:
-                latents = self.sampler.sample(
-                    denoiser,
-                    latents,
-                    num_inference_steps=int(settings.num_inference_steps or 1),
-                    generators=[generator],
-                    callback=run.callback,
-                )
-        with clock.stage("decode"):
-            return self._decode(latents, lr, settings, run.most)[..., :height, :width]
+        """A region, B 3 H W in [0, 1], from the input at its size, likewise; with less and less at once if need be.
 
-    def _restore_alpha(self, alpha: Tensor, run: _Run) -> Tensor:
+        Args:
+            color: The input's region of each photo.
+            run: What regions share; its settings become those that fit into memory.
+            noise: Of the region's latents, B C h w; None: drawn.
+        """
+        height, width = color.shape[-2:]
+        lr = pad(color, (0, self._padded(width) - width, 0, self._padded(height) - height), mode="replicate")
+        lr = lr.to(device=self._execution_device, dtype=self.unet.dtype)
+        while True:
+            memory = plan_memory(self, lr.shape[-2], lr.shape[-1], run.settings, len(lr))
+            try:
+                image = self._compute(lr, run, memory, noise)
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                run.settings = self._smaller(memory, error)
+            else:
+                run.settings = memory.settings
+                run.tiles += len(memory.tiles)
+                return image[..., :height, :width]
+            gc.collect()  # what the failed attempt held hangs on its traceback
+
+    def _padded(self, side: int) -> int:
+        """A side in pixels, rounded up to whole latents; for compiled code, which is made for each shape, to few."""
+        return -(-side // (multiple := COMPILED_SIDE if self.engine.compile else self.stride)) * multiple
+
+    def _smaller(self, memory: MemoryPlan, error: Exception) -> RestoreConfig:
+        """Settings that take less memory; raises ``error`` where there are none."""
+        change = memory.smaller()
+        if change is None:
+            raise error
+        self.prompt_provider.unload()
+        words = ", ".join(f"{name} {value}" for name, value in change.items())
+        warnings.warn(f"Out of memory: trying again with {words}.", stacklevel=2)
+        return memory.settings.model_copy(update=change)
+
+    def _compute(self, lr: Tensor, run: _Run, memory: MemoryPlan, noise: Tensor | None) -> Tensor:
+        """A region, B 3 H W in [0, 1], from the padded input, likewise."""
+        settings, clock = memory.settings, run.clock
+        given = [each.latents for each in run.photos if each.latents is not None]
+        start = self.schedule.last if given else self._start_timestep(settings)
+        generators = [torch.Generator().manual_seed(each.seed) for each in run.photos]
+        with ExitStack() as stack:
+            stack.enter_context(autoencoder_in_rows(self.vae, settings.vae_rows))
+            if memory.pack_weights:
+                stack.enter_context(self._packed.used_by((self.unet, self.controlnet)))
+            with clock.stage("denoise"):
+                denoiser = self._denoiser(run.photos, lr, memory, start)
+                stack.enter_context(denoiser.caching())
+                latents = torch.cat(given) if given else self._start(denoiser, lr, generators, noise)
+                denoiser.restart()  # the start may have asked it at another timestep
+                if start >= 0:
+                    latents = self.sampler.sample(
+                        denoiser,
+                        latents,
+                        num_inference_steps=int(settings.num_inference_steps or 1),
+                        generators=generators,
+                        callback=run.callback,
+                    )
+            with clock.stage("decode"):
+                return self._decode(latents, lr, run.photos)
+
+    def _restore_alpha(self, alpha: Tensor, photo: Described, run: _Run) -> Tensor:
         """Alpha, 1 1 H W in [0, 1], restored as a gray picture, as faithfully as the model can; flat parts stay."""
         flat = is_flat(alpha)
         if run.settings.alpha == "resize" or bool(flat.all()):
             return alpha
-        settings = run.settings.model_copy(update={"fidelity": 1.0, "color": "none"})
-        restored = self._restore_region(alpha.expand(-1, 3, -1, -1), replace(run, settings=settings, latents=None))
+        faithful = {"fidelity": 1.0, "color": "none"}
+        alone = replace(photo, settings=photo.settings.model_copy(update=faithful), latents=None)
+        of_alpha = replace(run, photos=[alone], settings=run.settings.model_copy(update=faithful))
+        restored = self._restore_region(alpha.expand(-1, 3, -1, -1), of_alpha)
         restored = restored.mean(1, keepdim=True).to(alpha)
         nearly = (restored - restored.round()).abs() < 0.02  # what overshoots at an edge would be a veil beside it
         return torch.where(flat, alpha, torch.where(nearly, restored.round(), restored))
@@ -376,13 +511,14 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
     def _encode_prompts(self, prompts: Prompts, settings: RestoreConfig) -> tuple[Tensor, Tensor | None]:
         """High- and low-level embeddings, G 1 T D: negative then positive with guidance, else positive alone."""
         guided = settings.guidance_scale != 1
-        positive = join_prompt(prompts.high, settings.positive or "")
-        highs = [settings.negative or "", positive] if guided else [positive]
-        high = self.backbone.encode_text(highs).embeddings[:, None]
-        if prompts.low is None:
-            return high, None
-        lows = [settings.low_negative or "", prompts.low] if guided else [prompts.low]
-        return high, self.backbone.encode_text(lows).embeddings[:, None]
+
+        def encoded(negative: str, positive: str) -> Tensor:
+            texts = [negative, positive] if guided else [positive]
+            embeddings: Tensor = self.backbone.encode_text(texts).embeddings[:, None]
+            return embeddings.to(self._execution_device)
+
+        high = encoded(settings.negative or "", join_prompt(prompts.high, settings.positive or ""))
+        return high, None if prompts.low is None else encoded(settings.low_negative or "", prompts.low)
 
     def _target_size(self, photo: LoadedPhoto, settings: RestoreConfig) -> tuple[int, int]:
         """Width and height of the result."""
@@ -392,27 +528,24 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
             raise ImageError(f"{name} is {width}x{height}: photos need at least {SMALLEST} pixels in each direction.")
         return round(width * settings.scale), round(height * settings.scale)
 
-    def _plan_tiles(self, lr: Tensor, settings: RestoreConfig) -> list[Tile]:
-        """The tiles, in latents, of an input of this size."""
-        tile = None if settings.tile is None else max(settings.tile // self.stride, 1)
-        height, width = (side // self.stride for side in lr.shape[-2:])
-        return plan_tiles(height, width, tile, settings.tile_overlap // self.stride)
-
-    def _denoiser(
-        self, high: Tensor, low: Tensor | None, lr: Tensor, tiles: list[Tile], start: int, settings: RestoreConfig
-    ) -> GuidedDenoiser:
+    def _denoiser(self, photos: Sequence[Described], lr: Tensor, memory: MemoryPlan, start: int) -> GuidedDenoiser:
+        settings = memory.settings
+        lows = [photo.low for photo in photos if photo.low is not None]
         return GuidedDenoiser(
             self.unet,
             self.controlnet,
-            high=high,
-            low=low,
+            high=torch.cat([photo.high for photo in photos], dim=1),
+            low=torch.cat(lows, dim=1) if lows else None,
             condition=lr,
             scheduler=self.scheduler,
-            tiles=tiles,
+            tiles=memory.tiles,
             start_timestep=start,
             guidance_scale=float(settings.guidance_scale or 0),
             conditioning_scale=settings.conditioning_scale,
-            tile_batch=settings.tile_batch,
+            tile_batch=settings.tile_batch or 1,
+            guidance_interval=settings.guidance_interval or (0, 1),
+            reuse_interval=settings.reuse_interval or 1,
+            engine=self.engine,
         )
 
     def _start_timestep(self, settings: RestoreConfig) -> int:
@@ -420,24 +553,56 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         share = (1 - float(settings.fidelity or 0)) * self.defaults.noisiest_start
         return round(share * (self.schedule.last + 1)) - 1
 
-    def _start(self, denoiser: GuidedDenoiser, lr: Tensor, generator: torch.Generator, noise: Tensor | None) -> Tensor:
+    def _start(
+        self, denoiser: GuidedDenoiser, lr: Tensor, generators: Sequence[torch.Generator], noise: Tensor | None
+    ) -> Tensor:
         """Latents at the noise of the denoiser's start: the input's own, or the estimate of the mean, with noise."""
-        shape = (1, self.unet.config.in_channels, lr.shape[-2] // self.stride, lr.shape[-1] // self.stride)
+        height, width = (side // self.stride for side in lr.shape[-2:])
+        shape = (1, self.unet.config.in_channels, height, width)
         if self.defaults.start == "mean":
-            clean = denoiser.clean(torch.zeros(shape).to(lr), self.schedule.last)  # as it was trained to be asked
+            zeros = torch.zeros(len(lr), *shape[1:]).to(lr)
+            clean = denoiser.clean(zeros, self.schedule.last)  # as it was trained to be asked
         else:
-            clean = self.backbone.encode(2 * lr - 1, lr, [generator])
+            clean = self.backbone.encode(2 * lr - 1, lr, list(generators)).to(lr)
         if denoiser.start_timestep < 0:
             return clean
-        noise = torch.randn(shape, generator=generator) if noise is None else noise
+        if noise is None:  # each image draws from its own generator: its noise is the same in whatever batch
+            noise = torch.cat([torch.randn(shape, generator=generator) for generator in generators])
         return self.schedule.add_noise(clean, noise.to(lr), denoiser.start_timestep)
 
-    def _decode(self, latents: Tensor, lr: Tensor, settings: RestoreConfig, most: int) -> Tensor:
-        """The image, 1 3 H W in [0, 1], with its colours corrected; ``most``: the highest level of the photo."""
+    def _decode(self, latents: Tensor, lr: Tensor, photos: Sequence[Described]) -> Tensor:
+        """The images, B 3 H W in [0, 1], with their colours corrected."""
         image = (self.backbone.decode(latents, lr) + 1) / 2
-        # Rounded (to 8 bits) before the colours are corrected, as the published code does: adain may amplify.
-        image = (image.float().clamp(0, 1) * most).round() / most
-        return correct_color(image, lr.float(), settings.color or "none")
+        corrected = []
+        for of_one, reference, photo in zip(image.float().split(1), lr.float().split(1), photos, strict=True):
+            # Rounded (to 8 bits) before the colours are corrected, as the published code does: adain may amplify.
+            most = photo.photo.picture.most
+            rounded = (of_one.clamp(0, 1) * most).round() / most
+            corrected.append(correct_color(rounded, reference, photo.settings.color or "none"))
+        return torch.cat(corrected)
+
+
+@dataclass(frozen=True)
+class Described:
+    """A photo on its way to the networks.
+
+    Attributes:
+        photo: Its pixels.
+        settings: Its own, resolved.
+        prompts: What it was described as.
+        high: The high-level prompt encoded, G 1 T D: negative then positive with guidance, else positive alone.
+        low: The low-level prompt likewise, or None.
+        seed: Of the noise.
+        latents: Start latents, 1 C h w, instead of noise.
+    """
+
+    photo: LoadedPhoto
+    settings: RestoreConfig
+    prompts: Prompts
+    high: Tensor
+    low: Tensor | None
+    seed: int
+    latents: Tensor | None
 
 
 class Clock:
@@ -461,27 +626,19 @@ class Clock:
 
 @dataclass
 class _Run:
-    """What the regions of a photo share.
+    """What the regions of photos that are restored together share.
 
     Attributes:
-        settings: Of the call.
-        seed: Of the noise.
-        high: High-level embeddings, G 1 T D.
-        low: Low-level embeddings likewise, or None.
-        most: The highest level of the photo.
+        photos: Of one size.
+        settings: Of all of them, but for what is each one's own; they take less once memory has run out.
         clock: Where stages are timed.
-        latents: Given start latents.
         callback: Called after each step.
         tiles: How many tiles there were so far.
     """
 
+    photos: Sequence[Described]
     settings: RestoreConfig
-    seed: int
-    high: Tensor
-    low: Tensor | None
-    most: int
     clock: Clock
-    latents: Tensor | None
     callback: StepCallback | None
     tiles: int = 0
 

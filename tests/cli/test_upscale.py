@@ -384,3 +384,48 @@ def test_the_real_command(tiny_model: Path, photos: Path, tmp_path: Path) -> Non
     assert f"Failed: {photos}/text.png is not an image, or of a type that is not supported.\n" in run.stderr
     assert not any(word in run.stderr for word in ("Traceback", "Warning", "it/s]"))
     assert files(tmp_path / "out") == ["one.png", "trip/two.jpg"]
+
+
+# Speed and memory
+
+
+def test_an_explanation_restores_nothing(run: Run, photos: Path, tmp_path: Path) -> None:
+    result = run(photos, "-o", tmp_path / "out", "--explain", "--tile", 64, "--speed", "fast")
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.startswith(f"{photos / 'one.png'}\nDevice:      cpu, float32, ")
+    assert "Tiles:       2 of 16 x 16 latents, 2 a pass" in result.stdout
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_speed_is_a_set_of_approximations(run: Run, photos: Path, tmp_path: Path, pipe: Pipeline) -> None:
+    assert run(photos / "one.png", "-o", tmp_path / "fast.png", "--speed", "fast", "--seed", 1).exit_code == 0
+    by_hand = pipe(photos / "one.png", seed=1, num_inference_steps=3, guidance_interval=(0.4, 1.0), reuse_interval=2)
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "fast.png")), np.asarray(by_hand.image))
+    refused(run(photos / "one.png", "-o", tmp_path / "x.png", "--speed", "fastest"), "'fastest' is not one of")
+
+
+def test_weights_may_wait_in_host_memory(run: Run, photos: Path, tmp_path: Path, pipe: Pipeline) -> None:
+    config = tmp_path / "engine.toml"
+    config.write_text("[engine]\ncache_text = false\n")
+    options = ("--config", config, "--offload", "model", "--seed", 1)
+    result = run(photos / "one.png", "-o", tmp_path / "out.png", *options)
+    assert result.exit_code == 0, result.stderr
+    expected = pipe(photos / "one.png", seed=1).image
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "out.png")), np.asarray(expected))
+
+
+def test_out_of_memory_is_said_in_one_line(
+    run: Run, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sample = DiffusersSampler.sample
+
+    def limited(self: Any, denoiser: Any, latents: Any, **options: Any) -> Any:
+        if len(denoiser._batches[0].tiles) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return sample(self, denoiser, latents, **options)
+
+    monkeypatch.setattr(DiffusersSampler, "sample", limited)
+    result = run(photos / "one.png", "-o", tmp_path / "out.png", "--tile", 64)
+    assert result.exit_code == 0, result.stderr
+    told = [line for line in result.stderr.splitlines() if "emory" in line]
+    assert told == ["Warning: Out of memory: trying again with tile_batch 1."]

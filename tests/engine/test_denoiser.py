@@ -11,6 +11,7 @@ from diffusers import DDIMScheduler
 from torch import Tensor
 
 from tests import tiny
+from xpsr_sdk.config import EngineConfig
 from xpsr_sdk.contracts import Denoiser
 from xpsr_sdk.engine.denoiser import GuidedDenoiser
 from xpsr_sdk.engine.tiling import Tile, plan_tiles
@@ -110,3 +111,67 @@ def test_the_clean_estimate_agrees_with_diffusers(networks: tuple[Any, Any], kin
     alpha = model.alphas_cumprod[t]
     sigma = ((1 - alpha) / alpha).sqrt()
     torch.testing.assert_close(model.denoised(x_t / alpha.sqrt(), sigma), expected, atol=1e-4, rtol=1e-4)
+
+
+# Exact gains
+
+
+@pytest.mark.parametrize(
+    "off",
+    [{"cache_condition": False}, {"cache_text": False}, {"training_heads": True}, {"channels_last": False}],
+    ids=lambda off: next(iter(off)),
+)
+@torch.no_grad()
+def test_what_is_saved_changes_nothing(networks: tuple[Any, Any], off: dict[str, Any]) -> None:
+    tiles = plan_tiles(HEIGHT, WIDTH, 6, 2)
+    texts: dict[str, Any] = {"high": text(2), "low": text(2, seed=3), "guidance_scale": 3, "tile_batch": 2}
+    predictions = []
+    for engine in (EngineConfig(), EngineConfig(**off)):
+        chosen = denoiser(networks, tiles, **texts, engine=engine)
+        with chosen.caching():
+            predictions.append([predict(chosen, t) for t in (900, 500)])
+    torch.testing.assert_close(predictions[0], predictions[1], atol=1e-5, rtol=1e-5)
+
+
+# Approximations
+
+
+def test_guidance_may_hold_in_an_interval(networks: tuple[Any, Any]) -> None:
+    high, low = text(2), text(2, seed=3)
+    alone = denoiser(networks, high=high[1:], low=low[1:])
+    guided = denoiser(networks, high=high, low=low, guidance_scale=4)
+    between = denoiser(networks, high=high, low=low, guidance_scale=4, guidance_interval=(0.4, 0.8))
+    assert torch.equal(predict(between, 900), predict(alone, 900))
+    assert torch.equal(predict(between, 500), predict(guided, 500))
+    assert torch.equal(predict(between, 100), predict(alone, 100))
+
+
+@pytest.mark.parametrize("tiles", [WHOLE, plan_tiles(HEIGHT, WIDTH, 6, 2)], ids=["whole", "tiled"])
+def test_deep_features_of_the_same_latents_give_the_same_prediction(networks: tuple[Any, Any], tiles: Any) -> None:
+    chosen = denoiser(networks, tiles, text(2), text(2, seed=3), guidance_scale=3, reuse_interval=2, tile_batch=2)
+    first, again = predict(chosen), predict(chosen)
+    torch.testing.assert_close(again, first, atol=1e-5, rtol=1e-5)
+
+
+def test_deep_features_are_renewed_as_often_as_asked(networks: tuple[Any, Any]) -> None:
+    exact = denoiser(networks)
+    shared = denoiser(networks, reuse_interval=3)
+    same = [torch.equal(predict(shared, t), predict(exact, t)) for t in (900, 700, 500, 300, 100)]
+    assert same == [True, False, False, True, False]
+    shared.restart()
+    assert torch.equal(predict(shared, 50), predict(exact, 50))
+
+
+def test_deep_features_outlive_guidance_but_do_not_precede_it(networks: tuple[Any, Any]) -> None:
+    high, low = text(2), text(2, seed=3)
+    options: dict[str, Any] = {"high": high, "low": low, "guidance_scale": 4}
+    shared = denoiser(networks, **options, guidance_interval=(0.4, 0.8), reuse_interval=2)
+    alone = denoiser(networks, high=high[1:], low=low[1:])
+    guided = denoiser(networks, **options)
+    assert torch.equal(predict(shared, 900), predict(alone, 900))
+    assert torch.equal(predict(shared, 790), predict(guided, 790))  # there are no features for the negative prompt
+    shared.restart()
+    predict(shared, 410)
+    after = predict(shared, 390)
+    assert after.shape == (1, 48, HEIGHT, WIDTH)
+    assert not torch.equal(after, predict(alone, 390))

@@ -60,7 +60,9 @@ class StableDiffusion:
         self.text_encoder.eval()
 
     def load_autoencoder(self, folder: Path, dtype: torch.dtype) -> Any:
-        """The autoencoder of ``folder``, in ``dtype``."""
+        """The autoencoder of ``folder``, in ``dtype``; its features overflow float16, so then in float32."""
+        if dtype == torch.float16:
+            dtype = torch.float32
         return AutoencoderKL.from_pretrained(folder, torch_dtype=dtype, local_files_only=True).eval()
 
     @property
@@ -95,6 +97,8 @@ class StableDiffusion:
             list(texts), padding="max_length", max_length=self.max_tokens, truncation=True, return_tensors="pt"
         )
         device = next(self.text_encoder.parameters()).device
+        if device.type == "meta":  # offloaded: it takes what it is given to where it computes
+            device = torch.device("cpu")
         embeddings = self.text_encoder(tokens.input_ids.to(device))[0]
         return Conditioning(embeddings=embeddings)
 

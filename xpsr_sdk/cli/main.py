@@ -14,6 +14,7 @@ SUMMARIES = {
     "upscale": "Restore and enlarge photos.",
     "train": "Train a model as a config file says.",
     "ablate": "Train with and without each part of XPSR, and compare.",
+    "bench": "Measure what each part of the engine gains on this machine.",
     "evaluate": "Compare restored photos with the originals.",
     "data": "Prepare the photos and prompts that training needs.",
     "plugins": "List the parts that can be chosen, and their options.",

@@ -21,8 +21,10 @@ from xpsr_sdk.config import (
     ColorCorrection,
     Dtype,
     MetadataTreatment,
+    Offload,
     PipelineConfig,
     ProfileTreatment,
+    Speed,
     read_toml,
 )
 from xpsr_sdk.data.files import WRITABLE
@@ -70,7 +72,10 @@ INTERRUPTED = 130
 @click.option("--max-megapixels", type=float, help="Larger photos are refused.  [default: 300]")
 @click.option("--conditioning-scale", type=float, help="Strength of the ControlNet, 0 to 2.")
 @click.option("--device", help="cuda, xpu, mps or cpu.  [default: the first there is]")
-@click.option("--dtype", type=click.Choice(get_args(Dtype)), help="Precision of the model.  [default: float32]")
+@click.option("--dtype", type=click.Choice(get_args(Dtype)), help="Precision.  [default: what the hardware is fast in]")
+@click.option("--speed", type=click.Choice(get_args(Speed)), help="How much is approximated.  [default: exact]")
+@click.option("--offload", type=click.Choice(get_args(Offload)), help="What waits in host memory until it is needed.")
+@click.option("--explain", is_flag=True, help="Tell how each photo would be cut to fit into memory, and restore none.")
 def upscale(
     inputs: tuple[Path, ...],
     output: Path,
@@ -78,6 +83,8 @@ def upscale(
     overwrite: bool,
     log: Path | None,
     config: Path | None,
+    offload: Offload | None,
+    explain: bool,
     **options: Any,
 ) -> None:
     """Restore and enlarge the photos INPUTS: files, or folders, whose names and tree are kept.
@@ -93,7 +100,14 @@ def upscale(
         quiet_libraries()
         from xpsr_sdk import build_pipeline  # after what can be told at once, since it loads torch
 
+        if offload:
+            engine = settings.engine.model_dump(exclude_unset=True) if settings else {}
+            options["engine"] = engine | {"offload": offload}
         pipeline = build_pipeline(settings, **{name: value for name, value in options.items() if value is not None})
+        if explain:
+            for source, _ in todo:
+                click.echo(f"{source}\n{pipeline.explain(source)}")
+            return
         _restore_all(pipeline, todo, summary)
     summary.tell()
     if summary.failed or summary.interrupted:

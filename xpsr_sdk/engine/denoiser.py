@@ -1,24 +1,58 @@
-"""The model as a sampler sees it: one call, with guidance, tiles and batches inside."""
+"""The model as a sampler sees it: one call, with guidance, tiles, batches and caches inside."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from xpsr_sdk.config import EngineConfig
+from xpsr_sdk.engine.text_cache import cached_text
 from xpsr_sdk.engine.tiling import Tile, gaussian_weights
 from xpsr_sdk.models.controlnet import XPSRControlNet
 from xpsr_sdk.models.schedule import NoiseSchedule
 from xpsr_sdk.models.unet import XPSRUNet
 
 
+@dataclass
+class Deep:
+    """What a full evaluation leaves for the next ones.
+
+    Attributes:
+        features: Of the U-Net, as handed to its last decoder block.
+        residuals: Of the ControlNet, as many as that block reads.
+        groups: Of guidance: 2 (negative, positive) or 1.
+    """
+
+    features: Tensor
+    residuals: list[Tensor]
+    groups: int
+
+    def of(self, groups: int) -> Deep:
+        """The positive half, where guidance has ended in between."""
+        if groups == self.groups:
+            return self
+        return Deep(self.features.chunk(2)[1], [residual.chunk(2)[1] for residual in self.residuals], groups)
+
+
+@dataclass
+class TileBatch:
+    """Tiles that go through the networks together."""
+
+    tiles: Sequence[Tile]
+    condition: Tensor
+    """Their part of the input, (tiles * B) 3 H W, or its embedding."""
+    deep: Deep | None = None
+
+
 class GuidedDenoiser:
     """Implements ``xpsr_sdk.Denoiser``.
 
-    The conditioning image is embedded once a tile, when the denoiser is made. With guidance, negative and positive
-    prompts are two halves of one batch.
+    With guidance, negative and positive prompts are two halves of one batch.
 
     Args:
         unet: Predicts.
@@ -32,6 +66,11 @@ class GuidedDenoiser:
         guidance_scale: w of classifier-free guidance (arXiv 2207.12598): ``negative + w (positive - negative)``.
         conditioning_scale: Factor on the ControlNet's residuals.
         tile_batch: Tiles a forward pass.
+        guidance_interval: Shares of the noise schedule, lowest and highest, between which there is guidance (arXiv
+            2404.07724); elsewhere the positive prompt predicts alone.
+        reuse_interval: How many evaluations a full one serves. In the others only the outermost blocks of the U-Net
+            run, on the ControlNet's residuals and the deep features of the full one (arXiv 2312.00858).
+        engine: What is computed once, and what at every evaluation.
     """
 
     def __init__(
@@ -48,6 +87,9 @@ class GuidedDenoiser:
         guidance_scale: float,
         conditioning_scale: float,
         tile_batch: int,
+        guidance_interval: tuple[float, float] = (0, 1),
+        reuse_interval: int = 1,
+        engine: EngineConfig | None = None,
     ) -> None:
         self.scheduler = scheduler
         self._schedule = NoiseSchedule(scheduler)
@@ -57,54 +99,120 @@ class GuidedDenoiser:
         self._unet, self._controlnet = unet, controlnet
         self._high, self._low = high, low
         self._guidance_scale, self._conditioning_scale = guidance_scale, conditioning_scale
-        self._batches = [list(tiles[i : i + tile_batch]) for i in range(0, len(tiles), tile_batch)]
-        stride = 2 ** (len(controlnet.config.conditioning_embedding_out_channels) - 1)
-        self._embeddings = [
-            torch.cat([controlnet.embed_condition(tile.of(condition, stride)) for tile in batch])
-            for batch in self._batches
-        ]
+        self._guidance_interval, self._reuse_interval = guidance_interval, reuse_interval
+        self._evaluations = 0
+        self._engine = engine or EngineConfig()
+        self._texts: dict[tuple[int, int], tuple[Tensor, Tensor | None]] = {}
+        self._text_ids: set[int] = set()
+        batches = [list(tiles[i : i + tile_batch]) for i in range(0, len(tiles), tile_batch)]
+        if self._engine.compile:  # code is compiled for each shape: the last batch is filled up, which changes no mean
+            batches[-1] += batches[-1][-1:] * (len(batches[0]) - len(batches[-1]))
+        self._batches = [TileBatch(batch, self._condition(batch, condition)) for batch in batches]
         first = tiles[0]
         self._weights = gaussian_weights(first.bottom - first.top, first.right - first.left).float()
 
+    def _condition(self, tiles: Sequence[Tile], image: Tensor) -> Tensor:
+        """The image's part of each tile, embedded at once if that is to happen only once."""
+        stride = 2 ** (len(self._controlnet.config.conditioning_embedding_out_channels) - 1)
+        if not self._engine.cache_condition:
+            return torch.cat([tile.of(image, stride) for tile in tiles])
+        return torch.cat([self._controlnet.embed_condition(tile.of(image, stride)) for tile in tiles])
+
+    def caching(self) -> AbstractContextManager[None]:
+        """Within the block, what the text alone determines is computed once."""
+        if not self._engine.cache_text or self._engine.compile is not None:  # compiled code takes no such detours
+            return nullcontext()
+        return cached_text((self._unet, self._controlnet), self._text_ids, self._high.shape[-1])
+
+    def restart(self) -> None:
+        """Forget what earlier evaluations left: the next one is far from them."""
+        self._evaluations = 0
+        for batch in self._batches:
+            batch.deep = None
+
     def predict(self, x_t: Tensor, t: Tensor | int) -> Tensor:
         """The raw model prediction, after guidance; ``x_t``: B C h w."""
-        if len(self._batches) == 1 and len(self._batches[0]) == 1:
-            return self._predict_tiles(x_t, t, self._embeddings[0], count=1)
+        groups = self._groups(t)
+        full = self._evaluations % self._reuse_interval == 0
+        self._evaluations += 1
+        if len(self._batches) == 1 and len(self._batches[0].tiles) == 1:
+            return self._predict_tiles(x_t, t, self._batches[0], groups, full)
         weights = self._weights.to(x_t.device)
         total = torch.zeros(x_t.shape, dtype=torch.float32, device=x_t.device)
         covered = torch.zeros(x_t.shape[-2:], dtype=torch.float32, device=x_t.device)
-        for batch, embedding in zip(self._batches, self._embeddings, strict=True):
-            x = torch.cat([tile.of(x_t) for tile in batch])
-            parts = self._predict_tiles(x, t, embedding, count=len(batch)).chunk(len(batch))
-            for tile, part in zip(batch, parts, strict=True):
+        for batch in self._batches:
+            x = torch.cat([tile.of(x_t) for tile in batch.tiles])
+            parts = self._predict_tiles(x, t, batch, groups, full).chunk(len(batch.tiles))
+            for tile, part in zip(batch.tiles, parts, strict=True):
                 tile.of(total).add_(part * weights)
                 tile.of(covered).add_(weights)
         return (total / covered).to(x_t.dtype)
 
-    def _predict_tiles(self, x: Tensor, t: Tensor | int, embedding: Tensor, count: int) -> Tensor:
-        """Predict for ``count`` tiles of every image: a batch of count * B, tile by tile."""
-        groups = self._high.shape[0]
+    def _groups(self, t: Tensor | int) -> int:
+        """2 where there is guidance at ``t``, else 1."""
+        if len(self._high) == 1 or self._guidance_interval == (0, 1):
+            return len(self._high)
+        lowest, highest = self._guidance_interval
+        share = float(torch.as_tensor(t).max()) / self._schedule.last
+        return 2 if lowest <= share <= highest else 1
 
-        def batched(text: Tensor | None) -> Tensor | None:
-            return None if text is None else text.repeat(1, count, 1, 1).flatten(0, 1)
+    def _predict_tiles(self, x: Tensor, t: Tensor | int, batch: TileBatch, groups: int, full: bool) -> Tensor:
+        """Predict for each tile of every image: a batch of tiles * B, tile by tile."""
+        x = self._laid_out(x.repeat(groups, 1, 1, 1))
+        t = torch.as_tensor(t, device=x.device)  # compiled code would be made anew for every other number
+        high, low = self._text(groups, len(batch.tiles))
+        full = full or batch.deep is None or batch.deep.groups < groups
+        if full or batch.deep is None:
+            prediction = self._evaluate(x, t, high, low, batch, groups)
+        else:
+            deep = batch.deep.of(groups)
+            prediction = self._unet(x, t, high, low, deep.residuals, return_dict=False, deep_features=deep.features)[0]
+        if groups == 1:
+            return prediction.clone() if self._engine.compile else prediction
+        negative, positive = prediction.chunk(2)
+        return negative + self._guidance_scale * (positive - negative)
 
-        high, low = batched(self._high), batched(self._low)
-        x, embedding = x.repeat(groups, 1, 1, 1), embedding.repeat(groups, 1, 1, 1)
+    def _evaluate(
+        self, x: Tensor, t: Tensor | int, high: Tensor, low: Tensor | None, batch: TileBatch, groups: int
+    ) -> Tensor:
+        """A full evaluation of both networks."""
+        condition = self._laid_out(batch.condition.repeat(groups, 1, 1, 1))
+        of_condition = {"condition_embedding" if self._engine.cache_condition else "controlnet_cond": condition}
         residuals = self._controlnet(
             x,
             t,
             high,
             lowlevel_encoder_hidden_states=low,
             conditioning_scale=self._conditioning_scale,
-            condition_embedding=embedding,
+            heads=self._engine.training_heads,
+            **of_condition,
         )
-        prediction: Tensor = self._unet(
-            x, t, high, low, residuals.down_block_res_samples, residuals.mid_block_res_sample, return_dict=False
-        )[0]
-        if groups == 1:
-            return prediction
-        negative, positive = prediction.chunk(2)
-        return negative + self._guidance_scale * (positive - negative)
+        down, mid = residuals.down_block_res_samples, residuals.mid_block_res_sample
+        keep = self._reuse_interval > 1
+        out = self._unet(x, t, high, low, down, mid, return_dict=False, return_deep_features=keep)
+        if keep:
+            read_last = len(self._unet.up_blocks[-1].resnets)
+            # Copies, where compiled code may write its next results to the same place.
+            kept = [each.clone() if self._engine.compile else each for each in (out[1], *down[:read_last])]
+            batch.deep = Deep(kept[0], kept[1:], groups)
+        prediction: Tensor = out[0]
+        return prediction
+
+    def _laid_out(self, x: Tensor) -> Tensor:
+        return x.contiguous(memory_format=torch.channels_last) if self._engine.channels_last else x
+
+    def _text(self, groups: int, count: int) -> tuple[Tensor, Tensor | None]:
+        """The texts for ``count`` tiles of every image, the same tensors each time: their layers are cached by them."""
+        if (groups, count) not in self._texts:
+
+            def batched(text: Tensor | None) -> Tensor | None:
+                return None if text is None else text[-groups:].repeat(1, count, 1, 1).flatten(0, 1)
+
+            high, low = batched(self._high), batched(self._low)
+            assert high is not None
+            self._texts[groups, count] = high, low
+            self._text_ids |= {id(high), id(low)} - {id(None)}
+        return self._texts[groups, count]
 
     def clean(self, x_t: Tensor, t: int) -> Tensor:
         """The estimate of the clean latents from ``x_t`` at timestep ``t``."""

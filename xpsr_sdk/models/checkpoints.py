@@ -33,7 +33,7 @@ Model = TypeVar("Model", bound=ModelMixin)
 
 
 def read_checkpoint(
-    folder: Path, weights: str = WEIGHTS, dtype: torch.dtype | None = None
+    folder: Path, weights: str = WEIGHTS, dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
 ) -> tuple[XPSRUNet, XPSRControlNet]:
     """U-Net and ControlNet of a checkpoint folder.
 
@@ -41,12 +41,13 @@ def read_checkpoint(
         folder: ``checkpoint-N/``, or a whole model's folder.
         weights: File name of the weights in each of the two; name a ``.bin`` to allow pickled ones.
         dtype: Precision of the models; None: as stored.
+        device: Where the weights are read to, without a copy elsewhere.
 
     Raises:
         CheckpointError: Something is missing, damaged or of another architecture.
     """
-    unet = read_model(XPSRUNet, folder / "unet", weights, dtype)
-    return unet, read_model(XPSRControlNet, folder / "controlnet", weights, dtype)
+    unet = read_model(XPSRUNet, folder / "unet", weights, dtype, device)
+    return unet, read_model(XPSRControlNet, folder / "controlnet", weights, dtype, device)
 
 
 def write_checkpoint(folder: Path, unet: XPSRUNet, controlnet: XPSRControlNet) -> None:
@@ -56,12 +57,19 @@ def write_checkpoint(folder: Path, unet: XPSRUNet, controlnet: XPSRControlNet) -
         write_model(controlnet, partial / "controlnet")
 
 
-def read_model(cls: type[Model], folder: Path, weights: str = WEIGHTS, dtype: torch.dtype | None = None) -> Model:
+def read_model(
+    cls: type[Model],
+    folder: Path,
+    weights: str = WEIGHTS,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str = "cpu",
+) -> Model:
     """A model of class ``cls`` from its folder, checked to match tensor by tensor."""
     model = _empty_model(cls, folder / "config.json")
     found = _read_tensors(folder / weights)
     # A copy, since kernels round by how tensors lie in memory: equal weights give equal bits, whatever their file.
-    tensors = {from_published_name(name): x.to(dtype or x.dtype, copy=True) for name, x in found.items()}
+    # The file is mapped into memory, so that this is the only one.
+    tensors = {from_published_name(name): x.to(device, dtype or x.dtype, copy=True) for name, x in found.items()}
     _check_same(model.state_dict(), tensors, folder / weights)
     model.load_state_dict(tensors, assign=True)
     return model.eval()

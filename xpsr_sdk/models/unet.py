@@ -103,7 +103,9 @@ class XPSRUNet(LoadsFusions, UNet2DConditionModel):
         down_block_additional_residuals: Sequence[Tensor] | None = None,
         mid_block_additional_residual: Tensor | None = None,
         return_dict: bool = True,
-    ) -> UNet2DConditionOutput | tuple[Tensor]:
+        deep_features: Tensor | None = None,
+        return_deep_features: bool = False,
+    ) -> UNet2DConditionOutput | tuple[Tensor, ...]:
         """Predict what the noise schedule's prediction type asks for.
 
         Args:
@@ -114,6 +116,10 @@ class XPSRUNet(LoadsFusions, UNet2DConditionModel):
             down_block_additional_residuals: The ControlNet's, scaled, one a skip connection. None: a plain U-Net.
             mid_block_additional_residual: The ControlNet's, scaled, for the middle.
             return_dict: Whether to wrap the result as diffusers does.
+            deep_features: What an evaluation at a near timestep handed to the last decoder block. All that lies below
+                is then left out: only the first encoder block and the last decoder block run (DeepCache, arXiv
+                2312.00858).
+            return_deep_features: Whether to give those features, too: always as a tuple.
 
         Returns:
             The prediction, B C h w.
@@ -122,20 +128,42 @@ class XPSRUNet(LoadsFusions, UNet2DConditionModel):
         temb = self.time_embedding(self.get_time_embed(sample=sample, timestep=timestep))
         x = self.conv_in(sample)
         skips = [x]
-        for block in self.down_blocks:
+        for block in list(self.down_blocks) if deep_features is None else list(self.down_blocks)[:1]:
             x, more = run_down(block, x, temb, high, low)
             skips += more
-        x = run_mid(self.mid_block, x, temb, high, low)
+        if deep_features is None:
+            x = run_mid(self.mid_block, x, temb, high, low)
+            if residuals is not None:
+                assert mid_block_additional_residual is not None, "the middle's residual comes with the others"
+                x = x + mid_block_additional_residual
+        else:
+            skips = skips[: len(self.up_blocks[-1].resnets)]
         if residuals is not None:
+            residuals = residuals[: len(skips)]
             skips = [skip + residual for skip, residual in zip(skips, residuals, strict=True)]
-            assert mid_block_additional_residual is not None, "the middle's residual comes with the others"
-            x = x + mid_block_additional_residual
 
-        for block in self.up_blocks:
-            n = len(block.resnets)
-            of_block = None if residuals is None else residuals[len(skips) - n : len(skips)]
-            here, skips = skips[-n:], skips[:-n]
-            size = tuple(skips[-1].shape[-2:]) if skips else None
-            x = run_up(block, x, temb, here, of_block, high, low, size)
+        for block in list(self.up_blocks)[:-1] if deep_features is None else ():
+            x, skips = self._decode(block, x, temb, skips, residuals, high, low)
+        deep_features = x if deep_features is None else deep_features
+        x, _ = self._decode(self.up_blocks[-1], deep_features, temb, skips, residuals, high, low)
         x = self.conv_out(self.conv_act(self.conv_norm_out(x)))
+        if return_deep_features:
+            return x, deep_features
         return UNet2DConditionOutput(sample=x) if return_dict else (x,)
+
+    def _decode(
+        self,
+        block: Any,
+        x: Tensor,
+        temb: Tensor,
+        skips: list[Tensor],
+        residuals: Sequence[Tensor] | None,
+        high: Tensor,
+        low: Tensor | None,
+    ) -> tuple[Tensor, list[Tensor]]:
+        """One decoder block: its features, and the skip connections that are left."""
+        n = len(block.resnets)
+        of_block = None if residuals is None else residuals[len(skips) - n : len(skips)]
+        here, skips = skips[-n:], skips[:-n]
+        size = (skips[-1].shape[-2], skips[-1].shape[-1]) if skips else None
+        return run_up(block, x, temb, here, of_block, high, low, size), skips

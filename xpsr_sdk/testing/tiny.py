@@ -28,6 +28,7 @@ DEFAULTS = {
     "fidelity": 0.5,
     "start": "mean",
     "color": "none",
+    "dtype": "float32",
     "sampler": "ddim",
     "positive": "",
     "negative": "",

@@ -1,0 +1,45 @@
+"""Packed kernels compute the same, and follow their weights."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from xpsr_sdk.engine.packing import PackedWeights, packs
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("stride", [1, 2])
+@torch.no_grad()
+def test_the_result_is_the_same(dtype: torch.dtype, stride: int) -> None:
+    layer = nn.Conv2d(640, 8, 3, padding=1, stride=stride, dtype=dtype)
+    packed = PackedWeights()
+    for size in ((1, 4, 4), (2, 5, 8)):
+        batch, height, width = size
+        x = torch.randn(batch, 640, height, width, dtype=dtype).to(memory_format=torch.channels_last)
+        expected = layer(x)
+        with packed.used_by([layer]):
+            torch.testing.assert_close(layer(x), expected)
+    assert "forward" not in vars(layer)
+
+
+@torch.no_grad()
+def test_a_weight_that_changes_is_packed_anew() -> None:
+    layer, packed, x = nn.Conv2d(640, 4, 3), PackedWeights(), torch.randn(1, 640, 5, 5)
+    with packed.used_by([layer]):
+        layer(x)
+        layer.weight.mul_(2)
+        layer.bias.zero_()  # type: ignore[union-attr]
+        torch.testing.assert_close(layer(x), nn.functional.conv2d(x, layer.weight), atol=1e-4, rtol=1e-4)
+        layer.weight = nn.Parameter(torch.zeros_like(layer.weight))
+        assert layer(x).abs().max() == 0
+
+
+def test_only_wide_plain_convolutions_are_packed() -> None:
+    assert packs(nn.Conv2d(640, 8, 3))
+    assert not packs(nn.Conv2d(320, 8, 3))
+    assert not packs(nn.Conv2d(640, 8, 1))
+    assert not packs(nn.Conv2d(640, 8, 3, padding=1, padding_mode="circular"))
+    assert not packs(nn.Conv2d(640, 8, 3, device="meta"))
+    assert not packs(nn.Linear(640, 640))

@@ -1,0 +1,122 @@
+"""Photos are cut so that they fit, and tried again when they do not."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests import tiny
+from xpsr_sdk import Pipeline, build_pipeline
+from xpsr_sdk.engine import plan
+from xpsr_sdk.pipeline import load_photo
+
+PHOTO = tiny.photo(60, 40)
+
+
+@pytest.fixture
+def own(tiny_model: Path) -> Pipeline:
+    """A pipeline that the test may change."""
+    return build_pipeline(model=str(tiny_model), device="cpu")
+
+
+def with_free(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    monkeypatch.setattr(plan, "free_bytes", lambda device: size)
+
+
+def refuse(pipeline: Pipeline, too_much: Callable[[torch.Tensor], bool]) -> None:
+    """Let the U-Net run out of memory with certain latents."""
+    forward = pipeline.unet.forward
+
+    def limited(x: torch.Tensor, *rest: Any, **options: Any) -> Any:
+        if too_much(x):
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return forward(x, *rest, **options)
+
+    pipeline.unet.forward = limited
+
+
+def test_as_many_tiles_a_pass_as_fit(pipe: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    def batch(free: int) -> Any:
+        with_free(monkeypatch, free)
+        return pipe.explain(PHOTO, tile=64).settings.tile_batch
+
+    one = pipe.explain(PHOTO, tile=64).networks // int(pipe.explain(PHOTO, tile=64).settings.tile_batch or 1)
+    assert one > 0
+    assert [batch(int(share * one / 0.8) + 1) for share in (0, 1, 2.5, 1000)] == [1, 1, 2, 4]
+    assert pipe.explain(PHOTO, tile=64, tile_batch=3).settings.tile_batch == 3
+
+
+def test_the_number_of_tiles_stands_in_the_plan(pipe: Pipeline) -> None:
+    first = pipe(PHOTO, tile=64, fidelity=0)
+    again = pipe(PHOTO, **first.plan.settings.model_dump(exclude={"seed"}), seed=first.seed)
+    assert first.plan.settings.tile_batch == 4
+    assert first.image.tobytes() == again.image.tobytes()
+
+
+def test_when_memory_runs_out_less_is_tried_and_nothing_lost(own: Pipeline, pipe: Pipeline) -> None:
+    refuse(own, lambda x: len(x) > 1)
+    with pytest.warns(UserWarning, match="Out of memory: trying again with") as caught:
+        result = own(PHOTO, tile=64, seed=1, fidelity=0)
+    assert [str(w.message) for w in caught] == [
+        "Out of memory: trying again with tile_batch 2.",
+        "Out of memory: trying again with tile_batch 1.",
+    ]
+    assert result.plan.settings.tile_batch == 1
+    assert result.image.tobytes() == pipe(PHOTO, tile=64, seed=1, fidelity=0, tile_batch=1).image.tobytes()
+
+
+def test_smaller_tiles_are_the_last_resort(own: Pipeline) -> None:
+    refuse(own, lambda x: x.shape[-1] > 32)
+    with pytest.warns(UserWarning, match="trying again with tile 128, tile_overlap 32"):
+        result = own(PHOTO, tile=256)
+    assert result.image.size == (240, 160)
+    assert result.plan.settings.tile == 128
+
+
+def test_what_fits_nowhere_is_the_error_that_it_was(own: Pipeline) -> None:
+    refuse(own, lambda x: True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(torch.OutOfMemoryError):
+            own(PHOTO, tile=64)
+
+
+def test_a_batch_of_photos_is_tried_again_too(own: Pipeline) -> None:
+    refuse(own, lambda x: len(x) > 2)
+    chosen = [own.resolve({"seed": seed, "tile": 64, "tile_batch": 2, "low_prompt": "blurry"}) for seed in (1, 2)]
+    with pytest.warns(UserWarning, match="tile_batch 1"):
+        results = own.restore([load_photo(PHOTO, chosen[0])] * 2, chosen)
+    assert [result.plan.images for result in results] == [2, 2]
+
+
+def test_a_large_image_is_decoded_in_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, checkpoint = str(tiny.SD_TINY / "base"), tiny.SD_TINY / "xpsr"
+    pipe = build_pipeline(model=model, checkpoint=checkpoint, device="cpu", dtype="float32")
+    options: dict[str, Any] = {"seed": 1, "num_inference_steps": 1, "tile": 128, "color": "none"}
+    whole = pipe(PHOTO, **options)
+    assert whole.plan.settings.vae_rows is None
+    explained = pipe.explain(PHOTO, **options)
+    with_free(monkeypatch, explained.autoencoder // 2)
+    assert "128 rows at a time" in str(pipe.explain(PHOTO, **options))
+    in_rows = pipe(PHOTO, **options, tile_batch=whole.plan.settings.tile_batch, vae_rows=32)
+    assert in_rows.plan.settings.vae_rows == 32
+    assert levels(in_rows.image, whole.image) <= 1
+
+
+def levels(a: Image.Image, b: Image.Image) -> int:
+    return int(np.abs(np.asarray(a, int) - np.asarray(b, int)).max())
+
+
+def test_the_explanation_names_what_is_needed(pipe: Pipeline) -> None:
+    lines = str(pipe.explain(PHOTO, tile=64, speed="fast", guidance_scale=3)).splitlines()
+    assert [line.partition(":")[0] for line in lines] == ["Device", "Weights", "Tiles", "Autoencoder", "Steps"]
+    assert lines[0].startswith("Device:      cpu, float32, ")
+    assert "28 of 16 x 16 latents, 4 a pass" in lines[2]
+    assert "3, guidance 3 in (0.4, 1.0)" in lines[4]

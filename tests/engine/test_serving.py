@@ -1,0 +1,143 @@
+"""An engine gives everybody the photo that they asked for, whoever else is asking."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests import tiny
+from xpsr_sdk import ConfigError, Engine, EngineClosed, EngineFull, ImageError, Pipeline, build_pipeline
+from xpsr_sdk.pipeline import load_photo
+
+PHOTOS = [tiny.photo(20, 16, seed) for seed in range(4)]
+
+
+def levels(a: Image.Image, b: Image.Image) -> int:
+    return int(np.abs(np.asarray(a, int) - np.asarray(b, int)).max())
+
+
+@pytest.fixture
+def own(tiny_model: Path) -> Pipeline:
+    """A pipeline that the test may change."""
+    return build_pipeline(model=str(tiny_model), device="cpu")
+
+
+@pytest.fixture
+def held(own: Pipeline) -> Iterator[tuple[Pipeline, threading.Event, threading.Event]]:
+    """A pipeline whose calls begin (first event), and wait until they are let go (second event)."""
+    begun, go = threading.Event(), threading.Event()
+    sample = own.sampler.sample
+
+    def slow(denoiser: Any, latents: Any, **options: Any) -> Any:
+        begun.set()
+        assert go.wait(60)
+        return sample(denoiser, latents, **options)
+
+    own.sampler.sample = slow  # type: ignore[method-assign]
+    yield own, begun, go
+    go.set()
+
+
+def test_many_threads_get_their_own_photos(own: Pipeline, pipe: Pipeline) -> None:
+    with Engine(own) as engine, ThreadPoolExecutor(4) as threads:
+        calls = [(photo, {"seed": i, "fidelity": 0, "prompt": f"number {i}"}) for i, photo in enumerate(PHOTOS)]
+        futures = list(threads.map(lambda call: engine.submit(call[0], **call[1]), calls))
+        results = [future.result() for future in futures]
+    for (photo, settings), result in zip(calls, results, strict=True):
+        assert levels(result.image, pipe(photo, **settings).image) <= 2
+        assert result.seed == settings["seed"]
+
+
+def test_compatible_requests_share_a_batch(held: Any, pipe: Pipeline) -> None:
+    pipeline, begun, go = held
+    with Engine(pipeline, max_batch=3) as engine:
+        first = engine.submit(PHOTOS[0], seed=0)
+        assert begun.wait(60)
+        same = [engine.submit(photo, seed=7, guidance_scale=2, low_prompt="blurry") for photo in PHOTOS]
+        other = engine.submit(tiny.photo(16, 20), seed=7, guidance_scale=2)
+        go.set()
+        assert first.result().plan.images == 1
+        assert [future.result().plan.images for future in same] == [3, 3, 3, 1]
+        assert other.result().plan.images == 1
+    for photo, future in zip(PHOTOS, same, strict=True):
+        alone = pipe(photo, seed=7, guidance_scale=2, low_prompt="blurry").image
+        assert levels(future.result().image, alone) <= 2
+
+
+def test_those_with_and_without_a_low_level_prompt_are_kept_apart(tiny_model: Path) -> None:
+    pipeline = build_pipeline(model=str(tiny_model), device="cpu", prompt_provider="fixed")
+    chosen = [pipeline.resolve({"seed": 1, "low_prompt": low}) for low in (None, "blurry", None)]
+    results = pipeline.restore([load_photo(photo, chosen[0]) for photo in PHOTOS[:3]], chosen)
+    assert [result.plan.images for result in results] == [2, 1, 2]
+    assert [result.prompts.low for result in results] == [None, "blurry", None]
+
+
+def test_a_full_queue_says_so(held: Any) -> None:
+    pipeline, begun, go = held
+    with Engine(pipeline, queue_size=1) as engine:
+        engine.submit(PHOTOS[0])
+        assert begun.wait(60)
+        engine.submit(PHOTOS[1])
+        with pytest.raises(EngineFull, match="queue of 1 is full"):
+            engine.submit(PHOTOS[2], timeout=0)
+        go.set()
+
+
+def test_what_waits_or_runs_can_be_cancelled(held: Any) -> None:
+    pipeline, begun, go = held
+    with Engine(pipeline) as engine:
+        running = engine.submit(PHOTOS[0])
+        assert begun.wait(60)
+        waiting, kept = engine.submit(PHOTOS[1], scale=2), engine.submit(PHOTOS[2])
+        assert running.cancel()
+        assert waiting.cancel()
+        go.set()
+        assert kept.result().image.size == (80, 64)
+    for future in (running, waiting):
+        with pytest.raises(CancelledError):
+            future.result()
+
+
+def test_a_failure_costs_its_request_only(own: Pipeline) -> None:
+    with Engine(own) as engine:
+        with pytest.raises(ConfigError, match="fidelity"):
+            engine.submit(PHOTOS[0], fidelity=2)
+        with pytest.raises(ImageError, match="nowhere"):
+            engine.submit("nowhere.png")
+        too_small, good = engine.submit(tiny.photo(3, 3)), engine.submit(PHOTOS[0])
+        with pytest.raises(ImageError, match="at least 16 pixels"):
+            too_small.result()
+        assert good.result().image.size == (80, 64)
+
+
+def test_a_closed_engine_takes_no_more(own: Pipeline) -> None:
+    engine = Engine(own)
+    future = engine.submit(PHOTOS[0])
+    engine.close()
+    assert future.done()
+    with pytest.raises(EngineClosed):
+        engine.submit(PHOTOS[0])
+
+
+def test_leaving_with_an_error_cancels_what_waits(held: Any) -> None:
+    pipeline, begun, go = held
+    waiting = []
+
+    def leave_with_an_error() -> None:
+        with Engine(pipeline) as engine:
+            engine.submit(PHOTOS[0])
+            assert begun.wait(60)
+            waiting.append(engine.submit(PHOTOS[1]))
+            threading.Timer(0.2, go.set).start()
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        leave_with_an_error()
+    assert waiting[0].cancelled()

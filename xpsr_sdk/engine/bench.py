@@ -1,0 +1,298 @@
+"""Measures what the engine gains, as ratios within one run."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from math import ceil
+from statistics import median
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+from diffusers import AutoencoderKL, UniPCMultistepScheduler
+from PIL import Image
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from xpsr_sdk.builtin.stable_diffusion import StableDiffusion
+from xpsr_sdk.config import PRESETS, SPEEDS, EngineConfig
+from xpsr_sdk.evaluation.metrics import psnr
+from xpsr_sdk.models.controlnet import XPSRControlNet
+from xpsr_sdk.models.unet import XPSRUNet
+from xpsr_sdk.pipeline import Pipeline, Result, load_photo
+
+PUBLISHED = EngineConfig(
+    cache_condition=False, cache_text=False, training_heads=True, channels_last=False, pack_weights=False
+)
+"""What the published implementation does: everything at every evaluation, the training's heads included."""
+WORDS = {"prompt": "a photo", "low_prompt": "blurry, noisy"}
+MATMUL_SIDE = 2048
+UNET: dict[str, Any] = {"cross_attention_dim": 768}
+"""Stable Diffusion 1.5's, where it differs from what diffusers takes for granted."""
+CONTROLNET: dict[str, Any] = {**UNET, "conditioning_embedding_out_channels": (16, 32, 96, 256)}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A way to run the networks."""
+
+    name: str
+    engine: EngineConfig = field(default_factory=EngineConfig)
+    settings: dict[str, Any] = field(default_factory=dict)
+    together: bool = True
+    """Whether the photos of a batch go through the networks together."""
+
+    def of(self, settings: dict[str, Any]) -> dict[str, Any]:
+        """Settings of a call; a number of steps is the exact one, of which a speed may take a share."""
+        steps = settings.get("num_inference_steps")
+        share = SPEEDS[self.settings.get("speed", "exact")].steps_share
+        given = {} if steps is None else {"num_inference_steps": ceil(steps * share)}
+        return WORDS | {"seed": 0} | settings | self.settings | given
+
+
+def variants(compile_mode: str | None = None) -> list[Variant]:
+    """The baseline, the exact gains (all, then all but one), and the approximations."""
+    chosen = [Variant("baseline", PUBLISHED, {"tile_batch": 1}, together=False), Variant("exact")]
+    for name in ("cache_condition", "cache_text", "channels_last", "pack_weights"):
+        chosen.append(Variant(f"exact, {name} off", EngineConfig(**{name: False})))
+    chosen.append(Variant("exact, training_heads on", EngineConfig(training_heads=True)))
+    chosen.append(Variant("exact, one tile a pass", settings={"tile_batch": 1}, together=False))
+    chosen += [Variant(speed, settings={"speed": speed}) for speed in ("balanced", "fast")]
+    if compile_mode:  # last, since compiled networks stay compiled
+        engine = EngineConfig.model_validate({"compile": compile_mode})
+        chosen += [Variant("exact, compiled", engine), Variant("fast, compiled", engine, {"speed": "fast"})]
+    return chosen
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What a variant took.
+
+    Attributes:
+        variant: Its name.
+        size: Side of the result, in pixels.
+        batch: Photos at a time.
+        dtype: Precision.
+        steps: Model evaluations.
+        seconds: For a photo, the median of the rounds, without prompts and text.
+        times_baseline: How many times as fast as the first variant.
+        share_of_peak: Of the matrix multiplications that the machine was measured to do in the same time; None where
+            the work is not that of the exact variant.
+        peak_bytes: The most memory beyond the weights.
+        psnr_to_exact: In dB, of the result to the exact variant's; None for those that should be the same.
+        warm_up: Seconds of the first call.
+    """
+
+    variant: str
+    size: int
+    batch: int
+    dtype: str
+    steps: int
+    seconds: float
+    times_baseline: float
+    share_of_peak: float | None
+    peak_bytes: int
+    psnr_to_exact: float | None
+    warm_up: float
+
+
+def measure(
+    pipeline: Pipeline,
+    chosen: Sequence[Variant],
+    *,
+    size: int,
+    batch: int,
+    rounds: int,
+    settings: dict[str, Any],
+    progress: Callable[[str], None] = lambda name: None,
+) -> list[Measurement]:
+    """Measure variants in turns, so that what else the machine does meets all of them.
+
+    Args:
+        pipeline: What is measured.
+        chosen: The first of them is what the others are compared with.
+        size: Side of the results, in pixels.
+        batch: Photos at a time.
+        rounds: How often.
+        settings: Of all calls.
+        progress: Told the name of each variant before it runs.
+    """
+    photos = [picture(size // 4, seed) for seed in range(batch)]
+    runs: dict[str, list[Run]] = {variant.name: [] for variant in chosen}
+    warm_up = {}
+    for variant in chosen:
+        progress(f"{variant.name}, warm-up")
+        warm_up[variant.name] = run(pipeline, variant, photos[:1], settings | {"num_inference_steps": 2}).seconds
+    for _ in range(rounds):
+        for variant in chosen:
+            progress(variant.name)
+            runs[variant.name].append(run(pipeline, variant, photos, settings))
+    seconds = {name: median(each.seconds for each in done) / batch for name, done in runs.items()}
+    peak = matmul_peak(pipeline.unet.device, pipeline.unet.dtype)
+    work = flops(pipeline, photos[0], settings)
+    exact = runs["exact"][0].results if "exact" in runs else None
+    measured = []
+    for variant in chosen:
+        first, took = runs[variant.name][0], seconds[variant.name]
+        plan = first.results[0].plan
+        approximate = variant.settings.get("speed", "exact") != "exact"
+        measured.append(
+            Measurement(
+                variant.name,
+                size,
+                batch,
+                plan.dtype,
+                int(plan.settings.num_inference_steps or 0),
+                took,
+                seconds[chosen[0].name] / took,
+                None if approximate else work / peak / took,
+                max(each.peak_bytes for each in runs[variant.name]),
+                mean_psnr(first.results, exact) if exact and approximate else None,
+                warm_up[variant.name],
+            )
+        )
+    return measured
+
+
+@dataclass(frozen=True)
+class Run:
+    """A call: its results, its seconds without prompts and text, and the memory that it took."""
+
+    results: list[Result]
+    seconds: float
+    peak_bytes: int
+
+
+def run(pipeline: Pipeline, variant: Variant, photos: Sequence[Image.Image], settings: dict[str, Any]) -> Run:
+    """Restore photos as a variant does."""
+    pipeline.use(variant.engine)
+    resolved = pipeline.resolve(variant.of(settings))
+    groups = [list(photos)] if variant.together else [[photo] for photo in photos]
+    results: list[Result] = []
+    seconds = 0.0
+    with peak_memory(pipeline.unet.device) as peak:
+        for group in groups:
+            done = pipeline.restore([load_photo(photo, resolved) for photo in group], [resolved] * len(group))
+            _wait(pipeline.unet.device)
+            results += done
+            seconds += done[0].timings["denoise"] + done[0].timings["decode"]
+    return Run(results, seconds, peak())
+
+
+@contextmanager
+def peak_memory(device: torch.device) -> Iterator[Callable[[], int]]:
+    """A function that gives, after the block, the most bytes that the block took."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        yield lambda: torch.cuda.max_memory_allocated(device) - before
+        return
+    process = psutil.Process()
+    start = most = process.memory_info().rss
+    done = threading.Event()
+
+    def watch() -> None:
+        nonlocal most
+        while not done.wait(0.01):
+            most = max(most, process.memory_info().rss)
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield lambda: most - start
+    finally:
+        done.set()
+        watcher.join()
+
+
+def flops(pipeline: Pipeline, photo: Image.Image, settings: dict[str, Any]) -> float:
+    """Floating-point operations of the exact variant for a photo: those of two calls, drawn on to all steps."""
+    # Packed kernels are called by another name, which the counter does not know.
+    counted = Variant("counted", EngineConfig(pack_weights=False))
+    steps = int(pipeline.resolve(settings).num_inference_steps or 1)
+    counts = []
+    for few in (1, 2):
+        with FlopCounterMode(display=False) as counter:
+            run(pipeline, counted, [photo], settings | {"num_inference_steps": few})
+        counts.append(counter.get_total_flops())
+    return counts[0] + (steps - 1) * (counts[1] - counts[0])
+
+
+def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
+    """Floating-point operations a second of a large matrix multiplication: the best of ten."""
+    a, b = (torch.randn(MATMUL_SIDE, MATMUL_SIDE, device=device).to(dtype) for _ in range(2))
+    best = float("inf")
+    for _ in range(10):
+        _wait(device)
+        began = time.perf_counter()
+        a @ b
+        _wait(device)
+        best = min(best, time.perf_counter() - began)
+    return 2 * MATMUL_SIDE**3 / best
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def mean_psnr(results: Sequence[Result], references: Sequence[Result]) -> float:
+    """In dB, over all channels."""
+    pairs = zip(results, references, strict=True)
+    scores = [psnr(np.asarray(a.image), np.asarray(b.image), channel="rgb", crop=0) for a, b in pairs]
+    return float(np.mean(scores))
+
+
+def picture(side: int, seed: int) -> Image.Image:
+    """A photo to measure with: smooth colours and grain."""
+    generator = np.random.default_rng(seed)
+    coarse = Image.fromarray(generator.integers(0, 256, (8, 8, 3), dtype=np.uint8))
+    smooth = np.asarray(coarse.resize((side, side), Image.Resampling.BICUBIC), float)
+    return Image.fromarray((smooth + generator.normal(0, 8, smooth.shape)).clip(0, 255).astype(np.uint8))
+
+
+@torch.no_grad()
+def random_stable_diffusion(device: torch.device, dtype: torch.dtype) -> Pipeline:
+    """XPSR for Stable Diffusion 1.5 in its full size, with random weights: they take as long as trained ones."""
+    text = CLIPTextConfig(
+        vocab_size=49408, hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12
+    )
+    with torch.device("meta"):
+        unet, controlnet = XPSRUNet(**UNET), XPSRControlNet(**CONTROLNET)
+        vae = AutoencoderKL(
+            block_out_channels=(128, 256, 512, 512),
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4,
+            layers_per_block=2,
+        )
+    backbone: Any = StableDiffusion()
+    backbone.tokenizer = CLIPTokenizer.from_pretrained(PRESETS / "nano" / "tokenizer")
+    backbone.text_encoder = CLIPTextModel(text).to(device, dtype)
+    backbone.scheduler = UniPCMultistepScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
+    unet, controlnet, backbone.vae = (_filled(model, device, dtype) for model in (unet, controlnet, vae))
+    parts = (backbone.vae, backbone.text_encoder, backbone.tokenizer, unet, controlnet, backbone.scheduler)
+    pipeline = Pipeline(*parts)
+    pipeline.equip(backbone=backbone)
+    return pipeline
+
+
+def _filled(model: nn.Module, device: torch.device, dtype: torch.dtype) -> Any:
+    """The model off the meta device, with small random weights."""
+    model = nn.Module.to(model, dtype=dtype).to_empty(device=device).eval()
+    for name, weight in model.named_parameters():
+        if weight.ndim > 1:
+            weight.uniform_(-1, 1).mul_(weight[0].numel() ** -0.5)
+        else:
+            weight.fill_(float(name.endswith("weight")))
+    return model
+
+
+def as_records(measured: Sequence[Measurement]) -> list[dict[str, Any]]:
+    """For JSON."""
+    return [asdict(each) for each in measured]

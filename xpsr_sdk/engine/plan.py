@@ -1,0 +1,174 @@
+"""How a photo is cut and batched so that it fits into memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from diffusers import AutoencoderKL
+from torch import nn
+
+from xpsr_sdk.config import RestoreConfig
+from xpsr_sdk.engine.memory import RESERVE, activation_bytes, free_bytes, on_meta, weight_bytes
+from xpsr_sdk.engine.packing import packs
+from xpsr_sdk.engine.tiling import Tile, plan_tiles
+
+if TYPE_CHECKING:
+    from xpsr_sdk.pipeline import Pipeline
+
+Network = Callable[..., Any]
+
+COMPILED_SIDE = 128
+"""Compiled networks see photos and tiles whose sides are multiples of this many pixels."""
+SMALLEST_TILE = 128
+"""Pixels that a tile keeps when memory is short; below, too little of the picture is in it."""
+ROWS = 128
+"""Rows that the autoencoder computes at a time when the image as a whole does not fit."""
+MOST_TILES = {"cpu": 4}
+"""Tiles a pass that a device is filled by, where that is less than ``MANY_TILES``."""
+MANY_TILES = 16
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """What is computed at once, and the memory that takes.
+
+    Attributes:
+        settings: Those of the call, with the number of tiles a pass and the autoencoder's rows filled in.
+        tiles: In latents.
+        device: Where it runs.
+        dtype: In which precision.
+        free: Bytes that could be had when the plan was made.
+        weights: Bytes of each network.
+        networks: Bytes of the features in a pass of ControlNet and U-Net; 0 where that was not asked, for one tile.
+        autoencoder: Bytes of the features when it decodes the image as a whole; 0 where that is not known.
+        regions: How many of this kind the photo is cut into.
+        pack_weights: Whether wide kernels are kept twice, see ``EngineConfig.pack_weights``.
+    """
+
+    settings: RestoreConfig
+    tiles: list[Tile]
+    device: torch.device
+    dtype: torch.dtype
+    free: int
+    weights: dict[str, int]
+    networks: int
+    autoencoder: int
+    pack_weights: bool
+    regions: int = 1
+
+    @property
+    def vae_rows(self) -> int | None:
+        """Rows that the autoencoder computes at a time; None: all."""
+        return self.settings.vae_rows
+
+    def smaller(self) -> dict[str, int] | None:
+        """Settings that take less memory; None: there are none."""
+        change: dict[str, int] = {}
+        if self.autoencoder and (self.vae_rows or ROWS * 2) > 16:
+            change["vae_rows"] = (self.vae_rows or ROWS * 2) // 2
+        batch, tile = self.settings.tile_batch or 1, self.settings.tile or SMALLEST_TILE
+        if batch > 1:
+            change["tile_batch"] = batch // 2
+        elif tile > SMALLEST_TILE:
+            change["tile"] = max(tile // 2, SMALLEST_TILE)
+            change["tile_overlap"] = min(self.settings.tile_overlap, change["tile"] // 4)
+        return change or None
+
+    def __str__(self) -> str:
+        tile = self.tiles[0]
+        weights = ", ".join(f"{name} {_size(size)}" for name, size in self.weights.items())
+        rows = "the whole image" if self.vae_rows is None else f"{self.vae_rows} rows at a time"
+        decoding = f" ({_size(self.autoencoder)} as a whole)" if self.autoencoder else ""
+        batch = min(self.settings.tile_batch or 1, len(self.tiles))
+        features = f" ({_size(self.networks)} of features)" if self.networks else ""
+        regions = f" in each of {self.regions} regions" if self.regions > 1 else ""
+        lines = {
+            "Device": f"{self.device}, {str(self.dtype).removeprefix('torch.')}, {_size(self.free)} free",
+            "Weights": f"{weights}{'; wide kernels twice' if self.pack_weights else ''}",
+            "Tiles": f"{len(self.tiles)} of {tile.bottom - tile.top} x {tile.right - tile.left} latents, "
+            f"{batch} a pass{features}{regions}",
+            "Autoencoder": f"{rows}{decoding}",
+            "Steps": f"{self.settings.num_inference_steps}, guidance {self.settings.guidance_scale:g} in "
+            f"{self.settings.guidance_interval} of the noise schedule, "
+            f"deep features for {self.settings.reuse_interval} evaluations",
+        }
+        return "\n".join(f"{name + ':':13}{text}" for name, text in lines.items())
+
+
+def plan_memory(pipeline: Pipeline, height: int, width: int, settings: RestoreConfig, images: int) -> MemoryPlan:
+    """Tiles, batch and rows for ``images`` photos of ``height`` x ``width`` output pixels."""
+    device, dtype = pipeline._execution_device, pipeline.unet.dtype
+    stride = pipeline.stride
+    side = None if settings.tile is None else max(settings.tile // stride, 1)
+    tiles = plan_tiles(height // stride, width // stride, side, settings.tile_overlap // stride)
+    free = int(RESERVE * free_bytes(device))
+    networks, batch = 0, settings.tile_batch or 1
+    if len(tiles) > 1 and settings.tile_batch is None:
+        one = _features_of_networks(pipeline, tiles[0], images, guided=settings.guidance_scale != 1)
+        batch = min(max(free // one, 1), len(tiles), MOST_TILES.get(device.type, MANY_TILES))
+        networks = one * batch
+    whole = _features_of_autoencoder(pipeline, height, width, images)
+    rows = settings.vae_rows or (ROWS if whole > free else None)
+    copies = sum(
+        weight_bytes(layer) for m in (pipeline.unet, pipeline.controlnet) for layer in m.modules() if packs(layer)
+    )
+    return MemoryPlan(
+        settings.model_copy(update={"tile_batch": batch, "vae_rows": rows}),
+        tiles,
+        device,
+        dtype,
+        free,
+        {name: weight_bytes(part) for name, part in pipeline.components.items() if weight_bytes(part)},
+        networks,
+        whole,
+        bool(pipeline.engine.pack_weights and copies and copies + networks + whole < free),
+    )
+
+
+def _features_of_networks(pipeline: Pipeline, tile: Tile, images: int, guided: bool) -> int:
+    """Bytes of the features while one tile of each image goes through ControlNet and U-Net."""
+    unet = pipeline.unet
+    batch = images * (2 if guided else 1)
+    height, width = tile.bottom - tile.top, tile.right - tile.left
+
+    def run(predict: Network, condition: Network) -> None:
+        def empty(*shape: int) -> torch.Tensor:
+            return torch.empty(batch, *shape, device="meta", dtype=unet.dtype)
+
+        x, t = empty(unet.config.in_channels, height, width), torch.zeros((), device="meta")
+        text = empty(77, unet.config.cross_attention_dim)
+        embedding = empty(unet.config.block_out_channels[0], height, width)
+        out = condition(x, t, text, lowlevel_encoder_hidden_states=text, condition_embedding=embedding)
+        predict(x, t, text, text, out.down_block_res_samples, out.mid_block_res_sample)
+
+    return _remembered(pipeline, (height, width, batch), run, unet, pipeline.controlnet)
+
+
+def _features_of_autoencoder(pipeline: Pipeline, height: int, width: int, images: int) -> int:
+    """Bytes of the features while the images are decoded as wholes; 0: not an autoencoder that could do otherwise."""
+    vae = pipeline.vae
+    if not isinstance(vae, AutoencoderKL):
+        return 0
+    stride = pipeline.stride
+
+    def run(decoder: Network) -> None:
+        shape = (images, vae.config.latent_channels, height // stride, width // stride)
+        decoder(torch.empty(shape, device="meta", dtype=vae.dtype))
+
+    return _remembered(pipeline, (height, width, images), run, vae.decoder)
+
+
+def _remembered(pipeline: Pipeline, size: tuple[int, ...], run: Callable[..., None], *models: nn.Module) -> int:
+    """The bytes that ``run(*models)`` takes, measured once a size."""
+    key = (*map(type, models), *size)
+    if key not in pipeline.measured_bytes:
+        stand_ins = [on_meta(model) for model in models]
+        pipeline.measured_bytes[key] = activation_bytes(lambda: run(*stand_ins))
+    return pipeline.measured_bytes[key]
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**30:.2f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"

@@ -1,0 +1,153 @@
+"""A pipeline that stays warm: requests from many threads, batched where they are compatible."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections.abc import Hashable
+from concurrent.futures import Future, InvalidStateError
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from torch import Tensor
+
+from xpsr_sdk.config import RestoreConfig
+from xpsr_sdk.errors import EngineClosed, EngineFull
+from xpsr_sdk.pipeline import LoadedPhoto, Photo, Pipeline, Result, load_photo
+
+OWN = {"seed", "prompt", "low_prompt", "positive", "negative", "low_negative", "color"}
+"""Settings in which requests of one batch may differ."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """A photo that waits to be restored."""
+
+    photo: LoadedPhoto
+    settings: RestoreConfig
+    # Never marked as running, so that it can be cancelled until its result is there.
+    future: Future[Result] = field(default_factory=Future)
+
+    def kind(self) -> Hashable:
+        """Requests of the same kind can go through the networks together."""
+        return (self.photo.picture.size, *self.settings.model_dump(exclude=OWN).values())
+
+    def finish(self, outcome: Result | Exception) -> None:
+        """Hand the result, or the failure, to whoever waits; nobody may, since it was cancelled."""
+        try:
+            if isinstance(outcome, Exception):
+                self.future.set_exception(outcome)
+            else:
+                self.future.set_result(outcome)
+        except InvalidStateError:
+            pass
+
+
+class Engine:
+    """Restores photos for many threads with one pipeline, which nobody else may call meanwhile.
+
+    >>> with Engine(build_pipeline()) as engine:                            # doctest: +SKIP
+    ...     futures = [engine.submit(path, seed=1) for path in paths]
+    ...     images = [future.result().image for future in futures]
+
+    The result depends on a request's own photo, seed and settings. What it was batched with may change the order in
+    which numbers are added up, and by that a value of 255 by a few in float32.
+
+    Args:
+        pipeline: From ``build_pipeline``.
+        max_batch: Photos that go through the networks together, if they are of one size and want the same.
+        queue_size: Requests that may wait.
+    """
+
+    def __init__(self, pipeline: Pipeline, *, max_batch: int = 4, queue_size: int = 64) -> None:
+        self._pipeline, self._max_batch, self._queue_size = pipeline, max_batch, queue_size
+        self._waiting: list[Request] = []
+        self._changed = threading.Condition()
+        self._closed = False
+        self._worker = threading.Thread(target=self._work, name="xpsr-engine", daemon=True)
+        self._worker.start()
+
+    def submit(self, photo: Photo, *, timeout: float | None = None, **settings: Any) -> Future[Result]:
+        """Put a photo into the queue.
+
+        Args:
+            photo: A path, a PIL image or an item.
+            timeout: Seconds to wait for room in the queue; 0: none; None: as long as it takes.
+            settings: Fields of ``xpsr_sdk.config.RestoreConfig``.
+
+        Returns:
+            A future. Its ``cancel`` works until the result is there; a photo that is being restored is then dropped
+            after the current step.
+
+        Raises:
+            ConfigError: A setting is unknown or out of range.
+            ImageError: The photo cannot be read.
+            EngineFull: There was no room in the queue.
+            EngineClosed: The engine takes no more.
+        """
+        chosen = self._pipeline.resolve(settings)
+        if chosen.seed is None:
+            chosen = chosen.model_copy(update={"seed": secrets.randbelow(2**31)})
+        request = Request(load_photo(photo, chosen), chosen)
+        with self._changed:
+            room = self._changed.wait_for(lambda: self._closed or len(self._waiting) < self._queue_size, timeout)
+            if self._closed:
+                raise EngineClosed("The engine is closed: it takes no more photos.")
+            if not room:
+                raise EngineFull(f"The engine's queue of {self._queue_size} is full: wait, or make queue_size larger.")
+            self._waiting.append(request)
+            self._changed.notify_all()
+        return request.future
+
+    def close(self, *, cancel_waiting: bool = False) -> None:
+        """Take no more photos, and return when those in the queue are restored, or cancelled."""
+        with self._changed:
+            self._closed = True
+            if cancel_waiting:
+                for request in self._waiting:
+                    request.future.cancel()
+            self._changed.notify_all()
+        self._worker.join()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.close(cancel_waiting=kind is not None)
+
+    def _work(self) -> None:
+        while batch := self._next_batch():
+            try:
+                outcomes: list[Any] = list(self._restore(batch))
+            except Exception as error:
+                outcomes = [error] * len(batch)
+            for request, outcome in zip(batch, outcomes, strict=True):
+                request.finish(outcome)
+
+    def _next_batch(self) -> list[Request]:
+        """The oldest request and those that can go with it; none: the engine is closed and the queue is empty."""
+        with self._changed:
+            while True:
+                self._changed.wait_for(lambda: self._closed or self._waiting)
+                self._waiting = [request for request in self._waiting if not request.future.cancelled()]
+                if self._waiting or self._closed:
+                    break
+            kinds = [request.kind() for request in self._waiting]
+            same = [request for request, kind in zip(self._waiting, kinds, strict=True) if kind == kinds[0]]
+            batch = same[: self._max_batch]
+            self._waiting = [request for request in self._waiting if all(request is not taken for taken in batch)]
+            self._changed.notify_all()
+            return batch
+
+    def _restore(self, batch: list[Request]) -> list[Result]:
+        def stop_if_unwanted(_step: int, _timestep: int, _latents: Tensor) -> None:
+            if all(request.future.cancelled() for request in batch):
+                raise _NobodyWaits
+
+        return self._pipeline.restore(
+            [request.photo for request in batch], [request.settings for request in batch], callback=stop_if_unwanted
+        )
+
+
+class _NobodyWaits(Exception):
+    """Every photo of a batch was cancelled."""
