@@ -263,9 +263,9 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         one = isinstance(photos, (str, bytes)) or not isinstance(photos, Sequence)
         several: Any = [photos] if one else photos
         results = [
-            self.restore(
-                [load_photo(photo, chosen)], [chosen], latents=latents, callback=callback, progress=progress
-            )[0]
+            self.restore([load_photo(photo, chosen)], [chosen], latents=latents, callback=callback, progress=progress)[
+                0
+            ]
             for photo in several
         ]
         self.maybe_free_model_hooks()
@@ -408,7 +408,8 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
 
     def _padded(self, side: int) -> int:
         """A side in pixels, rounded up to whole latents; for compiled code, which is made for each shape, to few."""
-        return -(-side // (multiple := COMPILED_SIDE if self.engine.compile else self.stride)) * multiple
+        multiple = COMPILED_SIDE if self.engine.compile else self.stride
+        return -(-side // multiple) * multiple
 
     def _smaller(self, memory: MemoryPlan, error: Exception) -> RestoreConfig:
         """Settings that take less memory; raises ``error`` where there are none."""
