@@ -1,13 +1,52 @@
-"""What every built-in degradation does: check its batch, and give 8-bit levels like a file."""
+"""What degradations are made of: checks of a batch, draws from an image's generator, resizing, JPEG, 8-bit levels."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
+from typing import Literal, TypeVar
 
+import numpy as np
 import torch
+import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
 from xpsr_sdk.errors import ImageError
+
+ResizeMode = Literal["area", "bilinear", "bicubic"]
+RESIZE_MODES: tuple[ResizeMode, ...] = ("area", "bilinear", "bicubic")
+
+T = TypeVar("T")
+
+
+class Dice:
+    """Scalars from one image's generator: the same generator gives the same parameters."""
+
+    def __init__(self, generator: torch.Generator) -> None:
+        self._generator = generator
+
+    def uniform(self, bounds: tuple[float, float]) -> float:
+        """A number between the bounds (lowest, highest)."""
+        share = torch.rand((), dtype=torch.float64, generator=self._generator).item()
+        return bounds[0] + (bounds[1] - bounds[0]) * share
+
+    def normal(self, sigma: float) -> float:
+        """A normally distributed number of mean 0."""
+        return sigma * torch.randn((), dtype=torch.float64, generator=self._generator).item()
+
+    def permutation(self, count: int) -> list[int]:
+        """The numbers below ``count`` in random order."""
+        return [int(i) for i in torch.randperm(count, generator=self._generator)]
+
+    def chance(self, probability: float) -> bool:
+        """True with that probability."""
+        return self.uniform((0, 1)) < probability
+
+    def pick(self, options: Sequence[T], weights: Sequence[float] | None = None) -> T:
+        """One of the options, as often as its weight says; all alike without weights."""
+        chances = torch.ones(len(options)) if weights is None else torch.tensor(weights)
+        return options[int(torch.multinomial(chances, 1, generator=self._generator))]
 
 
 def check_image(hr: Tensor, scale: int) -> None:
@@ -36,6 +75,22 @@ def check_batch(hr: Tensor, generators: Sequence[torch.Generator], scale: int) -
 def to_8_bit(image: Tensor) -> Tensor:
     """Clamp to [0, 1] and round to the 256 levels of an 8-bit file."""
     return (image.clamp(0, 1) * 255).round() / 255
+
+
+def resize(image: Tensor, size: tuple[int, int], mode: ResizeMode) -> Tensor:
+    """C H W at another height and width; not antialiased: aliasing is one of the flaws to be learnt."""
+    # Channels go as a batch: torch's bilinear kernel rounds several channels by the number of threads, and a
+    # worker has fewer of them than the main process.
+    return F.interpolate(image[:, None], size=size, mode=mode)[:, 0]
+
+
+def jpeg(image: Tensor, quality: int) -> Tensor:
+    """3 H W in [0, 1] through the JPEG codec and back, with halved chroma; ``quality`` from 1 to 100."""
+    pixels = (to_8_bit(image) * 255).round().byte().permute(1, 2, 0).numpy()
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", quality=quality, subsampling="4:2:0")
+    decoded = np.array(Image.open(file))
+    return torch.from_numpy(decoded).permute(2, 0, 1).float() / 255
 
 
 def _describe(tensor: Tensor) -> str:

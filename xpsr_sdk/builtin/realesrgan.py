@@ -8,28 +8,29 @@ Blind Super-Resolution with Pure Synthetic Data", arXiv 2107.10833; the default 
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal, Self, TypeVar
+from typing import Annotated, Literal, Self
 
-import numpy as np
 import torch
-import torch.nn.functional as F
-from PIL import Image
 from pydantic import AfterValidator, Field, model_validator
 from torch import Tensor
 
 from xpsr_sdk.builtin import kernels
-from xpsr_sdk.builtin.degrading import check_batch, check_image, to_8_bit
+from xpsr_sdk.builtin.degrading import (
+    RESIZE_MODES,
+    Dice,
+    ResizeMode,
+    check_batch,
+    check_image,
+    jpeg,
+    resize,
+    to_8_bit,
+)
 from xpsr_sdk.contracts import Options
 
 BlurFamily = Literal["gaussian", "generalised", "plateau"]
-ResizeMode = Literal["area", "bilinear", "bicubic"]
-RESIZE_MODES: tuple[ResizeMode, ...] = ("area", "bilinear", "bicubic")
-
-T = TypeVar("T")
 
 
 # ---- What was drawn -------------------------------------------------------------------------------------
@@ -231,24 +232,6 @@ class SecondStage(Stage):
 # ---- Drawing --------------------------------------------------------------------------------------------
 
 
-class _Dice:
-    """Scalars from one image's generator."""
-
-    def __init__(self, generator: torch.Generator) -> None:
-        self._generator = generator
-
-    def uniform(self, bounds: tuple[float, float]) -> float:
-        share = torch.rand((), dtype=torch.float64, generator=self._generator).item()
-        return bounds[0] + (bounds[1] - bounds[0]) * share
-
-    def chance(self, probability: float) -> bool:
-        return self.uniform((0, 1)) < probability
-
-    def pick(self, options: Sequence[T], weights: Sequence[float] | None = None) -> T:
-        chances = torch.ones(len(options)) if weights is None else torch.tensor(weights)
-        return options[int(torch.multinomial(chances, 1, generator=self._generator))]
-
-
 class RealESRGANDegradation:
     """The default degradation: two rounds of blur, resize, noise and JPEG. See the module for its sources."""
 
@@ -298,7 +281,7 @@ class RealESRGANDegradation:
 
     def draw(self, generator: torch.Generator) -> DegradationRecord:
         """Draw the parameters of one image."""
-        config, dice = self.config, _Dice(generator)
+        config, dice = self.config, Dice(generator)
         first, second = self._draw_stage(config.first, dice), self._draw_stage(config.second, dice)
         final_sinc = None
         if dice.chance(config.final_sinc_probability):
@@ -312,16 +295,16 @@ class RealESRGANDegradation:
         height, width = hr.shape[-2:]
         small = height // self.scale, width // self.scale
         image = _blur_resize_noise(hr.to("cpu", torch.float32), record.first, (height, width), generator)
-        image = _jpeg(image, record.first.jpeg_quality)
+        image = jpeg(image, record.first.jpeg_quality)
         image = _blur_resize_noise(image, record.second, small, generator)
         if not record.jpeg_last:
-            image = _jpeg(image, record.second.jpeg_quality)
-        image = _blur(_resize(image, small, record.final_mode), record.final_sinc)
+            image = jpeg(image, record.second.jpeg_quality)
+        image = _blur(resize(image, small, record.final_mode), record.final_sinc)
         if record.jpeg_last:
-            image = _jpeg(image, record.second.jpeg_quality)
+            image = jpeg(image, record.second.jpeg_quality)
         return to_8_bit(image).to(hr)
 
-    def _draw_stage(self, stage: Stage, dice: _Dice) -> StageRecord:
+    def _draw_stage(self, stage: Stage, dice: Dice) -> StageRecord:
         blur = self._draw_blur(stage, dice) if dice.chance(stage.blur_probability) else None
         down, up = stage.resize_range
         factor = dice.uniform(dice.pick(((1.0, up), (down, 1.0), (1.0, 1.0)), stage.resize_weights))
@@ -334,7 +317,7 @@ class RealESRGANDegradation:
         worst, best = stage.jpeg_quality
         return StageRecord(blur, factor, mode, noise, dice.pick(range(worst, best + 1)))
 
-    def _draw_blur(self, stage: Stage, dice: _Dice) -> Blur | Sinc:
+    def _draw_blur(self, stage: Stage, dice: Dice) -> Blur | Sinc:
         config, size = self.config, self._draw_size(dice)
         if dice.chance(stage.sinc_probability):
             # A low cutoff needs a wide kernel: a narrow one would cut the passband's ripples off.
@@ -352,7 +335,7 @@ class RealESRGANDegradation:
             beta = dice.uniform(dice.pick(((low, 1.0), (1.0, high))))
         return Blur(family, size, sigmas, angle, beta)
 
-    def _draw_size(self, dice: _Dice) -> int:
+    def _draw_size(self, dice: Dice) -> int:
         low, high = self.config.kernel_sizes
         return dice.pick(range(low, high + 1, 2))
 
@@ -365,20 +348,13 @@ def _blur_resize_noise(
 ) -> Tensor:
     """All of a stage but its JPEG; ``reference`` is the height and width that its factor multiplies."""
     height, width = (max(1, int(n * stage.factor)) for n in reference)
-    image = _resize(_blur(image, stage.blur), (height, width), stage.mode)
+    image = resize(_blur(image, stage.blur), (height, width), stage.mode)
     add = _gaussian_noise if stage.noise.kind == "gaussian" else _poisson_noise
     return add(image, stage.noise, generator).clamp(0, 1)
 
 
 def _blur(image: Tensor, blur: Blur | Sinc | None) -> Tensor:
     return image if blur is None else kernels.blur(image, blur.kernel())
-
-
-def _resize(image: Tensor, size: tuple[int, int], mode: ResizeMode) -> Tensor:
-    """Not antialiased, as in the original: aliasing is one of the flaws to be learnt."""
-    # Channels go as a batch: torch's bilinear kernel rounds several channels by the number of threads, and a
-    # worker has fewer of them than the main process.
-    return F.interpolate(image[:, None], size=size, mode=mode)[:, 0]
 
 
 def _gaussian_noise(image: Tensor, noise: Noise, generator: torch.Generator) -> Tensor:
@@ -395,12 +371,3 @@ def _poisson_noise(image: Tensor, noise: Noise, generator: torch.Generator) -> T
     levels = int(torch.bincount((signal * 255).round().flatten().int()).count_nonzero())
     photons = 2.0 ** math.ceil(math.log2(levels))
     return image + (torch.poisson(signal * photons, generator=generator) / photons - signal) * noise.level
-
-
-def _jpeg(image: Tensor, quality: int) -> Tensor:
-    """Through the codec and back."""
-    pixels = (to_8_bit(image) * 255).round().byte().permute(1, 2, 0).numpy()
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "JPEG", quality=quality, subsampling="4:2:0")
-    decoded = np.array(Image.open(file))
-    return torch.from_numpy(decoded).permute(2, 0, 1).float() / 255
