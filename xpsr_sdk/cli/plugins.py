@@ -6,6 +6,7 @@ import json
 import types
 import typing
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from textwrap import indent
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ from rich.table import Table
 from xpsr_sdk.cli.output import print_json, print_table
 from xpsr_sdk.contracts import KINDS
 from xpsr_sdk.registry import PluginFailure, RegisteredComponent, default_registry
+from xpsr_sdk.scaffold import write_plugin
 
 BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<", "min_length": "length ≥", "max_length": "length ≤"}
 CALLS = {
@@ -92,6 +94,27 @@ def show(kind: str, name: str, as_json: bool) -> None:
         click.echo("It has no options.")
     for where, example in examples.items():
         click.echo(f"\n{HEADINGS[where]}:\n\n{indent(example, '    ')}")
+
+
+@plugins.command()
+@click.argument("kind", type=click.Choice(list(KINDS)), metavar="KIND")
+@click.argument("name")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Folder to write, which must not exist.  [default: xpsr-NAME]",
+)
+def new(kind: str, name: str, output: Path | None) -> None:
+    """Write a plug-in to begin with: a part that works, with its hook, packaging and tests.
+
+    KIND is one of prompt_provider, fusion_attention, degradation_model, sampler and backbone; NAME is what people
+    will choose it by, for instance film-grain.
+    """
+    folder = write_plugin(kind, name, default_registry(), output)
+    package = f"xpsr_{name.replace('-', '_')}"
+    click.echo(f"{folder} is a {kind.replace('_', ' ')} that works; make it yours in {folder / package / kind}.py.\n")
+    click.echo(f"    pip install -e '{folder}[test]'\n    pytest {folder}\n    xpsr plugins show {kind} {name}")
 
 
 def _component_record(component: RegisteredComponent) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from xpsr_bsrgan.degradation import (
 
 from xpsr_sdk import ConfigError, ImageError, Registry
 from xpsr_sdk.builtin.degrading import Dice
+from xpsr_sdk.testing import check_degradation_model, check_distribution
 
 
 def seeded(*seeds: int) -> list[torch.Generator]:
@@ -71,6 +72,11 @@ def kinds(record: list[Operation]) -> list[str]:
 class TestContract:
     def test_the_registry_offers_it(self) -> None:
         assert isinstance(Registry([xpsr_bsrgan]).create("degradation_model", "bsrgan"), BSRGANDegradation)
+
+    def test_the_kit_finds_nothing(self) -> None:
+        check_degradation_model("bsrgan", Registry([xpsr_bsrgan]))
+        check_degradation_model({"name": "bsrgan", "camera_probability": 1.0, "scale": 3}, Registry([xpsr_bsrgan]))
+        check_distribution("xpsr-bsrgan")
 
     @settings(max_examples=40, deadline=None)
     @given(
@@ -143,7 +149,7 @@ class TestShuffle:
         spans(
             {
                 (0.1, 2.8): [b.sigma[0] for b in blurs if b.sigma[0] == b.sigma[1]],
-                (0.5, 8.0): [s for b in blurs if b.sigma[0] != b.sigma[1] for s in b.sigma],
+                (0.5**0.5, 8**0.5): [s for b in blurs if b.sigma[0] != b.sigma[1] for s in b.sigma],
                 (0.0, math.pi): [b.angle for b in blurs if b.sigma[0] != b.sigma[1]],
                 (7, 21): [b.size for b in blurs],
                 (30, 95): [o.quality for o in of_all if isinstance(o, Jpeg)],

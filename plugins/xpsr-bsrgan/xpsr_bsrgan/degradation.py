@@ -170,8 +170,8 @@ class BSRGANDegradation:
         isotropic_sigma: WidthRange = Field(
             (0.1, 2.8), description="Width of isotropic blurs, pixels; (0.1, 2.4) for x2."
         )
-        anisotropic_sigma: WidthRange = Field(
-            (0.5, 8.0), description="Widths of anisotropic blurs, pixels; (0.5, 6.0) for x2."
+        anisotropic_variance: WidthRange = Field(
+            (0.5, 8.0), description="Variances of anisotropic blurs along their axes, pixels^2; (0.5, 6.0) for x2."
         )
         halving_probability: Probability = Field(
             0.25, description="Chance that the image is halved before all else; for scales that are multiples of 4."
@@ -214,11 +214,7 @@ class BSRGANDegradation:
         rest = self.scale // 2 if halved else self.scale
         operations: list[Operation | None] = [
             Blur(self._draw_size(dice), (sigma := dice.uniform(config.isotropic_sigma), sigma), 0.0),
-            Blur(
-                self._draw_size(dice),
-                (dice.uniform(config.anisotropic_sigma), dice.uniform(config.anisotropic_sigma)),
-                dice.uniform((0, math.pi)),
-            ),
+            self._draw_anisotropic_blur(dice),
             self._draw_downsampling(dice, rest, halved),
             Resize(1 / self.scale, dice.pick(RESIZE_MODES)),
             self._draw_noise(dice),
@@ -244,6 +240,11 @@ class BSRGANDegradation:
     def _draw_size(self, dice: Dice) -> int:
         low, high = self.config.kernel_sizes
         return dice.pick(range(low, high + 1, 2))
+
+    def _draw_anisotropic_blur(self, dice: Dice) -> Blur:
+        # What the paper draws are the eigenvalues of the kernel's covariance: squares of widths.
+        widths = [math.sqrt(dice.uniform(self.config.anisotropic_variance)) for _ in range(2)]
+        return Blur(self._draw_size(dice), (widths[0], widths[1]), dice.uniform((0, math.pi)))
 
     def _draw_downsampling(self, dice: Dice, scale: int, halved: bool) -> Operation:
         """The first of the two resizes: past the final size, perhaps, from where the second one enlarges."""

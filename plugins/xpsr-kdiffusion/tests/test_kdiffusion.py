@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tests import tiny
-from xpsr_sdk import ConfigError, Registry, build_pipeline
+from xpsr_sdk import ConfigError, Registry
 from xpsr_sdk.builtin.samplers import DiffusersSampler
+from xpsr_sdk.testing import check_distribution, check_sampler
 
 NAMES = ("dpmpp-2m-karras", "dpmpp-2m-sde", "euler-ancestral", "heun", "restart")
 NOISY = ("dpmpp-2m-sde", "euler-ancestral", "restart")
@@ -254,16 +253,15 @@ def test_impossible_options_are_refused(name: str, options: dict[str, Any], mess
         sampler(name, **options)
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    tiny.write_whole_model(folder)
-    return folder
-
-
 @pytest.mark.parametrize("name", NAMES)
-def test_a_photo_is_restored_with_it(model: Path, name: str) -> None:
-    pipeline = build_pipeline(model=str(model), device="cpu", sampler=sampler(name))
-    first, again = (pipeline(tiny.photo(20, 16), seed=3, num_inference_steps=6).image for _ in range(2))
-    assert first.size == (80, 64)
-    assert first.tobytes() == again.tobytes()
+def test_the_contract(name: str) -> None:
+    check_sampler(name, Registry([xpsr_kdiffusion]))
+
+
+@pytest.mark.parametrize("schedule", ["exponential", "uniform"])
+def test_the_contract_at_other_noise_levels(schedule: str) -> None:
+    check_sampler({"name": "restart", "schedule": schedule}, Registry([xpsr_kdiffusion]))
+
+
+def test_the_distribution() -> None:
+    check_distribution("xpsr-kdiffusion")

@@ -19,7 +19,8 @@ from xpsr_openclip.provider import OpenCLIPPrompts, native_crops
 from xpsr_openclip.vocabulary import DEFAULT, read_vocabulary
 
 from tests import tiny
-from xpsr_sdk import ConfigError, Item, PromptProvider, Registry, build_pipeline
+from xpsr_sdk import ConfigError, Item, Registry
+from xpsr_sdk.testing import check_distribution, check_prompt_provider
 
 SIDE = 32
 MODEL: dict[str, Any] = {
@@ -64,8 +65,13 @@ def items(*seeds: int, size: tuple[int, int] = (50, 40)) -> list[Item]:
     return [Item(tiny.photo(*size, seed)) for seed in seeds]
 
 
-def test_it_satisfies_the_contract(provider: OpenCLIPPrompts) -> None:
-    assert isinstance(provider, PromptProvider)
+def test_the_contract(model: Path, vocabulary: Path) -> None:
+    choice = {"name": "openclip", "model": str(model), "vocabulary": str(vocabulary), "device": "cpu"}
+    check_prompt_provider(choice, Registry([xpsr_openclip]))
+
+
+def test_the_distribution() -> None:
+    check_distribution("xpsr-openclip")
 
 
 def test_both_levels_are_words_of_the_vocabulary(model: Path, vocabulary: Path) -> None:
@@ -243,11 +249,3 @@ def test_the_default_vocabulary_is_whole() -> None:
     vocabulary = read_vocabulary(DEFAULT)
     assert len(vocabulary.tags) > 150
     assert len({word for pair in vocabulary.qualities for word in pair}) == 2 * len(vocabulary.qualities)
-
-
-def test_a_photo_is_restored_with_its_words(provider: OpenCLIPPrompts, tmp_path: Path) -> None:
-    tiny.write_whole_model(tmp_path / "tiny")
-    pipeline = build_pipeline(model=str(tmp_path / "tiny"), device="cpu", prompt_provider=provider)
-    prompts = pipeline(tiny.photo(20, 16), seed=0).prompts
-    assert prompts.source == {"high": "openclip", "low": "openclip"}
-    assert prompts.high.startswith("a photo of ")

@@ -1,0 +1,86 @@
+"""Writes new plug-ins, out of the templates in ``xpsr_sdk/templates``. Loads nothing heavy.
+
+A template is a whole distribution named ``xpsr-my-plugin``, of which every part works: what is common to all kinds lies
+in ``common/``, the rest in a folder a kind.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from xpsr_sdk.contracts import KINDS
+from xpsr_sdk.errors import ConfigError, did_you_mean
+from xpsr_sdk.registry import Registry
+
+TEMPLATES = Path(__file__).parent / "templates"
+NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+
+
+def write_plugin(kind: str, name: str, registry: Registry, folder: Path | None = None) -> Path:
+    """Write a distribution that offers one component, whole or not at all.
+
+    Args:
+        kind: A key of ``xpsr_sdk.contracts.KINDS``.
+        name: Of the component; the distribution is called ``xpsr-NAME``.
+        registry: Where the name must not be taken yet.
+        folder: Where to write; None: ``xpsr-NAME`` in the current folder.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ConfigError: The kind or the name is none, the name is taken, or the folder exists or cannot be written.
+    """
+    if kind not in KINDS:
+        raise ConfigError(f"There is no kind of component {kind!r}. {did_you_mean(kind, KINDS)}")
+    _check_name(kind, name, registry)
+    folder = Path(f"xpsr-{name}") if folder is None else folder
+    if folder.exists():
+        raise ConfigError(f"{folder} exists already: name another folder with -o, or remove it.")
+    try:
+        folder.absolute().parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.absolute().parent) as temporary:
+            partial = Path(temporary, folder.name)
+            _fill(partial, kind, name)
+            partial.rename(folder)
+    except OSError as error:
+        raise ConfigError(f"{folder} cannot be written: {error.strerror or error}.") from error
+    return folder
+
+
+def _check_name(kind: str, name: str, registry: Registry) -> None:
+    if not NAME.fullmatch(name):
+        raise ConfigError(
+            f"{name!r} is no name for a component: it begins with a small letter, and holds small letters, digits and "
+            f"single hyphens, like 'film-grain'."
+        )
+    if name.startswith("xpsr-"):
+        raise ConfigError(f"Leave out the 'xpsr-' of {name!r}: the distribution gets it by itself.")
+    for component in registry.specs(kind):
+        if component.spec.name == name:
+            raise ConfigError(f"There is a {component} already: choose another name, since no two may be alike.")
+
+
+def _fill(folder: Path, kind: str, name: str) -> None:
+    """Copy the templates, with the names of this plug-in in place of theirs, in files and in their paths."""
+    words = {
+        "MyPlugin": "".join(part.capitalize() for part in name.split("-")),
+        "my_plugin": name.replace("-", "_"),
+        "my-plugin": name,
+        "KIND_NAME": kind,
+        "KIND_WORDS": kind.replace("_", " "),
+    }
+
+    def renamed(text: str) -> str:
+        for template, own in words.items():
+            text = text.replace(template, own)
+        return text
+
+    for source in (TEMPLATES / "common", TEMPLATES / kind):
+        for file in sorted(source.rglob("*")):
+            if file.is_file() and "__pycache__" not in file.parts:
+                target = folder / renamed(str(file.relative_to(source)))
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_text(renamed(file.read_text(encoding="utf-8")), encoding="utf-8")

@@ -1,0 +1,14 @@
+"""The fusion attention ``my-plugin`` for ``xpsr_sdk``."""
+
+from __future__ import annotations
+
+from xpsr_sdk import ComponentSpec, hookimpl
+
+
+@hookimpl
+def xpsr_fusion_attentions() -> list[ComponentSpec]:
+    return [
+        ComponentSpec(
+            "my-plugin", "xpsr_my_plugin.fusion_attention:MyPluginFusion", "One weight a channel mixes both prompts."
+        )
+    ]

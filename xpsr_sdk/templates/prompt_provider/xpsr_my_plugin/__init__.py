@@ -1,0 +1,16 @@
+"""The prompt provider ``my-plugin`` for ``xpsr_sdk``."""
+
+from __future__ import annotations
+
+from xpsr_sdk import ComponentSpec, hookimpl
+
+
+@hookimpl
+def xpsr_prompt_providers() -> list[ComponentSpec]:
+    return [
+        ComponentSpec(
+            "my-plugin",
+            "xpsr_my_plugin.prompt_provider:MyPluginPrompts",
+            "The file's name as content, light as quality.",
+        )
+    ]

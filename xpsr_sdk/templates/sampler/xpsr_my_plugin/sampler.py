@@ -1,0 +1,55 @@
+"""Euler's method at the noise levels of Karras et al. (arXiv 2206.00364)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from xpsr_sdk import Denoiser, Options
+from xpsr_sdk.contracts import StepCallback
+
+
+class MyPluginSampler:
+    """See ``xpsr_sdk.Sampler`` for the contract."""
+
+    class Config(Options):
+        """The options: checked before the class is built, and shown by ``xpsr plugins show``."""
+
+        rho: float = Field(7.0, ge=1, le=20, description="The higher, the more steps are spent on little noise.")
+
+    def __init__(self, config: Config | None = None) -> None:
+        self.config = config or self.Config()
+
+    def sample(
+        self,
+        denoiser: Denoiser,
+        latents: Tensor,
+        *,
+        num_inference_steps: int,
+        generators: Sequence[torch.Generator],
+        callback: StepCallback | None = None,
+    ) -> Tensor:
+        """``latents``: B C h w, of unit variance, at the noise of ``denoiser.start_timestep``. Gives clean ones."""
+        # The noise level of each training timestep, as sigma in x = x_0 + sigma * noise.
+        sigmas = ((1 - denoiser.alphas_cumprod) / denoiser.alphas_cumprod) ** 0.5
+        count = min(num_inference_steps, denoiser.start_timestep + 1)
+        levels = self._levels(float(sigmas[denoiser.start_timestep]), float(sigmas[0]), count)
+        x = latents * (1 + levels[0] ** 2) ** 0.5
+        for step, (sigma, following) in enumerate(pairwise(levels)):
+            slope = (x - denoiser.denoised(x, sigma)) / sigma
+            x = x + (following - sigma) * slope
+            # A sampler that adds noise draws it here: image i's from generators[i].
+            if callback is not None:
+                callback(step, int((sigmas - sigma).abs().argmin()), x / (1 + following**2) ** 0.5)
+        return x
+
+    def _levels(self, highest: float, lowest: float, count: int) -> list[float]:
+        """``count`` falling noise levels, and zero."""
+        rho = self.config.rho
+        first, last = highest ** (1 / rho), lowest ** (1 / rho)
+        shares = [i / max(count - 1, 1) for i in range(count)]
+        return [*((first + share * (last - first)) ** rho for share in shares), 0.0]
