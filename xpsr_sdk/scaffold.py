@@ -46,7 +46,7 @@ def write_plugin(kind: str, name: str, registry: Registry, folder: Path | None =
             _fill(partial, kind, name)
             partial.rename(folder)
     except OSError as error:
-        raise ConfigError(f"{folder} cannot be written: {error.strerror or error}.") from error
+        raise ConfigError(f"{folder} cannot be written ({error.filename}: {error.strerror}).") from error
     return folder
 
 
