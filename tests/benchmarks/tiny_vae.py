@@ -16,7 +16,7 @@ import torch
 from diffusers import AutoencoderKL, AutoencoderTiny
 from torch import Tensor
 
-SIDE, ROUNDS = 256, 3
+SIDE, ROUNDS = 128, 3
 LARGE = {
     "block_out_channels": (128, 256, 512, 512),
     "down_block_types": ("DownEncoderBlock2D",) * 4,

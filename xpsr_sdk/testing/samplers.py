@@ -109,7 +109,8 @@ def _run(
     callback: Callable[[int, int, Tensor], None] | None = None,
 ) -> Tensor:
     extra = {} if callback is None else {"callback": callback}
-    own = generators(*(seeds or range(len(latents))))
+    # Other seeds than those of the latents: a sampler's noise must not repeat the noise that it begins with.
+    own = generators(*(seeds or range(50_000, 50_000 + len(latents))))
     with torch.no_grad():
         result: Tensor = sampler.sample(denoiser, latents, num_inference_steps=steps, generators=own, **extra)
     require(len(own) == len(latents), "it changed the list of generators")

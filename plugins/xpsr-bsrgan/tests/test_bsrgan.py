@@ -75,7 +75,7 @@ class TestContract:
 
     def test_the_kit_finds_nothing(self) -> None:
         check_degradation_model("bsrgan", Registry([xpsr_bsrgan]))
-        check_degradation_model({"name": "bsrgan", "camera_probability": 1.0, "scale": 3}, Registry([xpsr_bsrgan]))
+        check_degradation_model({"name": "bsrgan", "camera_probability": 1.0, "scale": 2}, Registry([xpsr_bsrgan]))
         check_distribution("xpsr-bsrgan")
 
     @settings(max_examples=40, deadline=None)
