@@ -10,7 +10,7 @@ import pytest
 import torch
 import xpsr_kdiffusion
 from diffusers import DPMSolverMultistepScheduler, EulerAncestralDiscreteScheduler
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -146,6 +146,7 @@ def test_same_end_as_diffusers_in_the_limit(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
+@settings(deadline=None, max_examples=25)
 @given(steps=st.integers(1, 40), start_timestep=st.integers(0, 999))
 def test_spends_no_more_evaluations_than_asked_and_stays_finite(name: str, steps: int, start_timestep: int) -> None:
     denoiser = GaussianDenoiser(start_timestep=start_timestep)

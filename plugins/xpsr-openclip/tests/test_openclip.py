@@ -11,7 +11,7 @@ import open_clip
 import pytest
 import torch
 import xpsr_openclip
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import save_file
@@ -132,6 +132,7 @@ def test_a_batch_says_what_single_photos_say(model: Path, vocabulary: Path, batc
     assert together.describe(photos, ("high", "low")) == alone
 
 
+@settings(deadline=None)
 @given(width=st.integers(1, 300), height=st.integers(1, 300))
 def test_crops_are_squares_of_own_pixels(width: int, height: int) -> None:
     image = tiny.photo(width, height)

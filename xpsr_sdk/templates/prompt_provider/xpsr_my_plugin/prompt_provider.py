@@ -28,18 +28,14 @@ class MyPluginPrompts:
         return [self._describe_one(item, levels) for item in items]
 
     def _describe_one(self, item: Item, levels: Collection[Level]) -> Prompts:
-        # What goes wrong is reported, never raised: a description is not worth a failed restoration.
         texts: dict[Level, str] = {}
         errors: dict[Level, str] = {}
-        if "high" in levels:
-            if item.path is None:
-                errors["high"] = "The image has no file name."
-            else:
-                texts["high"] = item.path.stem.replace("_", " ").replace("-", " ")
+        if "high" in levels and item.path is not None:  # without a file's name the level stays absent
+            texts["high"] = item.path.stem.replace("_", " ").replace("-", " ")
         if "low" in levels:
             try:
                 texts["low"] = self._word_light(ImageStat.Stat(item.image.convert("L")).mean[0])
-            except Exception as error:
+            except Exception as error:  # reported, never raised: a description is not worth a failed restoration
                 errors["low"] = f"The image cannot be read: {error}"
         source: dict[Level, str] = dict.fromkeys(texts, "my-plugin")
         return Prompts(texts.get("high"), texts.get("low"), source, errors)
