@@ -209,9 +209,9 @@ class TestFailures:
     def test_one_unreadable_photo_costs_its_own_prompts(self, provider: OpenCLIPPrompts, tmp_path: Path) -> None:
         tiny.photo(64, 64).save(tmp_path / "whole.png")
         (tmp_path / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:80])
-        cut = Item(Image.open(tmp_path / "cut.png"))
         good = items(0, 1)
-        described = provider.describe([good[0], cut, good[1]], ("high", "low"))
+        with Image.open(tmp_path / "cut.png") as cut:
+            described = provider.describe([good[0], Item(cut), good[1]], ("high", "low"))
         assert [described[0], described[2]] == provider.describe(good, ("high", "low"))
         assert set(described[1].errors) == {"high", "low"}
         assert "cannot be read" in described[1].errors["high"]
