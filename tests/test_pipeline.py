@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 import pyvips
 import torch
+from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+from diffusers.utils import convert_state_dict_to_diffusers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import LoraConfig
@@ -37,6 +39,7 @@ from xpsr_sdk.builtin.samplers import DiffusersSampler
 from xpsr_sdk.config import read_toml
 from xpsr_sdk.data.images import resize, to_image, to_tensor
 from xpsr_sdk.data.picture import picture_of
+from xpsr_sdk.models.controlnet import XPSRControlNet
 
 SAMPLERS = [c.spec.name for c in Registry([]).specs("sampler")]
 PHOTO = tiny.photo(17, 20)
@@ -616,6 +619,68 @@ def test_a_lora_file_changes_the_image(sd_pipe: Pipeline, tmp_path: Path) -> Non
     assert not same(before, with_lora)
     fresh.unload_lora_weights()
     assert same(fresh(PHOTO, **options).image, before)
+
+
+def test_a_lora_file_of_the_base_model_loads(tmp_path: Path) -> None:
+    base = UNet2DConditionModel.from_pretrained(tiny.SD_TINY / "base" / "unet")
+    base.add_adapter(LoraConfig(r=2, lora_alpha=2, init_lora_weights=False, target_modules=["to_q", "to_v"]))
+    layers = convert_state_dict_to_diffusers(get_peft_model_state_dict(base))
+    StableDiffusionPipeline.save_lora_weights(tmp_path, unet_lora_layers=layers)
+    pipe = build_pipeline(sd_config())
+    options: dict[str, Any] = {"seed": 0, "num_inference_steps": 2, "guidance_scale": 1, "prompt": "a cat"}
+    before = pipe(PHOTO, **options).image
+    pipe.load_lora_weights(tmp_path, adapter_name="style")
+    assert pipe.get_active_adapters() == ["style"]
+    assert not same(pipe(PHOTO, **options).image, before)
+    pipe.set_adapters("style", 0.0)
+    assert alike(pipe(PHOTO, **options).image, before)
+
+
+@pytest.mark.parametrize("how", ["enable_model_cpu_offload", "enable_group_offload"])
+def test_offloading_changes_no_bit(how: str) -> None:
+    options: dict[str, Any] = {"seed": 0, "num_inference_steps": 2}
+    expected = build_pipeline(sd_config())(PHOTO, **options).image
+    pipe = build_pipeline(sd_config())
+    cpu = torch.device("cpu")  # there may be no other
+    if how == "enable_group_offload":
+        pipe.enable_group_offload(onload_device=cpu, offload_type="leaf_level")
+    else:
+        pipe.enable_model_cpu_offload(device=cpu)
+    assert same(pipe(PHOTO, **options).image, expected)
+
+
+def test_a_callback_of_diffusers_kind_sees_and_changes_the_latents(pipe: Pipeline) -> None:
+    seen: list[tuple[int, int]] = []
+
+    def zero_at_the_end(asked: Any, step: int, timestep: int, kwargs: dict[str, Any]) -> dict[str, Any]:
+        assert asked is pipe
+        seen.append((step, timestep))
+        return {"latents": torch.zeros_like(kwargs["latents"])} if step == 1 else {}
+
+    options: dict[str, Any] = {"seed": 0, "num_inference_steps": 2, "fidelity": 0}
+    result = pipe(PHOTO, callback_on_step_end=zero_at_the_end, **options)
+    assert [step for step, _ in seen] == [0, 1]
+    bicubic = resize(to_tensor(PHOTO), 80, 68)
+    assert np.abs(np.asarray(result.image, int) - np.asarray(to_image(bicubic), int)).max() <= 1
+    assert same(pipe(PHOTO, callback_on_step_end=lambda *_: None, **options).image, pipe(PHOTO, **options).image)
+    with pytest.raises(ConfigError, match="callback or callback_on_step_end, not both"):
+        pipe(PHOTO, callback=lambda *_: None, callback_on_step_end=lambda *_: None)
+
+
+def test_a_model_with_the_fusion_of_a_plugin_is_saved_and_loaded(tiny_model: Path, tmp_path: Path) -> None:
+    base = UNet2DConditionModel(**tiny.UNET)
+    model = tmp_path / "gated"
+    shutil.copytree(tiny_model, model)
+    torch.manual_seed(0)
+    controlnet = XPSRControlNet.from_unet(base, tiny.CONDITIONING_WIDTHS, "gated")
+    tiny.shake(controlnet)
+    shutil.rmtree(model / "controlnet")
+    controlnet.save_pretrained(model / "controlnet")
+    pipe = build_pipeline(model=str(model), device="cpu")
+    expected = pipe(PHOTO, seed=0).image
+    pipe.save_pretrained(tmp_path / "saved")
+    assert alike(Pipeline.from_pretrained(tmp_path / "saved")(PHOTO, seed=0).image, expected)
+    assert same(build_pipeline(model=str(tmp_path / "saved"), device="cpu")(PHOTO, seed=0).image, expected)
 
 
 def test_a_base_alone_asks_for_a_checkpoint() -> None:

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from math import ceil
 from os import PathLike
 from pathlib import Path
@@ -59,6 +59,7 @@ LARGEST_VIEW = 2048
 """Side of the largest square that a prompt provider is shown a whole photo of."""
 
 Photo = str | PathLike[str] | Image.Image | Item | Picture
+StepEndCallback = Callable[["Pipeline", int, int, dict[str, Any]], dict[str, Any] | None]
 Progress = Callable[[int, int], None]
 """``progress(done, total)``, after each region of a photo."""
 
@@ -240,6 +241,7 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         *,
         latents: Tensor | None = None,
         callback: StepCallback | None = None,
+        callback_on_step_end: StepEndCallback | None = None,
         progress: Progress | None = None,
         **settings: Any,
     ) -> Any:
@@ -249,6 +251,8 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
             photos: Paths, PIL images, pictures or items; one of them or a list.
             latents: Start latents, 1 C h w, instead of noise at the start that ``fidelity`` asks for.
             callback: ``callback(step, timestep, latents)``, after each step of each region.
+            callback_on_step_end: As in diffusers: ``callback_on_step_end(pipe, step, timestep, {"latents": latents})``,
+                after each step; ``latents`` of the dictionary that it returns take the place of those.
             progress: ``progress(done, total)``, after each region of a photo.
             settings: Fields of ``xpsr_sdk.config.RestoreConfig``, for this call.
 
@@ -260,6 +264,10 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
             ImageError: A photo cannot be read, or is too small.
         """
         chosen = self.resolve(settings)
+        if callback_on_step_end:
+            if callback:
+                raise ConfigError("Give callback or callback_on_step_end, not both.")
+            callback = partial(self._end_step, callback_on_step_end)
         one = isinstance(photos, (str, bytes)) or not isinstance(photos, Sequence)
         several: Any = [photos] if one else photos
         results = [
@@ -270,6 +278,11 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         ]
         self.maybe_free_model_hooks()
         return results[0] if one else results
+
+    def _end_step(self, callback: StepEndCallback, step: int, timestep: int, latents: Tensor) -> None:
+        """Call a callback of diffusers' kind; samplers go on with the tensor that they gave, so that one is changed."""
+        returned = callback(self, step, timestep, {"latents": latents}) or {}
+        latents.copy_(returned.get("latents", latents))
 
     def resolve(self, settings: Mapping[str, Any]) -> RestoreConfig:
         """The settings of a call: its own, else the pipeline's, else the model's."""
