@@ -120,15 +120,16 @@ def of(pyproject: Path) -> Iterator[Plugin]:
         yield Plugin(project["name"], project["version"], partial(load, module))
 
 
-def help_section(name: str = "xpsr", command: click.Command = xpsr) -> str:
+def help_section(name: str = "xpsr", command: click.Command = xpsr, parent: click.Context | None = None) -> str:
     """What ``--help`` says, of a command and of those below it."""
-    context = click.Context(command, info_name=name, terminal_width=80)
+    last = name.rpartition(" ")[2]
+    context = click.Context(command, parent, info_name=last, terminal_width=80, **command.context_settings)
     text = f"## {name}\n\n```text\n{command.get_help(context)}\n```\n"
     if isinstance(command, click.Group):
         for below in command.list_commands(context):
             found = command.get_command(context, below)
             assert found is not None
-            text += "\n" + help_section(f"{name} {below}", found)
+            text += "\n" + help_section(f"{name} {below}", found, context)
     return text
 
 

@@ -128,16 +128,15 @@ def test_commands_exist_with_their_options(words: list[str]) -> None:
             pytest.fail(f"What is {shlex.join(words)!r}? Let this test check it.")
 
 
-def check_options(command: click.Command, arguments: list[str]) -> None:
+def check_options(command: click.Command, arguments: list[str], parent: click.Context | None = None) -> None:
     """Raise ``click.UsageError`` unless the (sub)command has these options; their values are not checked."""
+    context = click.Context(command, parent, **command.context_settings)
     if isinstance(command, click.Group) and arguments:
         name, *arguments = arguments
-        with click.Context(command) as context:
-            found = command.get_command(context, name)
+        found = command.get_command(context, name)
         assert found is not None, f"{name!r} is no command; known: {', '.join(SUMMARIES)}"
-        return check_options(found, arguments)
-    with click.Context(command) as context:
-        command.make_parser(context).parse_args(arguments)
+        return check_options(found, arguments, context)
+    command.make_parser(context).parse_args(arguments)
     return None
 
 
