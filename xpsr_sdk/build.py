@@ -98,7 +98,7 @@ def _fits_on(device: torch.device) -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         raise ConfigError(
-            f"The model does not fit into the memory of {device}: offload (model, group or sequential) keeps in host "
+            f"The model does not fit into the memory of {device}: offload (model or group) keeps in host "
             "memory what is not needed at the moment, and a dtype of 16 bits takes half as much."
         ) from error
 
@@ -107,8 +107,6 @@ def _place(pipeline: Pipeline, device: torch.device, offload: Offload | None) ->
     """Put the pipeline on its device, or let its weights come there when they are needed."""
     if offload == "model":
         pipeline.enable_model_cpu_offload(device=device)
-    elif offload == "sequential":
-        pipeline.enable_sequential_cpu_offload(device=device)
     elif offload == "group":
         pipeline.enable_group_offload(onload_device=device, offload_type="leaf_level")
     else:

@@ -26,7 +26,7 @@ ProfileTreatment = Literal["keep", "convert"]
 MetadataTreatment = Literal["keep", "strip"]
 Speed = Literal["exact", "balanced", "fast"]
 Compile = Literal["default", "reduce-overhead", "max-autotune"]
-Offload = Literal["model", "group", "sequential"]
+Offload = Literal["model", "group"]
 Steps = Annotated[int, Field(ge=1, le=1000)]
 Guidance = Annotated[float, Field(ge=0, le=50)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -123,7 +123,7 @@ class EngineConfig(Settings):
     )
     compile: Compile | None = Field(None, description="Mode of torch.compile. None: not compiled.")
     offload: Offload | None = Field(
-        None, description="What waits in host memory: whole models, groups of layers, or each layer. None: none."
+        None, description="What waits in host memory: whole models, or layers. None: nothing."
     )
 
 
