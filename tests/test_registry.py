@@ -26,6 +26,7 @@ from xpsr_sdk import (
     hookimpl,
     hookspecs,
 )
+from xpsr_sdk.builtin import CAPTIONERS
 from xpsr_sdk.contracts import KINDS
 from xpsr_sdk.registry import Plugin, default_registry, installed_plugins
 
@@ -96,7 +97,9 @@ def importable(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_built_in_components(registry: Registry) -> None:
     names = {kind: [component.spec.name for component in registry.specs(kind)] for kind in KINDS}
     assert names == {
-        "prompt_provider": ["fixed", "measured"],
+        "prompt_provider": sorted(
+            ["ensemble", "fixed", "measured", "openai", "sidecar", "stored", "transformers", *CAPTIONERS]
+        ),
         "fusion_attention": ["xpsr"],
         "degradation_model": ["bicubic", "realesrgan"],
         "sampler": ["ddim", "dpmpp-2m", "euler", "unipc"],
@@ -109,7 +112,9 @@ def test_the_built_in_components(registry: Registry) -> None:
     [(kind, component.spec.name) for kind in KINDS for component in Registry([]).specs(kind)],
 )
 def test_every_built_in_component_can_be_had_with_described_options(registry: Registry, kind: str, name: str) -> None:
-    config = registry.config(kind, name)
+    fields = registry.resolve(kind, name).Config.model_fields
+    required = {option: "anything" for option, field in fields.items() if field.is_required()}
+    config = registry.config(kind, {"name": name, **required})
     assert [option for option, field in type(config).model_fields.items() if not field.description] == []
 
 

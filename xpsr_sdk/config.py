@@ -20,6 +20,7 @@ PRESETS = Path(__file__).parent / "presets"
 """Models that are shipped with the package."""
 Component = str | dict[str, Any]
 Dtype = Literal["float32", "bfloat16", "float16"]
+LongPrompts = Literal["cut", "chunks"]
 ColorCorrection = Literal["none", "adain", "wavelet", "lab"]
 AlphaTreatment = Literal["restore", "resize"]
 ProfileTreatment = Literal["keep", "convert"]
@@ -91,6 +92,14 @@ class RestoreConfig(Settings):
     prompt: str | None = Field(None, description="What the photo shows. None: ask the prompt provider.")
     low_prompt: str | None = Field(None, description="How good the photo is. None: ask the prompt provider.")
     positive: str | None = Field(None, description="Words added to every high-level prompt. None: the model's.")
+    long_prompts: LongPrompts = Field(
+        "cut",
+        description="What becomes of a prompt that is longer than the text encoder reads: cut, with a warning, or read "
+        "in chunks, one after the other.",
+    )
+    prompt_weights: bool = Field(
+        False, description="Whether (word:1.2) in prompts that are written here sets weights; in descriptions, never."
+    )
     negative: str | None = Field(None, description="Negative high-level prompt. None: the model's.")
     low_negative: str | None = Field(None, description="Negative low-level prompt. None: the model's.")
 

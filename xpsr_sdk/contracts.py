@@ -81,9 +81,28 @@ class Prompts:
     errors: Mapping[Level, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class PromptKey:
+    """What a description depends on beside the image: who gave it, and to which question.
+
+    Attributes:
+        provider: The provider's name.
+        model: Which model it asks, or whatever else about it changes what it says.
+        question: What it asks.
+    """
+
+    provider: str
+    model: str = ""
+    question: str = ""
+
+
 @runtime_checkable
 class PromptProvider(Protocol):
-    """Describes images. Gives the description only: the pipeline appends its own positive words."""
+    """Describes images. Gives the description only: the pipeline appends its own positive words.
+
+    A provider may also have a method ``prompt_key(level) -> PromptKey``: prompts that are stored ahead of time are
+    asked for again when it changes. Without one, any change of the provider's options counts.
+    """
 
     def describe(self, items: Sequence[Item], levels: Collection[Level]) -> list[Prompts]:
         """Describe each item at the asked levels; a level that is not offered is ``None``.
@@ -276,8 +295,17 @@ class Backbone(Protocol):
         """
         ...
 
-    def encode_text(self, texts: Sequence[str]) -> Conditioning:
-        """Encode each text; what is too long for the text encoder is cut, with a warning."""
+    def encode_text(
+        self, texts: Sequence[str], *, long_prompts: Literal["cut", "chunks"] = "cut", weighted: bool = False
+    ) -> Conditioning:
+        """Encode each text, all to the same T. The options are only given where they are not the defaults.
+
+        Args:
+            texts: B texts.
+            long_prompts: ``cut``: what is too long for the text encoder is cut, with a warning. ``chunks``: it is read
+                in as many parts as it takes, whose embeddings follow one another.
+            weighted: Whether brackets set weights, see ``xpsr_sdk.models.prompt_weights``.
+        """
         ...
 
     def encode(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import psutil
 import torch
 
 from xpsr_sdk.errors import ConfigError
@@ -34,3 +35,14 @@ def find_dtype(device: torch.device) -> torch.dtype:
     else:
         fast = device.type == "xpu"
     return torch.bfloat16 if fast else torch.float32
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that can still be had on a device, the allocator's reserve included."""
+    if device.type in {"cuda", "xpu"}:
+        backend: Any = getattr(torch, device.type)
+        reserve = backend.memory_reserved(device) - backend.memory_allocated(device)
+        return int(backend.mem_get_info(device)[0]) + int(reserve)
+    if device.type == "mps":
+        return int(torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory())
+    return int(psutil.virtual_memory().available)

@@ -41,6 +41,7 @@ from xpsr_sdk.config import (
 from xpsr_sdk.contracts import Backbone, Item, Level, PromptProvider, Prompts, Sampler, StepCallback
 from xpsr_sdk.data.images import read_picture, sha256_of, write_picture
 from xpsr_sdk.data.picture import Picture, from_pil
+from xpsr_sdk.data.prompts import describe
 from xpsr_sdk.engine.color import correct_color
 from xpsr_sdk.engine.denoiser import GuidedDenoiser
 from xpsr_sdk.engine.memory import is_out_of_memory
@@ -50,6 +51,7 @@ from xpsr_sdk.engine.regions import Canvas, Region, enlarge, is_flat, noise_at, 
 from xpsr_sdk.engine.rows import autoencoder_in_rows
 from xpsr_sdk.errors import ConfigError, ImageError
 from xpsr_sdk.models.checkpoints import read_json
+from xpsr_sdk.models.prompt_weights import escape_weights
 from xpsr_sdk.models.schedule import NoiseSchedule
 from xpsr_sdk.registry import default_registry
 
@@ -497,24 +499,14 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         for reason in dict.fromkeys(said.errors.values()):
             levels = " and ".join(f"{level}-level" for level, why in said.errors.items() if why == reason)
             warnings.warn(f"No {levels} prompt for {photo.picture.name}: {reason}", stacklevel=2)
-        source = {level: said.source.get(level, "") if text is None else "user" for level, text in given.items()}
-        texts = {level: text if text is not None else getattr(said, level) for level, text in given.items()}
-        known = {level: who for level, who in source.items() if texts[level] is not None}
-        return Prompts(texts["high"], texts["low"], known, said.errors)
+        own: dict[Level, str] = {level: "user" for level in given if level not in missing}
+        high = said.high if settings.prompt is None else settings.prompt
+        low = said.low if settings.low_prompt is None else settings.low_prompt
+        return Prompts(high, low, {**said.source, **own}, said.errors)
 
     def _ask(self, photo: LoadedPhoto, missing: Collection[Level]) -> Prompts:
         """What the provider says of each level; its failures are among the errors of what it said."""
-        answers = []
-        for levels, item in photo.views(missing):
-            try:
-                (said,) = self.prompt_provider.describe([item], levels)
-                if not isinstance(said, Prompts):
-                    raise TypeError(f"the provider gave a {type(said).__name__}, not Prompts")
-            except ImageError:
-                raise  # of the photo, which is decoded when it is looked at
-            except Exception as error:  # a captioner must not stop a restoration
-                said = Prompts(errors=dict.fromkeys(levels, f"{type(error).__name__}: {error}"))
-            answers.append(said)
+        answers = [describe(self.prompt_provider, [item], levels)[0] for levels, item in photo.views(missing)]
         return Prompts(
             next((said.high for said in answers if said.high is not None), None),
             next((said.low for said in answers if said.low is not None), None),
@@ -525,14 +517,24 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
     def _encode_prompts(self, prompts: Prompts, settings: RestoreConfig) -> tuple[Tensor, Tensor | None]:
         """High- and low-level embeddings, G 1 T D: negative then positive with guidance, else positive alone."""
         guided = settings.guidance_scale != 1
+        said_high, said_low = prompts.high or "", prompts.low or ""
+        if settings.prompt_weights:  # by the user: brackets in a caption are brackets
+            said_high = said_high if settings.prompt is not None else escape_weights(said_high)
+            said_low = said_low if settings.low_prompt is not None else escape_weights(said_low)
+        positive = join_prompt(said_high, settings.positive or "")
+        high = self._encode_text([settings.negative or "", positive] if guided else [positive], settings)
+        if prompts.low is None:
+            return high, None
+        lows = [settings.low_negative or "", said_low] if guided else [said_low]
+        return high, self._encode_text(lows, settings)
 
-        def encoded(negative: str, positive: str) -> Tensor:
-            texts = [negative, positive] if guided else [positive]
-            embeddings: Tensor = self.backbone.encode_text(texts).embeddings[:, None]
-            return embeddings.to(self._execution_device)
-
-        high = encoded(settings.negative or "", join_prompt(prompts.high, settings.positive or ""))
-        return high, None if prompts.low is None else encoded(settings.low_negative or "", prompts.low)
+    def _encode_text(self, texts: list[str], settings: RestoreConfig) -> Tensor:
+        """Embeddings of texts as long as each other, G 1 T D."""
+        options: dict[str, Any] = {"long_prompts": settings.long_prompts, "weighted": settings.prompt_weights}
+        if options == {"long_prompts": "cut", "weighted": False}:
+            options = {}
+        embeddings: Tensor = self.backbone.encode_text(texts, **options).embeddings
+        return embeddings[:, None].to(self._execution_device)
 
     def _target_size(self, photo: LoadedPhoto, settings: RestoreConfig) -> tuple[int, int]:
         """Width and height of the result."""

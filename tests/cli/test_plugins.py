@@ -108,9 +108,9 @@ def test_show_explains_the_options(run: Any) -> None:
     assert ["must", "int", "required", "Has", "no", "default."] in rows(result)
     assert ["noise.sigma", "float", "0.5", ">", "0", "How", "much."] in rows(result)
     assert result.stdout.endswith(
-        "In Python:\n\n    build_pipeline(sampler={'name': 'stub', 'mode': 'good'})\n\n"
+        "In Python:\n\n    build_pipeline(sampler={'name': 'stub', 'mode': 'good', 'must': '...'})\n\n"
         "On the command line:\n\n    xpsr upscale photo.jpg -o restored.png --sampler stub\n\n"
-        'In a TOML file:\n\n    [sampler]\n    name = "stub"\n    mode = "good"\n'
+        'In a TOML file:\n\n    [sampler]\n    name = "stub"\n    mode = "good"\n    must = "..."\n'
     )
 
 
@@ -125,9 +125,9 @@ def test_show_as_json(run: Any) -> None:
         "meaning": "Order of the solver.",
     }
     assert shown["examples"] == {
-        "python": "build_pipeline(sampler={'name': 'stub', 'mode': 'good'})",
+        "python": "build_pipeline(sampler={'name': 'stub', 'mode': 'good', 'must': '...'})",
         "command": "xpsr upscale photo.jpg -o restored.png --sampler stub",
-        "toml": '[sampler]\nname = "stub"\nmode = "good"',
+        "toml": '[sampler]\nname = "stub"\nmode = "good"\nmust = "..."',
     }
 
 

@@ -7,6 +7,17 @@ from collections.abc import Iterable
 from xpsr_sdk.contracts import ComponentSpec
 from xpsr_sdk.hookspecs import hookimpl
 
+CAPTIONERS = {
+    "llava-1.5-7b": "llava-hf/llava-1.5-7b-hf",
+    "llava-onevision": "llava-hf/llava-onevision-qwen2-7b-ov-hf",
+    "qwen2.5-vl-3b": "Qwen/Qwen2.5-VL-3B-Instruct",
+    "qwen2.5-vl-7b": "Qwen/Qwen2.5-VL-7B-Instruct",
+    "internvl3": "OpenGVLab/InternVL3-2B-hf",
+    "smolvlm": "HuggingFaceTB/SmolVLM2-2.2B-Instruct",
+    "gemma-3-4b": "google/gemma-3-4b-it",
+}
+"""Vision-language models that are chosen by a short name, with their ids on the hub."""
+
 
 @hookimpl
 def xpsr_prompt_providers() -> Iterable[ComponentSpec]:
@@ -16,6 +27,20 @@ def xpsr_prompt_providers() -> Iterable[ComponentSpec]:
         "Measures blur, noise, blocks and contrast; no download.",
     )
     yield ComponentSpec("fixed", f"{__name__}.fixed:FixedPrompts", "The same words for every photo.")
+    yield ComponentSpec("sidecar", f"{__name__}.sidecar:SidecarPrompts", "Text files beside the photos.")
+    yield ComponentSpec("stored", f"{__name__}.stored:StoredPrompts", "What xpsr caption has stored ahead of time.")
+    yield ComponentSpec(
+        "ensemble", f"{__name__}.ensemble:EnsemblePrompts", "Each level from a provider of its own, or the next one."
+    )
+    yield ComponentSpec(
+        "openai",
+        f"{__name__}.openai_captioner:OpenAICaptioner",
+        "A vision-language model behind an OpenAI-like endpoint.",
+    )
+    transformers = f"{__name__}.transformers_captioner:TransformersCaptioner"
+    yield ComponentSpec("transformers", transformers, "Any vision-language model of the transformers library.")
+    for name, model in CAPTIONERS.items():
+        yield ComponentSpec(name, transformers, f"{model}, by transformers.", {"model": model})
 
 
 @hookimpl

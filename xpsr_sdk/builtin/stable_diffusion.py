@@ -14,9 +14,11 @@ from safetensors import SafetensorError
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from xpsr_sdk.config import LongPrompts
 from xpsr_sdk.contracts import Conditioning, Options
 from xpsr_sdk.errors import CheckpointError
 from xpsr_sdk.models.checkpoints import read_json
+from xpsr_sdk.models.prompt_weights import parse_weights
 
 
 class StableDiffusion:
@@ -32,6 +34,7 @@ class StableDiffusion:
 
     def __init__(self, config: Config | None = None) -> None:
         self.config = config or self.Config()
+        self._cut_was_told = False
 
     def load(self, folder: Path, dtype: torch.dtype = torch.float32, from_scratch: bool = False) -> None:
         """Read everything but the U-Net from ``folder``; ``from_scratch``: with random weights in the text encoder.
@@ -85,22 +88,49 @@ class StableDiffusion:
         """How many tokens the text encoder reads, the start and end marks included."""
         return int(self.text_encoder.config.max_position_embeddings)
 
-    def encode_text(self, texts: Sequence[str]) -> Conditioning:
-        """Encode each text, padded or cut to ``max_tokens``; a cut is a warning that says how much was lost."""
-        lengths = [len(ids) for ids in self.tokenizer(list(texts), truncation=False, verbose=False).input_ids]
-        for text, length in zip(texts, lengths, strict=True):
-            if length > self.max_tokens:
-                warnings.warn(
-                    f"A prompt of {length - 2} tokens was cut to {self.max_tokens - 2}: {text[:60]!r}...", stacklevel=2
-                )
-        tokens = self.tokenizer(
-            list(texts), padding="max_length", max_length=self.max_tokens, truncation=True, return_tensors="pt"
-        )
+    def encode_text(
+        self, texts: Sequence[str], *, long_prompts: LongPrompts = "cut", weighted: bool = False
+    ) -> Conditioning:
+        """Encode each text, B T D, in windows of ``max_tokens``, padded or, unless in ``chunks``, cut to one.
+
+        The first cut is a warning that says how much was lost. A weight multiplies the embeddings of its tokens; those
+        of the whole text are then scaled to the root mean square that they had. (AUTOMATIC1111's web UI keeps their
+        mean, which may be zero.)
+        """
+        room = self.max_tokens - 2  # but for the start and end marks
+        tokens = [self._tokens(text, weighted) for text in texts]
+        count = max(1, *(-(-len(of_text) // room) for of_text in tokens)) if long_prompts == "chunks" else 1
+        for text, of_text in zip(texts, tokens, strict=True):
+            if len(of_text) > count * room:
+                self._tell_cut(text, len(of_text), room)
+        windows = [of_text[i * room :][:room] for of_text in tokens for i in range(count)]
+        first, last, padding = (getattr(self.tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad"))
+        ids = [[first, *(token for token, _ in w), last, *[padding] * (room - len(w))] for w in windows]
         device = next(self.text_encoder.parameters()).device
         if device.type == "meta":  # offloaded: it takes what it is given to where it computes
             device = torch.device("cpu")
-        embeddings = self.text_encoder(tokens.input_ids.to(device))[0]
+        embeddings: Tensor = self.text_encoder(torch.tensor(ids, device=device))[0]
+        embeddings = embeddings.reshape(len(texts), -1, embeddings.shape[-1])  # windows of a text, one after the other
+        if any(weight != 1 for of_text in tokens for _, weight in of_text):
+            weights = [[1.0, *(weight for _, weight in w), *[1.0] * (room + 1 - len(w))] for w in windows]
+            embeddings = _weighted(embeddings, torch.tensor(weights).to(embeddings).reshape(len(texts), -1, 1))
         return Conditioning(embeddings=embeddings)
+
+    def _tokens(self, text: str, weighted: bool) -> list[tuple[int, float]]:
+        """Tokens of a text, each with its weight."""
+        parts = parse_weights(text) if weighted else [(text, 1.0)]
+        encoded = self.tokenizer([part for part, _ in parts], add_special_tokens=False, verbose=False).input_ids
+        return [(token, weight) for ids, (_, weight) in zip(encoded, parts, strict=True) for token in ids]
+
+    def _tell_cut(self, text: str, length: int, room: int) -> None:
+        """Once: captions are often too long, and a folder has many photos."""
+        if not self._cut_was_told:
+            self._cut_was_told = True
+            warnings.warn(
+                f"A prompt of {length} tokens was cut to {room}: {text[:60]!r}...; long_prompts = 'chunks' reads all of"
+                " it. Further ones are cut without a word.",
+                stacklevel=3,
+            )
 
     def encode(self, image: Tensor, lr: Tensor, generators: Sequence[torch.Generator] | None = None) -> Tensor:
         """Latents, B C h w, scaled to about unit variance, of ``image`` (B 3 H W in [-1, 1]).
@@ -119,3 +149,10 @@ class StableDiffusion:
         """The image, B 3 H W in [-1, 1], of scaled latents. ``lr``: the resized input; not needed here."""
         image: Tensor = self.vae.decode((latents / self.vae.config.scaling_factor).to(self.vae.dtype)).sample
         return image
+
+
+def _weighted(embeddings: Tensor, weights: Tensor) -> Tensor:
+    """Embeddings, B T D, times weights, B T 1, with the root mean square that each text had."""
+    weighted = embeddings * weights
+    norm, of_weighted = (torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True) for x in (embeddings, weighted))
+    return weighted * (norm / of_weighted)

@@ -12,6 +12,7 @@ from xpsr_sdk.errors import CheckpointError, ConfigError, PluginError, XPSRError
 
 SUMMARIES = {
     "upscale": "Restore and enlarge photos.",
+    "caption": "Describe a folder of photos ahead of time.",
     "train": "Train a model as a config file says.",
     "ablate": "Train with and without each part of XPSR, and compare.",
     "bench": "Measure what each part of the engine gains on this machine.",

@@ -202,11 +202,13 @@ def _option_table(options: list[dict[str, Any]]) -> Table:
 
 
 def _examples(component: RegisteredComponent, options: list[dict[str, Any]]) -> dict[str, str]:
-    """How to choose the component, with those of its options that are plain values."""
+    """How to choose the component, with those of its options that are plain values; ... is to be filled in."""
     choice = {"name": component.spec.name}
     for option in options:
         plain = isinstance(option["default"], bool | int | float | str) and "." not in option["name"]
-        if plain and option["name"] not in component.spec.defaults:
+        if option["required"]:
+            choice[option["name"]] = "..."
+        elif plain and option["name"] not in component.spec.defaults:
             choice[option["name"]] = option["default"]
     examples = {"python": CALLS[component.kind].format(choice)}
     if component.kind in COMMANDS:

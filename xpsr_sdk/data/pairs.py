@@ -5,6 +5,8 @@ FOLDER/LR/NAME.png                 the same, degraded, s times smaller or alread
 FOLDER/highlevel_prompt_GT/NAME.txt    what it shows (optional)
 FOLDER/lowlevel_prompt_q/NAME.txt      how good the LR image is (optional)
 FOLDER/lowlevel_prompt_q_GT/NAME.txt   how good the HR image is (optional; needed to train with HR as input)
+
+A prompt that is in none of these is looked for in FOLDER/prompts.sqlite, which ``xpsr caption`` makes.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from xpsr_sdk.data.images import READABLE
+from xpsr_sdk.data.prompt_store import STORE_NAME, PromptStore
 from xpsr_sdk.data.samples import DamagedImage, Example, ReadLevels
 from xpsr_sdk.errors import ImageError, TrainingError
 
@@ -31,6 +34,7 @@ class PairFolder:
     def __init__(self, folder: Path, read: ReadLevels) -> None:
         self._hr = _hr_images(folder)
         self._read = read
+        self._stored = PromptStore(folder / STORE_NAME)
 
     def __len__(self) -> int:
         return len(self._hr)
@@ -44,9 +48,15 @@ class PairFolder:
             lr = hr if hr_as_input else self._read(_lr_image(path))
         except ImageError as error:
             raise DamagedImage(str(error)) from error
-        high = _prompt(folder / "highlevel_prompt_GT", path.stem)
-        low = _prompt(folder / ("lowlevel_prompt_q_GT" if hr_as_input else "lowlevel_prompt_q"), path.stem)
-        return Example(hr, lr, high, low, str(path))
+        high = _read_prompt(folder / "highlevel_prompt_GT" / f"{path.stem}.txt")
+        if high is None:
+            high = self._stored.text_of(path, "high")
+        low = _read_prompt(
+            folder / ("lowlevel_prompt_q_GT" if hr_as_input else "lowlevel_prompt_q") / f"{path.stem}.txt"
+        )
+        if low is None:
+            low = self._stored.text_of(path if hr_as_input else _lr_image(path), "low")
+        return Example(hr, lr, high or "", low or "", str(path))
 
 
 def _hr_images(folder: Path) -> list[Path]:
@@ -68,9 +78,5 @@ def _lr_image(hr: Path) -> Path:
 
 
 @lru_cache(maxsize=1_000_000)
-def _read_prompt(file: Path) -> str:
-    return file.read_text(encoding="utf-8").strip() if file.is_file() else ""
-
-
-def _prompt(folder: Path, stem: str) -> str:
-    return _read_prompt(folder / f"{stem}.txt")
+def _read_prompt(file: Path) -> str | None:
+    return file.read_text(encoding="utf-8", errors="replace").strip() if file.is_file() else None

@@ -1,4 +1,7 @@
-"""A folder of sharp photos to train on, which are degraded as they are drawn."""
+"""A folder of sharp photos to train on, which are degraded as they are drawn.
+
+What they show stands in FOLDER/prompts.sqlite, which ``xpsr caption`` makes, if there is one.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from pathlib import Path
 from PIL import Image
 
 from xpsr_sdk.data.images import find_images
+from xpsr_sdk.data.prompt_store import STORE_NAME, PromptStore
 from xpsr_sdk.data.samples import DamagedImage, Example, ReadLevels
 from xpsr_sdk.errors import ImageError, TrainingError
 
@@ -30,6 +34,7 @@ class PhotoFolder:
         found = find_images(folder)
         self._photos = [photo for photo in found if _smaller_side(photo) >= crop]
         self._read = read
+        self._stored = PromptStore(folder / STORE_NAME)
         if not self._photos:
             raise TrainingError(f"{folder} holds no photo of at least {crop} pixels in each direction (data.crop).")
         if left_out := len(found) - len(self._photos):
@@ -48,7 +53,8 @@ class PhotoFolder:
             hr = self._read(photo)
         except ImageError as error:
             raise DamagedImage(str(error)) from error
-        return Example(hr, hr if hr_as_input else None, "", None, str(photo))
+        high = self._stored.text_of(photo, "high") or ""
+        return Example(hr, hr if hr_as_input else None, high, None, str(photo))
 
 
 def _smaller_side(photo: Path) -> int:

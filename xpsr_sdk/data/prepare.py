@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -18,11 +18,12 @@ from PIL import Image
 
 from xpsr_sdk.builtin.sharpen import sharpen as sharpened
 from xpsr_sdk.config import Component
-from xpsr_sdk.contracts import Item, Level, Prompts
+from xpsr_sdk.contracts import Item
 from xpsr_sdk.data.images import find_images, read_image, to_image, to_tensor, write_image, write_whole
+from xpsr_sdk.data.prompts import describe
 from xpsr_sdk.data.seeds import generator_for
 from xpsr_sdk.data.shards import ShardWriter
-from xpsr_sdk.errors import ConfigError, ImageError, TrainingError, one_line
+from xpsr_sdk.errors import ConfigError, ImageError, TrainingError
 from xpsr_sdk.registry import default_registry
 
 PROMPT_FOLDERS = {"high": "highlevel_prompt_GT", "low": "lowlevel_prompt_q", "hr_low": "lowlevel_prompt_q_GT"}
@@ -288,7 +289,7 @@ class Preparer:
 
     def _samples(self, item: Item, place: str) -> Iterator[tuple[str, Image.Image | None, dict[str, Any], list[str]]]:
         """The variants of a crop: what tells their names apart, LR, words, and why words are missing."""
-        of_hr = self._describe(item, ["high", "low"])
+        (of_hr,) = describe(self.provider, [item], ["high", "low"])
         words = {"high": of_hr.high, "low": None, "hr_low": of_hr.low, "sha256": item.sha256}
         missing = list(of_hr.errors.values())
         if self.degradation is None:
@@ -297,18 +298,8 @@ class Preparer:
         for variant in range(self.recipe.variants):
             key = (item.sha256, *filter(None, [place]), variant, self.recipe.seed)
             lr = to_image(self.degradation(to_tensor(item.image), [generator_for(*key)]))
-            of_lr = self._describe(Item(lr), ["low"])
+            (of_lr,) = describe(self.provider, [Item(lr)], ["low"])
             yield f"__v{variant}", lr, words | {"low": of_lr.low}, [*missing, *of_lr.errors.values()]
-
-    def _describe(self, item: Item, levels: Collection[Level]) -> Prompts:
-        """What the provider says; one that fails costs its words only."""
-        try:
-            (said,) = self.provider.describe([item], levels)
-            if not isinstance(said, Prompts):
-                raise TypeError(f"the provider gave a {type(said).__name__}, not Prompts")
-        except Exception as error:
-            return Prompts(errors=dict.fromkeys(levels, one_line(error)))
-        return said
 
 
 def shows_nothing(image: Image.Image) -> bool:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from xpsr_sdk.contracts import DegradationModel, Item, PromptProvider
 from xpsr_sdk.data.images import resize, to_image
+from xpsr_sdk.data.prompts import describe
 from xpsr_sdk.errors import TrainingError
 
 Levels = NDArray[np.uint8]
@@ -120,11 +121,7 @@ class Degrader:
 
     def quality(self, image: Tensor) -> str:
         """What the provider says of 1 3 H W in [0, 1]; one that fails costs its words only."""
-        try:
-            (said,) = self.provider.describe([Item(to_image(image))], ["low"])
-            return said.low or ""
-        except Exception:
-            return ""
+        return describe(self.provider, [Item(to_image(image))], ["low"])[0].low or ""
 
 
 def draw_sample(

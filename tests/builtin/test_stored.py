@@ -1,0 +1,70 @@
+"""Prompts from the store, at inference and in training."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests import tiny
+from xpsr_sdk import Item
+from xpsr_sdk.builtin.stored import StoredPrompts
+from xpsr_sdk.data.caption import caption_folder
+from xpsr_sdk.data.images import read_image
+from xpsr_sdk.data.pairs import PairFolder
+from xpsr_sdk.data.photos import PhotoFolder
+
+
+@pytest.fixture
+def captioned(tmp_path: Path) -> Path:
+    (tmp_path / "photos" / "more").mkdir(parents=True)
+    tiny.photo(20, 16).save(tmp_path / "photos" / "more" / "a.png")
+    caption_folder(tmp_path / "photos", prompt_provider={"name": "fixed", "high": "a house"})
+    return tmp_path / "photos"
+
+
+def test_the_next_store_above_is_read(captioned: Path) -> None:
+    (said,) = StoredPrompts().describe([read_image(captioned / "more" / "a.png")], ["high", "low"])
+    assert (said.high, said.low) == ("a house", None)
+    assert said.source == {"high": "fixed"}
+    assert said.errors == {"low": f"{captioned}/prompts.sqlite holds no low-level prompt of it: xpsr caption adds one."}
+
+
+def test_a_store_elsewhere(captioned: Path, tmp_path: Path) -> None:
+    shutil.move(captioned / "prompts.sqlite", tmp_path / "store.sqlite")
+    photo = read_image(captioned / "more" / "a.png")
+    (said,) = StoredPrompts().describe([photo], ["high"])
+    assert "There is no prompts.sqlite by it or above" in said.errors["high"]
+    provider = StoredPrompts(StoredPrompts.Config(file=tmp_path / "store.sqlite"))
+    assert provider.describe([photo], ["high"])[0].high == "a house"
+    provider.unload()
+    assert "comes from no file" in provider.describe([Item(photo.image)], ["high"])[0].errors["high"]
+
+
+def test_training_reads_the_store_where_there_are_no_files(pairs: Path, tmp_path: Path) -> None:
+    shutil.copytree(pairs, tmp_path / "pairs")
+    for folder in ("lowlevel_prompt_q", "lowlevel_prompt_q_GT"):
+        shutil.rmtree(tmp_path / "pairs" / folder)
+    for part, level in (("HR", "high"), ("HR", "low"), ("LR", "low")):
+        words = {"name": "fixed", level: f"{level} of {part}"}
+        caption_folder(
+            tmp_path / "pairs" / part,
+            prompt_provider=words,
+            levels=[level],  # type: ignore[list-item]
+            store=tmp_path / "pairs" / "prompts.sqlite",
+        )
+    source = PairFolder(tmp_path / "pairs", lambda path: np.asarray(read_image(path).image))
+    for hr_as_input, low in ((False, "low of LR"), (True, "low of HR")):
+        example = source.example(0, hr_as_input)
+        assert (example.high, example.low) == ("high of HR", low)
+
+
+def test_training_on_photos_reads_what_they_show(captioned: Path) -> None:
+    source = PhotoFolder(captioned, lambda path: np.asarray(read_image(path).image), crop=16)
+    assert source.example(0, False).high == "a house"
+    shutil.copy(captioned / "more" / "a.png", captioned / "b.png")
+    assert (
+        PhotoFolder(captioned, lambda path: np.asarray(read_image(path).image), 16).example(0, False).high == "a house"
+    )

@@ -1,0 +1,99 @@
+"""``xpsr caption``: describe a folder, and show what was said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from tests import tiny
+from xpsr_sdk.builtin.fixed import FixedPrompts
+from xpsr_sdk.cli.main import xpsr
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for seed in range(3):
+        tiny.photo(40, 30, seed).save(folder / f"{seed}.png")
+    return folder
+
+
+def caption(*arguments: object) -> Result:
+    return CliRunner().invoke(xpsr, ["caption", *map(str, arguments)])
+
+
+def test_a_folder_is_described_once(photos: Path) -> None:
+    for described, known in ((3, 0), (0, 3)):
+        result = caption(photos)
+        assert result.exit_code == 0, result.stderr
+        assert result.stdout == f"{described} images described, {known} were before: {photos}/prompts.sqlite\n"
+
+
+def test_what_is_stored_is_shown(photos: Path, tmp_path: Path) -> None:
+    config = tmp_path / "words.toml"
+    config.write_text('[prompt_provider]\nname = "fixed"\nhigh = "a [red] house <b> 家"\nlow = "blurry"\n')
+    assert caption(photos, "--config", config).exit_code == 0
+    result = caption(photos, "--show", "--count", 2)
+    assert result.exit_code == 0, result.stderr
+    assert "a [red] house <b> 家" in result.stdout
+    assert "2.png" not in result.stdout
+    assert result.stdout.endswith(f"2 of 3 images: {tmp_path}/photos-prompts.png\n")
+    with Image.open(tmp_path / "photos-prompts.png") as sheet:
+        assert sheet.width > 2 * 240
+        assert len(set(sheet.convert("L").tobytes())) > 100  # photos and text
+    assert caption(photos, "--show", "--sheet", tmp_path / "other.jpg").exit_code == 0
+    assert (tmp_path / "other.jpg").is_file()
+
+
+def test_a_photo_that_is_gone_is_left_out_of_the_sheet(photos: Path) -> None:
+    caption(photos)
+    (photos / "1.png").unlink()
+    result = caption(photos, "--show")
+    assert result.exit_code == 0
+    assert "Not on the sheet: " in result.stderr
+    assert "2 of 3 images" in result.stdout
+
+
+def test_failures_are_listed_and_the_rest_is_done(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (photos / "0.png").write_text("no image")
+
+    def failing(self: object, items: object, levels: object) -> None:
+        raise TimeoutError("too late")
+
+    monkeypatch.setattr(FixedPrompts, "describe", failing)
+    result = caption(photos, "--prompt-provider", "fixed")
+    assert result.exit_code == 1
+    assert f"Left out: {photos}/0.png is not an image" in result.stderr
+    assert f"Prompts are missing: {photos}/1.png: TimeoutError: too late" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--prompt-provider", "fixd"], "Did you mean 'fixed'?"),
+        (["--prompt-provider", "openai"], "model: is required"),
+        (["--level", "middle"], "'middle' is not one of"),
+        (["--shard", "3/2"], "'3/2' is no part of a whole: 2/8 is the second of eight."),
+        (["--shard", "x"], "'x' is no part of a whole"),
+        (["--workers", "0"], "0 is not in the range"),
+        (["--config", "none.toml"], "none.toml does not exist"),
+        (["--show"], "xpsr caption {photos} makes one"),
+        (["--store", "{photos}/0.png"], "0.png cannot be used as a store of prompts: file is not a database"),
+    ],
+)
+def test_wrong_use_is_one_sentence(photos: Path, arguments: list[str], message: str) -> None:
+    result = caption(photos, *(argument.format(photos=photos) for argument in arguments))
+    assert result.exit_code == 2
+    assert message.format(photos=photos) in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not (photos / "prompts.sqlite").exists()
+
+
+def test_a_folder_without_images(tmp_path: Path) -> None:
+    result = caption(tmp_path)
+    assert result.exit_code == 2
+    assert "holds no images" in result.stderr

@@ -1,0 +1,214 @@
+"""Prompts ahead of time: what is asked, what is asked again, and what survives."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+import pytest
+
+from tests import tiny
+from xpsr_sdk import ConfigError, Item, Prompts
+from xpsr_sdk.builtin.fixed import FixedPrompts
+from xpsr_sdk.data.caption import GIVE_UP_AFTER, Captioned, Shard, caption_folder
+from xpsr_sdk.data.prompt_store import PromptStore
+
+SLOW = """
+import sys, time
+from pathlib import Path
+from xpsr_sdk.builtin.fixed import FixedPrompts
+from xpsr_sdk.data.caption import caption_folder
+
+def describe(self, items, levels, plain=FixedPrompts.describe):
+    time.sleep(0.01)
+    with open(sys.argv[2], "a") as asked:
+        asked.writelines(f"{item.sha256}\\n" for item in items)
+    return plain(self, items, levels)
+
+FixedPrompts.describe = describe
+caption_folder(
+    Path(sys.argv[1]), prompt_provider={"name": "fixed", "high": "a house"}, levels=["high"], batch_size=4,
+    progress=lambda done, total: print(done, flush=True),
+)
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "photos" / "more").mkdir(parents=True)
+    for seed, name in enumerate(("a.png", "b.png", "c.png", "more/a.png")):
+        tiny.photo(20, 16, seed).save(tmp_path / "photos" / name)
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, tuple[str, ...]]]:
+    """The names of the photos that the provider ``fixed`` is asked about, with the levels."""
+    found: list[tuple[str, tuple[str, ...]]] = []
+
+    def describe(self: FixedPrompts, items: Sequence[Item], levels: Collection[str]) -> list[Prompts]:
+        found.extend((item.path.name if item.path else "", tuple(levels)) for item in items)
+        return plain(self, items, levels)  # type: ignore[arg-type]
+
+    plain = FixedPrompts.describe
+    monkeypatch.setattr(FixedPrompts, "describe", describe)
+    return found
+
+
+def caption(folder: Path, high: str | None = "a house", **options: object) -> Captioned:
+    provider = {"name": "fixed", "high": high} if high is not None else "fixed"
+    return caption_folder(folder, prompt_provider=provider, **options)  # type: ignore[arg-type]
+
+
+def stored(folder: Path, photo: str, level: str = "high") -> str | None:
+    from xpsr_sdk.data.images import read_image
+
+    prompt = PromptStore(folder / "prompts.sqlite").newest(str(read_image(folder / photo).sha256), level)  # type: ignore[arg-type]
+    return prompt.text if prompt else None
+
+
+def test_what_is_stored_is_not_asked_again(folder: Path, asked: list[tuple[str, tuple[str, ...]]]) -> None:
+    first = caption(folder, batch_size=3)
+    assert (first.described, first.known) == (4, 0)
+    assert asked == [(name, ("high", "low")) for name in ("a.png", "b.png", "c.png", "a.png")]
+    assert stored(folder, "more/a.png") == "a house"
+    assert stored(folder, "a.png", "low") is None  # not offered, which is known, too
+    asked.clear()
+    again = caption(folder)
+    assert (again.described, again.known, asked) == (0, 4, [])
+
+
+def test_another_question_or_another_content_is_asked(folder: Path, asked: list[tuple[str, tuple[str, ...]]]) -> None:
+    caption(folder, levels=["high"])
+    asked.clear()
+    tiny.photo(20, 16, 9).save(folder / "b.png")
+    caption(folder, levels=["high"])
+    assert asked == [("b.png", ("high",))]
+    asked.clear()
+    caption(folder, levels=["high", "low"])
+    assert asked == [(name, ("low",)) for name in ("a.png", "b.png", "c.png", "a.png")]
+    asked.clear()
+    caption(folder, "another house", levels=["high"])
+    assert len(asked) == 4
+    assert stored(folder, "a.png") == "another house"
+
+
+def test_a_photo_that_moves_keeps_its_prompt(folder: Path, asked: list[tuple[str, tuple[str, ...]]]) -> None:
+    caption(folder)
+    asked.clear()
+    (folder / "a.png").rename(folder / "z.png")
+    assert caption(folder).known == 4
+    assert asked == []
+
+
+def test_copies_are_asked_about_once(folder: Path, asked: list[tuple[str, tuple[str, ...]]]) -> None:
+    for name in ("b.png", "c.png"):
+        (folder / name).write_bytes((folder / "a.png").read_bytes())
+    assert caption(folder).described == 4
+    assert [name for name, _ in asked] == ["a.png", "a.png"]
+
+
+def test_what_cannot_be_read_is_reported(folder: Path) -> None:
+    (folder / "b.png").write_text("no image")
+    report = caption(folder)
+    assert report.described == 3
+    assert list(report.failed) == [folder / "b.png"]
+    assert "is not an image" in report.failed[folder / "b.png"]
+
+
+def test_a_provider_that_fails_is_asked_again_next_time(
+    folder: Path, asked: list[tuple[str, tuple[str, ...]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(self: object, items: Sequence[Item], levels: object) -> list[Prompts]:
+        return [Prompts(high="seen", source={"high": "fixed"}, errors={"low": "No light."}) for _ in items]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FixedPrompts, "describe", failing)
+        report = caption(folder)
+    assert report.described == 4
+    assert report.unprompted == dict.fromkeys(sorted(folder.rglob("*.png")), "No light.")
+    caption(folder)
+    assert {levels for _, levels in asked} == {("low",)}
+
+
+def test_a_provider_that_always_fails_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for seed in range(GIVE_UP_AFTER + 10):
+        tiny.photo(16, 16, seed).save(tmp_path / f"{seed}.png")
+
+    def failing(self: object, items: object, levels: object) -> list[Prompts]:
+        raise ConnectionError("nobody is there")
+
+    monkeypatch.setattr(FixedPrompts, "describe", failing)
+    report = caption(tmp_path, batch_size=10)
+    assert len(report.unprompted) == GIVE_UP_AFTER
+    assert report.given_up.endswith(f"{GIVE_UP_AFTER} images in a row, the last time: ConnectionError: nobody is there")
+
+
+def test_shards_share_the_photos(folder: Path, asked: list[tuple[str, tuple[str, ...]]]) -> None:
+    reports = [caption(folder, shard=Shard(part, 3)) for part in range(3)]
+    assert sum(report.described for report in reports) == len(asked) == 4
+
+
+def test_workers_do_the_same(folder: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    (folder / "b.png").write_text("no image")
+    report = caption(folder, workers=2, progress=lambda done, total: seen.append((done, total)))
+    assert (report.described, len(report.failed)) == (3, 1)
+    assert seen[-1] == (4, 4)
+    assert [file.name for file in folder.glob("prompts*")] == ["prompts.sqlite"]
+    assert stored(folder, "more/a.png") == "a house"
+
+
+def test_wrong_use_is_told_before_anything_starts(tmp_path: Path, folder: Path) -> None:
+    with pytest.raises(ConfigError, match="holds no images"):
+        caption(tmp_path / "photos" / "none")
+    with pytest.raises(ConfigError, match="there is no such option"):
+        caption_folder(folder, prompt_provider={"name": "fixed", "hihg": "a house"})
+    assert not (folder / "prompts.sqlite").exists()
+
+
+def test_a_killed_run_loses_no_more_than_its_batch(tmp_path: Path) -> None:
+    photos, asked = tmp_path / "photos", tmp_path / "asked.txt"
+    photos.mkdir()
+    for seed in range(60):
+        tiny.photo(16, 16, seed).save(photos / f"{seed:02}.png")
+    command = [sys.executable, "-c", SLOW, str(photos), str(asked)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as run:
+        assert run.stdout
+        for _ in range(5):
+            run.stdout.readline()
+        os.kill(run.pid, signal.SIGKILL)
+    before = asked.read_text().split()
+    with sqlite3.connect(photos / "prompts.sqlite") as connection:
+        kept = {sha256 for (sha256,) in connection.execute("SELECT sha256 FROM prompts")}
+    connection.close()
+    assert 20 <= len(kept) < 60
+    assert set(before[: len(before) - 4]) <= kept <= set(before)
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    after = asked.read_text().split()[len(before) :]
+    assert not kept & set(after)
+    assert len(kept) + len(after) == 60
+
+
+def test_workers_stop_when_nobody_waits_for_them(tmp_path: Path) -> None:
+    photos, asked = tmp_path / "photos", tmp_path / "asked.txt"
+    photos.mkdir()
+    for seed in range(40):
+        tiny.photo(16, 16, seed).save(photos / f"{seed:02}.png")
+    program = tmp_path / "run.py"
+    body = SLOW.replace("0.01", "0.2").replace("batch_size=4", "batch_size=1, workers=2")
+    head, call = body.split("caption_folder(\n", 1)
+    program.write_text(f"{head}if __name__ == '__main__':\n    caption_folder(\n{call}")
+    with subprocess.Popen([sys.executable, program, photos, asked], stdout=subprocess.PIPE, text=True) as run:
+        assert run.stdout
+        run.stdout.readline()
+        os.kill(run.pid, signal.SIGKILL)
+    while (count := len(asked.read_text().split())) and (time.sleep(1.5), len(asked.read_text().split()))[1] > count:
+        pass
+    assert count < 40

@@ -1,0 +1,151 @@
+"""Asks a vision-language model behind an OpenAI-compatible endpoint: vLLM, SGLang, Ollama, llama.cpp, hosted ones."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import io
+import json
+import os
+from collections.abc import Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+from pydantic import Field
+
+from xpsr_sdk.builtin.captioning import LEVELS, Answer, CaptionerOptions, as_prompts, need_package, shrunk
+from xpsr_sdk.contracts import Item, Level, PromptKey, Prompts
+from xpsr_sdk.errors import one_line
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+
+NO_KEY = "none"
+"""Sent where the environment holds no key: local servers ask for none."""
+FIRST_WAIT = 0.5
+"""Seconds before a question is asked again."""
+
+
+class OpenAICaptioner:
+    """Sends each photo with a question to ``/chat/completions``, several at a time.
+
+    Dropped connections, time-outs, answers that are not JSON, and the statuses 408, 409, 429 and 5xx are tried again
+    after a wait that doubles, or as long as the server asks for.
+    """
+
+    class Config(CaptionerOptions):
+        """Where the model is. The key stands in the environment alone."""
+
+        model: str = Field(min_length=1, description="The model's name at the endpoint.")
+        low_model: str | None = Field(
+            None, min_length=1, description="Model that is asked about the quality. None: the same one."
+        )
+        base_url: str | None = Field(
+            None,
+            pattern="^https?://",
+            description="The endpoint: http://localhost:8000/v1. None: that of OPENAI_BASE_URL, or OpenAI.",
+        )
+        api_key_variable: str = Field(
+            "OPENAI_API_KEY", min_length=1, description="Environment variable that holds the key, if one is needed."
+        )
+        timeout: float = Field(60, gt=0, description="Seconds to wait for an answer, at each try.")
+        max_retries: int = Field(3, ge=0, description="How often a question that failed is asked again.")
+        concurrency: int = Field(4, ge=1, description="Questions at a time.")
+        request: dict[str, Any] = Field(
+            {"temperature": 0}, description="Further fields of the request. By default answers are greedy."
+        )
+
+    def __init__(self, config: Config) -> None:
+        need_package("openai", "openai", "The prompt provider 'openai'")
+        self.config = config
+
+    def prompt_key(self, level: Level) -> PromptKey:
+        """Model and question; not the endpoint, which may move."""
+        return PromptKey("openai", self._model_of(level), self.config.question(level))
+
+    def describe(self, items: Sequence[Item], levels: Collection[Level]) -> list[Prompts]:
+        """The answers to the questions of the asked levels; failures are reported in ``Prompts.errors``."""
+        asked = [level for level in LEVELS if level in levels]
+        with ThreadPoolExecutor(1) as pool:  # this thread may run an event loop of its own, as notebooks do
+            answers = pool.submit(asyncio.run, self._ask_all(items, asked)).result()
+        return as_prompts(len(items), answers, {level: self._model_of(level) for level in asked})
+
+    def unload(self) -> None:
+        """Nothing is held."""
+
+    def _model_of(self, level: Level) -> str:
+        return (self.config.low_model if level == "low" else None) or self.config.model
+
+    async def _ask_all(self, items: Sequence[Item], levels: Sequence[Level]) -> dict[Level, list[Answer]]:
+        from openai import AsyncOpenAI
+
+        config = self.config
+        key = os.environ.get(config.api_key_variable) or NO_KEY
+        slots = asyncio.Semaphore(config.concurrency)
+        async with AsyncOpenAI(
+            api_key=key, base_url=config.base_url, timeout=config.timeout, max_retries=config.max_retries
+        ) as client:
+
+            async def answer(item: Item, level: Level) -> Answer:
+                async with slots:
+                    try:
+                        return Answer(await self._ask(client, item.image, level))
+                    except Exception as error:
+                        return Answer(error=f"{self._model_of(level)}: {_reason(error)}".replace(key, "***"))
+
+            answers = await asyncio.gather(*(answer(item, level) for level in levels for item in items))
+        return {level: answers[i * len(items) :][: len(items)] for i, level in enumerate(levels)}
+
+    async def _ask(self, client: AsyncOpenAI, image: Image.Image, level: Level) -> str:
+        """The answer to a question. Broken JSON, which the client takes for an answer, is a reason to ask again."""
+        config = self.config
+        picture = {"type": "image_url", "image_url": {"url": _data_url(shrunk(image, config.max_side))}}
+        question = {"type": "text", "text": config.question(level)}
+        messages: Any = [{"role": "user", "content": [picture, question]}]
+        request: dict[str, Any] = {"max_tokens": config.max_new_tokens, **config.request}
+        if "max_completion_tokens" in request:  # what OpenAI's newest models call it, and take no other
+            del request["max_tokens"]
+        async with asyncio.timeout(config.timeout * (config.max_retries + 1)):  # an answer may trickle in for ever
+            for tries in range(config.max_retries + 1):
+                try:
+                    reply = await client.chat.completions.create(
+                        model=self._model_of(level), messages=messages, **request
+                    )
+                    return _text_of(reply)
+                except ValueError:
+                    if tries == config.max_retries:
+                        raise
+                    await asyncio.sleep(FIRST_WAIT * 2**tries)
+        raise AssertionError
+
+
+def _text_of(reply: Any) -> str:
+    """What the model said.
+
+    Raises:
+        ValueError: The answer has another form than that of chat completions.
+        RuntimeError: The model was not let say it.
+    """
+    choices = getattr(reply, "choices", None)
+    if not choices or getattr(choices[0], "message", None) is None:
+        raise ValueError(f"the endpoint's answer is no chat completion: {str(reply)[:100]!r}")
+    if refusal := getattr(choices[0].message, "refusal", None):
+        raise RuntimeError(f"the model refused: {refusal}")
+    return str(choices[0].message.content or "")
+
+
+def _data_url(image: Image.Image) -> str:
+    """The picture inside a URL: JPEG at a quality that adds next to nothing of its own to what is judged."""
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=95, subsampling=0)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _reason(error: Exception) -> str:
+    """Why there is no answer, in one line."""
+    if isinstance(error, TimeoutError):
+        return "no answer came in time"
+    if isinstance(error, json.JSONDecodeError):
+        return f"the endpoint's answer is not JSON: {error}"
+    return one_line(error) + (f" ({one_line(error.__cause__)})" if error.__cause__ else "")

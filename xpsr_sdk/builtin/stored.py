@@ -1,0 +1,61 @@
+"""Prompts that ``xpsr caption`` has stored ahead of time."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+from pydantic import Field
+
+from xpsr_sdk.contracts import Item, Level, Options, Prompts
+from xpsr_sdk.data.prompt_store import STORE_NAME, PromptStore
+
+
+class StoredPrompts:
+    """Looks photos up by the content of their files; of several prompts, the one that was stored last."""
+
+    class Config(Options):
+        """Where the store is."""
+
+        file: Path | None = Field(
+            None, description=f"The store. None: {STORE_NAME} in the photo's folder, or in the next one above."
+        )
+
+    def __init__(self, config: Config | None = None) -> None:
+        self.config = config or self.Config()
+        self._store_at = lru_cache(maxsize=16)(PromptStore)
+
+    def describe(self, items: Sequence[Item], levels: Collection[Level]) -> list[Prompts]:
+        """What is stored; what is not is an error of its level."""
+        return [self._describe(item, levels) for item in items]
+
+    def unload(self) -> None:
+        """Close the files."""
+        self._store_at.cache_clear()
+
+    def _describe(self, item: Item, levels: Collection[Level]) -> Prompts:
+        if item.sha256 is None:
+            return Prompts(
+                errors=dict.fromkeys(levels, "The image comes from no file, so that nothing is stored of it.")
+            )
+        file = self._file(item)
+        if file is None:
+            return Prompts(
+                errors=dict.fromkeys(levels, f"There is no {STORE_NAME} by it or above: xpsr caption makes one.")
+            )
+        found = {level: self._store_at(file).newest(item.sha256, level) for level in levels}
+        texts: dict[Level, str] = {level: str(prompt.text) for level, prompt in found.items() if prompt}
+        source: dict[Level, str] = {level: prompt.source for level, prompt in found.items() if prompt}
+        errors: dict[Level, str] = {
+            level: f"{file} holds no {level}-level prompt of it: xpsr caption adds one."
+            for level, prompt in found.items()
+            if prompt is None
+        }
+        return Prompts(texts.get("high"), texts.get("low"), source, errors)
+
+    def _file(self, item: Item) -> Path | None:
+        if self.config.file or item.path is None:
+            return self.config.file
+        folders = item.path.absolute().parents
+        return next((folder / STORE_NAME for folder in folders if (folder / STORE_NAME).is_file()), None)

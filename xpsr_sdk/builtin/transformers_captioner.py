@@ -1,0 +1,165 @@
+"""Asks a vision-language model of the transformers library what a photo shows, and how good it is.
+
+Any model that ``AutoModelForImageTextToText`` and ``AutoProcessor`` load, and whose processor has a chat template.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from transformers import AutoModelForImageTextToText, AutoProcessor, BitsAndBytesConfig, TorchAoConfig
+
+from xpsr_sdk.builtin.captioning import LEVELS, Answer, CaptionerOptions, as_prompts, need_package, shrunk
+from xpsr_sdk.contracts import Item, Level, PromptKey, Prompts
+from xpsr_sdk.devices import find_device, free_memory
+from xpsr_sdk.errors import ConfigError, one_line
+
+Quantization = Literal["bitsandbytes-4bit", "bitsandbytes-8bit", "torchao-int8"]
+
+
+class TransformersCaptioner:
+    """Loads its models at the first question, asks in batches, and makes room for the diffusion where there is little.
+
+    Answers are greedy, so that the same photo gets the same words.
+    """
+
+    class Config(CaptionerOptions):
+        """Which models, and how they are run."""
+
+        model: str = Field("llava-hf/llava-1.5-7b-hf", min_length=1, description="Folder, or id on the hub.")
+        low_model: str | None = Field(
+            None, min_length=1, description="Model that is asked about the quality. None: the same one."
+        )
+        batch_size: int = Field(4, ge=1, description="Photos a forward pass.")
+        dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+            "auto", description="Precision of the weights. auto: as they are stored."
+        )
+        quantization: Quantization | None = Field(
+            None, description="Weights in 4 or 8 bits; needs the extra bitsandbytes or torchao."
+        )
+        device_map: str | None = Field(
+            None,
+            description="A device (cuda:1), or auto: spread over all. None: the first there is of cuda, xpu, mps, cpu.",
+        )
+        keep_loaded: bool | None = Field(
+            None, description="Whether models stay in memory. None: as long as as much again is free there."
+        )
+        trust_remote_code: bool = Field(False, description="Run code that comes with the model.")
+
+    def __init__(self, config: Config | None = None) -> None:
+        self.config = config or self.Config()
+        if library := (self.config.quantization or "").partition("-")[0]:
+            need_package(library, library, f"quantization = {self.config.quantization!r}")
+        for level in LEVELS:
+            _check_folder(self._model_of(level))
+        self._loaded: dict[str, tuple[Any, Any]] = {}
+        self._broken: dict[str, Exception] = {}
+
+    def prompt_key(self, level: Level) -> PromptKey:
+        """Model and question."""
+        return PromptKey("transformers", self._model_of(level), self.config.question(level))
+
+    def describe(self, items: Sequence[Item], levels: Collection[Level]) -> list[Prompts]:
+        """The answers to the questions of the asked levels; failures are reported in ``Prompts.errors``."""
+        answers: dict[Level, list[Answer]] = {}
+        for level in [level for level in LEVELS if level in levels]:
+            name, question, size = self._model_of(level), self.config.question(level), self.config.batch_size
+            batches = [items[first : first + size] for first in range(0, len(items), size)]
+            answers[level] = [answer for batch in batches for answer in self._answers(name, batch, question)]
+            self._make_room(before=name)
+        return as_prompts(len(items), answers, {level: self._model_of(level) for level in answers})
+
+    def unload(self) -> None:
+        """Free the models' memory. A model that could not be loaded is tried again at the next question."""
+        self._loaded.clear()
+        self._broken.clear()
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def _model_of(self, level: Level) -> str:
+        return (self.config.low_model if level == "low" else None) or self.config.model
+
+    def _answers(self, name: str, items: Sequence[Item], question: str) -> list[Answer]:
+        """One answer a photo; if a batch fails, for want of memory or for one photo's sake, each is asked alone."""
+        try:
+            return [Answer(text) for text in self._ask(name, items, question)]
+        except Exception as error:
+            if len(items) == 1 or name in self._broken:
+                return [Answer(error=f"{name}: {one_line(error)}")] * len(items)
+        return [answer for item in items for answer in self._answers(name, [item], question)]
+
+    @torch.inference_mode()
+    def _ask(self, name: str, items: Sequence[Item], question: str) -> list[str]:
+        model, processor = self._load(name)
+        pictures = [{"type": "image", "image": shrunk(item.image, self.config.max_side)} for item in items]
+        text = {"type": "text", "text": question}
+        inputs = processor.apply_chat_template(
+            [[{"role": "user", "content": [picture, text]}] for picture in pictures],
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=True,
+            return_tensors="pt",
+            processor_kwargs={"padding": True},
+        ).to(model.device, model.dtype)
+        tokens = model.generate(**inputs, max_new_tokens=self.config.max_new_tokens, do_sample=False)
+        answers = tokens[:, inputs["input_ids"].shape[1] :]
+        texts: list[str] = processor.batch_decode(answers, skip_special_tokens=True)
+        return texts
+
+    def _load(self, name: str) -> tuple[Any, Any]:
+        """Model and processor. What failed once is not tried for every photo: each try may take minutes."""
+        if name in self._broken:
+            raise self._broken[name]
+        if name not in self._loaded:
+            try:
+                self._loaded[name] = self._read(name)
+            except Exception as error:
+                self._broken[name] = error
+                raise
+        return self._loaded[name]
+
+    def _read(self, name: str) -> tuple[Any, Any]:
+        trust = self.config.trust_remote_code
+        processor = AutoProcessor.from_pretrained(name, trust_remote_code=trust)
+        processor.tokenizer.padding_side = "left"  # so that all answers of a batch begin at the same token
+        device_map = self.config.device_map or {"": find_device(None)}
+        model = AutoModelForImageTextToText.from_pretrained(
+            name,
+            dtype=self.config.dtype,
+            device_map=device_map,
+            quantization_config=_quantization(self.config.quantization),
+            trust_remote_code=trust,
+        )
+        return model.eval(), processor
+
+    def _make_room(self, before: str) -> None:
+        """Unload where memory is short: for the diffusion, or for the other level's model."""
+        if before not in self._loaded or self.config.keep_loaded:
+            return
+        model, _ = self._loaded[before]
+        if self.config.keep_loaded is False or free_memory(model.device) < model.get_memory_footprint():
+            del model
+            self.unload()
+
+
+def _check_folder(name: str) -> None:
+    """A path that leads nowhere is told at once; what else is no folder is looked for on the hub when it is needed."""
+    if name.startswith((".", "/", "~")) and not Path(name).is_dir():
+        raise ConfigError(f"The folder of the captioner, {name}, does not exist.")
+
+
+def _quantization(choice: Quantization | None) -> Any:
+    """What transformers calls that choice."""
+    if choice is None:
+        return None
+    if choice.startswith("bitsandbytes"):
+        return BitsAndBytesConfig(load_in_4bit=choice.endswith("4bit"), load_in_8bit=choice.endswith("8bit"))
+    from torchao.quantization import Int8WeightOnlyConfig
+
+    return TorchAoConfig(Int8WeightOnlyConfig())

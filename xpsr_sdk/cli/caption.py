@@ -1,0 +1,156 @@
+"""``xpsr caption``: describe a folder of images ahead of time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from rich import box
+from rich.table import Table
+
+from xpsr_sdk.cli.output import print_table, progress_bar, quiet_libraries
+from xpsr_sdk.config import Component, PipelineConfig, read_toml
+from xpsr_sdk.contracts import Level
+from xpsr_sdk.data.prompt_store import STORE_NAME
+from xpsr_sdk.errors import ConfigError, ImageError
+
+if TYPE_CHECKING:
+    from xpsr_sdk.data.caption import Captioned
+
+LEVELS: tuple[Level, ...] = ("high", "low")
+LISTED = 20
+"""Reasons that are named one by one."""
+
+
+class ShardType(click.ParamType[tuple[int, int]]):
+    """``K/N``: part K of N, counted from 1."""
+
+    name = "K/N"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        """Part, counted from 0, and number of parts."""
+        part, _, parts = str(value).partition("/")
+        if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
+            self.fail(f"{value!r} is no part of a whole: 2/8 is the second of eight.")
+        return int(part) - 1, int(parts)
+
+
+@click.command()
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--prompt-provider", help="Who describes the images.  [default: measured]")
+@click.option(
+    "--config", type=click.Path(path_type=Path), help="TOML file with a table prompt_provider, for its options."
+)
+@click.option(
+    "--level",
+    "levels",
+    multiple=True,
+    type=click.Choice(["high", "low"]),
+    default=["high", "low"],
+    help="What is asked: content (high), quality (low).  [default: both]",
+)
+@click.option(
+    "--store",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="File of prompts.  [default: FOLDER/prompts.sqlite]",
+)
+@click.option("--batch-size", type=click.IntRange(1, 1000), default=16, show_default=True, help="Images at a time.")
+@click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Processes.")
+@click.option(
+    "--shard", type=ShardType(), default="1/1", help="The part of the images to describe: 2/8 is the second of eight."
+)
+@click.option("--show", is_flag=True, help="Show what is stored, as a table and a contact sheet, and ask nothing.")
+@click.option(
+    "--sheet", type=click.Path(dir_okay=False, path_type=Path), help="The contact sheet.  [default: FOLDER-prompts.png]"
+)
+@click.option("--count", type=click.IntRange(min=1), default=24, show_default=True, help="How many images are shown.")
+def caption(
+    folder: Path,
+    prompt_provider: str | None,
+    config: Path | None,
+    levels: tuple[str, ...],
+    store: Path | None,
+    batch_size: int,
+    workers: int,
+    shard: tuple[int, int],
+    show: bool,
+    sheet: Path | None,
+    count: int,
+) -> None:
+    """Describe the images below FOLDER ahead of time, for xpsr upscale --prompt-provider stored and for training.
+
+    What is stored already is not asked again: the same command goes on where it was stopped. What fails is named and
+    the rest is done; the exit code is then 1.
+    """
+    file = store or folder / STORE_NAME
+    if show:
+        _show(folder, file, sheet, count)
+        return
+    choice = _provider(prompt_provider, config)
+    quiet_libraries()
+    from xpsr_sdk.data.caption import Shard, caption_folder  # after what can be told at once, since it loads torch
+
+    with progress_bar() as bar:
+        task = bar.add_task("describing", total=None)
+        report = caption_folder(
+            folder,
+            prompt_provider=choice,
+            levels=[level for level in LEVELS if level in levels],
+            store=file,
+            batch_size=batch_size,
+            workers=workers,
+            shard=Shard(*shard),
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    _tell(report, file)
+
+
+def _provider(name: str | None, config: Path | None) -> Component:
+    """The provider of the options, else of the file, else the default."""
+    settings = read_toml(PipelineConfig, config) if config else PipelineConfig()
+    return name or settings.prompt_provider or "measured"
+
+
+def _tell(report: Captioned, file: Path) -> None:
+    """What failed, photo by photo up to a limit, and what was done."""
+    for words, reasons in (("Left out", report.failed), ("Prompts are missing", report.unprompted)):
+        for photo, reason in list(reasons.items())[:LISTED]:
+            click.echo(f"{words}: {reason}" if str(photo) in reason else f"{words}: {photo}: {reason}", err=True)
+        if len(reasons) > LISTED:
+            click.echo(f"{words}: {len(reasons) - LISTED} more", err=True)
+    if report.given_up:
+        click.echo(f"Stopped, since {report.given_up}", err=True)
+    click.echo(f"{report.described} images described, {report.known} were before: {file}")
+    if report.failed or report.unprompted:
+        raise click.exceptions.Exit(1)
+
+
+def _show(folder: Path, file: Path, sheet: Path | None, count: int) -> None:
+    """Print the newest prompts of the first images, and put them on a picture."""
+    from xpsr_sdk.data.contact_sheet import contact_sheet
+    from xpsr_sdk.data.images import read_image, write_image
+    from xpsr_sdk.data.prompt_store import PromptStore
+
+    if not file.is_file():
+        raise ConfigError(f"There is no {file}: xpsr caption {folder} makes one.")
+    store = PromptStore(file)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("image", "level", "source", "prompt"):
+        table.add_column(column, overflow="fold", no_wrap=column == "level")
+    entries = []
+    for image in store.images(count):
+        prompts = [prompt for level in LEVELS if (prompt := store.newest(image.sha256, level))]
+        for prompt in prompts:
+            table.add_row(image.path, prompt.level, prompt.source, prompt.text)
+        try:
+            picture = read_image(file.parent / image.path).image
+        except ImageError as error:
+            click.echo(f"Not on the sheet: {error}", err=True)
+        else:
+            lines = [image.path, *(f"{prompt.level}: {prompt.text}" for prompt in prompts)]
+            entries.append((picture, "\n".join(lines)))
+    print_table(table)
+    where = sheet or folder.resolve().with_name(f"{folder.resolve().name}-prompts.png")
+    write_image(contact_sheet(entries), where)
+    click.echo(f"{len(entries)} of {store.image_count()} images: {where}")
