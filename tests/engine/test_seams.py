@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 from PIL import Image
 
 from xpsr_sdk import build_pipeline
@@ -21,12 +20,11 @@ def jumps(tiled: Image.Image, whole: Image.Image) -> tuple[np.ndarray, np.ndarra
     )
 
 
-@pytest.mark.parametrize("tile_batch", [1, 4])
-def test_the_borders_of_tiles_cannot_be_told_from_the_rest(tile_batch: int) -> None:
+def test_the_borders_of_tiles_cannot_be_told_from_the_rest() -> None:
     pipe = build_pipeline(model="nano", device="cpu", dtype="float32", scale=SCALE, seed=1, fidelity=0)
     photo = Image.open("examples/photo.jpg").convert("RGB").crop((0, 0, 104, 96))
     whole = pipe(photo, tile=512).image
-    result = pipe(photo, tile=TILE, tile_overlap=OVERLAP, tile_batch=tile_batch)
+    result = pipe(photo, tile=TILE, tile_overlap=OVERLAP, tile_batch=4)
     assert result.plan.tiles == 4
     stride = pipe.stride
     tiles = plan_tiles(photo.height * SCALE // stride, photo.width * SCALE // stride, TILE // stride, OVERLAP // stride)
