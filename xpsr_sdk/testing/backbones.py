@@ -181,9 +181,11 @@ def _tokens(backbone: Any) -> int:
 def _images(
     backbone: Any, batch: int = 2, rows: int = 6, columns: int = 4, dtype: torch.dtype = torch.float32
 ) -> tuple[Tensor, Tensor]:
-    """Images in [-1, 1], and resized inputs in [0, 1], of ``rows`` x ``columns`` latents."""
+    """Images in [-1, 1], of different brightness, and resized inputs in [0, 1], of ``rows`` x ``columns`` latents."""
     shape = (batch, 3, rows * backbone.stride, columns * backbone.stride)
-    return noise(*shape, seed=1).clamp(-1, 1).to(dtype), noise(*shape, seed=2).sigmoid().to(dtype)
+    brightness = torch.linspace(0.6, -0.6, batch).reshape(-1, 1, 1, 1)
+    image = (0.4 * noise(*shape, seed=1) + brightness).clamp(-1, 1)
+    return image.to(dtype), (noise(*shape, seed=2) + brightness).sigmoid().to(dtype)
 
 
 @torch.no_grad()

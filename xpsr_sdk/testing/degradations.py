@@ -74,7 +74,8 @@ def _scale(subject: Subject) -> None:
             except ConfigError:  # this scale is not on offer
                 continue
             require(model.scale == asked, f"with the option scale = {asked} its scale is {model.scale}")
-            require_tensor(_run(model, _hr(asked)), (1, 3, 9, 7), f"with the option scale = {asked}, the result")
+            with subject.clause("shape"):
+                require_tensor(_run(model, _hr(asked)), (1, 3, 9, 7), f"with the option scale = {asked}, the result")
 
 
 def _shape(subject: Subject) -> None:

@@ -50,7 +50,7 @@ class GaussianDenoiser:
         """What the model would predict from ``x_t`` (B C h w) at timestep ``t``."""
         at = torch.as_tensor(t).round().long().cpu()
         signal, level = self._schedule.levels(at, x_t.float())
-        clean = self.denoised(x_t.float() / signal, level / signal)
+        clean = self._posterior_mean(x_t.float() / signal, level / signal)
         prediction = {
             "epsilon": (x_t - signal * clean) / level,
             "v_prediction": (signal * x_t - clean) / level,  # signal * noise - level * clean, without the noise
@@ -60,7 +60,10 @@ class GaussianDenoiser:
 
     def denoised(self, x: Tensor, sigma: Tensor | float) -> Tensor:
         """The estimate of the clean latents from ``x = x_0 + sigma * noise``."""
-        sigma = torch.as_tensor(sigma, device=x.device).float()
-        sigma = sigma.reshape(-1, 1, 1, 1) if sigma.ndim else sigma
+        level = torch.as_tensor(sigma, device=x.device).float()
+        level = level.reshape(-1, 1, 1, 1) if level.ndim else level
+        return self._posterior_mean(x.float(), level).to(x.dtype)
+
+    def _posterior_mean(self, x: Tensor, sigma: Tensor) -> Tensor:
         variance = self.std**2
-        return (self.mean + variance / (variance + sigma**2) * (x.float() - self.mean)).to(x.dtype)
+        return self.mean + variance / (variance + sigma**2) * (x - self.mean)

@@ -65,9 +65,9 @@ def check_fusion_attention(
     for site in SITES:
         check_construction(subject, site)
         _module(subject, site)
-        for check in (_initialisation, _shape, _dtype, _device, _memory_layout, _without_low, _inputs):
+        for check in (_initialisation, _shape, _without_low, _dtype, _device, _inputs, _determinism, _batch):
             check(_Fused(subject, site))
-        for check in (_determinism, _batch, _control_flow, _gradients, _state_dict):
+        for check in (_memory_layout, _control_flow, _gradients, _state_dict):
             check(_Fused(subject, site))
         if identity_at_start:
             _identity(_Fused(subject, site))
@@ -99,14 +99,15 @@ class _Fused:
         return out
 
     def inputs(self, batch: int = 2, height: int = 5, width: int = 3, tokens: int = 7) -> tuple[Tensor, Tensor, Tensor]:
-        """Features, and text of both levels."""
-        x = noise(batch, self.site.channels, height, width, seed=1)
+        """Features, of images that differ in contrast and brightness, and text of both levels."""
+        each = torch.arange(float(batch)).reshape(-1, 1, 1, 1)
+        x = noise(batch, self.site.channels, height, width, seed=1) * (1 + each) + 0.5 * each
         return x, noise(batch, tokens, self.site.text_width, seed=2), noise(batch, tokens, self.site.text_width, seed=3)
 
     def to(self, *args: Any, **options: Any) -> _Fused:
         """Move fusion and attention, as ``torch.nn.Module.to``."""
         self.fusion.to(*args, **options)
-        self.attention.to(*args, **options)
+        nn.Module.to(self.attention, *args, **options)  # diffusers' own ``to`` warns at any dtype
         return self
 
 

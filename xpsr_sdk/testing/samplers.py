@@ -54,46 +54,50 @@ def check_sampler(choice: Choice, registry: Registry | None = None) -> None:
 
 
 class _Witness(GaussianDenoiser):
-    """A denoiser that writes down what it is asked, and objects to what a real one couldn't answer."""
+    """A denoiser that writes down what it is asked, and objects to what a real one couldn't answer.
 
-    def __init__(self, latents: Tensor | None = None, **options: Any) -> None:
+    Args:
+        subject: Who asks.
+        latents: What sampling begins with, to compare questions with.
+        options: Those of ``GaussianDenoiser``.
+    """
+
+    def __init__(self, subject: Subject, latents: Tensor | None = None, **options: Any) -> None:
         super().__init__(**options)
-        self.expected = latents
+        self._subject, self._latents = subject, latents
         self.asked: list[float] = []
         """The noise level, as sigma, of each question."""
 
     def predict(self, x_t: Tensor, t: Tensor | int) -> Tensor:
         """See ``xpsr_sdk.Denoiser``."""
-        timestep = float(torch.as_tensor(t).float().max())
-        last = self.start_timestep
-        require(0 <= timestep <= last, f"it asked predict() at timestep {timestep:g}, though sampling began at {last}")
-        return self._answer(x_t, self._sigma(round(timestep)), lambda: GaussianDenoiser.predict(self, x_t, t))
+        timestep, last = float(torch.as_tensor(t).float().max()), self.start_timestep
+        with self._subject.clause("questions"):
+            problem = f"it asked predict() at timestep {timestep:g}, though sampling began at {last}"
+            require(0 <= timestep <= last, problem)
+        self._witness(x_t, self._sigma(round(timestep)))
+        return super().predict(x_t, t)
 
     def denoised(self, x: Tensor, sigma: Tensor | float) -> Tensor:
         """See ``xpsr_sdk.Denoiser``."""
-        level = float(torch.as_tensor(sigma).float().max())
-        highest = self._sigma(self.start_timestep)
-        require(
-            0 <= level <= highest * 1.01,
-            f"it asked denoised() at the noise level {level:.4g}, though sampling began at {highest:.4g}",
-        )
-        return self._answer(x, level, lambda: GaussianDenoiser.denoised(self, x, sigma))
+        level, highest = float(torch.as_tensor(sigma).float().max()), self._sigma(self.start_timestep)
+        with self._subject.clause("questions"):
+            problem = f"it asked denoised() at the noise level {level:.4g}, though sampling began at {highest:.4g}"
+            require(0 <= level <= highest * 1.01, problem)
+        self._witness(x, level)
+        return super().denoised(x, sigma)
 
-    def _answer(self, x: Tensor, sigma: float, answer: Callable[[], Tensor]) -> Tensor:
-        latents = self.expected
-        if latents is not None:
+    def _witness(self, x: Tensor, sigma: float) -> None:
+        self.asked.append(sigma)
+        if (latents := self._latents) is None:
+            return
+        with self._subject.clause("questions"):
             shape, wanted = tuple(x.shape), tuple(latents.shape)
             require(shape == wanted, f"it asked the denoiser with a tensor of shape {shape}, not {wanted}")
             require(bool(torch.isfinite(x).all()), "it asked the denoiser with numbers that are not finite")
+        with self._subject.clause("dtype"):
             require(x.dtype == latents.dtype, f"it asked the denoiser in {x.dtype}, not in {latents.dtype}")
+        with self._subject.clause("device"):
             require(x.device == latents.device, f"it asked the denoiser on {x.device}, not on {latents.device}")
-        self.asked.append(sigma)
-        inner = self.expected, len(self.asked)
-        self.expected = None  # predict() asks denoised() itself
-        result = answer()
-        self.expected = inner[0]
-        del self.asked[inner[1] :]
-        return result
 
     def _sigma(self, timestep: int) -> float:
         alpha = float(self.alphas_cumprod[timestep])
@@ -107,14 +111,12 @@ def _run(
     steps: int = 4,
     seeds: tuple[int, ...] = (),
     callback: Callable[[int, int, Tensor], None] | None = None,
-) -> Tensor:
+) -> Any:
     extra = {} if callback is None else {"callback": callback}
     # Other seeds than those of the latents: a sampler's noise must not repeat the noise that it begins with.
     own = generators(*(seeds or range(50_000, 50_000 + len(latents))))
     with torch.no_grad():
-        result: Tensor = sampler.sample(denoiser, latents, num_inference_steps=steps, generators=own, **extra)
-    require(len(own) == len(latents), "it changed the list of generators")
-    return result
+        return sampler.sample(denoiser, latents, num_inference_steps=steps, generators=own, **extra)
 
 
 def _shape(subject: Subject) -> None:
@@ -141,7 +143,7 @@ def _dtype(subject: Subject) -> None:
     with subject.clause("dtype"):
         for dtype in (torch.float32, torch.bfloat16, torch.float16):
             latents = GaussianDenoiser().start(1, 4, 5, 3).to(dtype)
-            result = _run(subject.build(), _Witness(latents), latents)
+            result = _run(subject.build(), _Witness(subject, latents), latents)
             require(result.dtype == dtype, f"latents in {dtype} gave a result in {result.dtype}")
 
 
@@ -149,24 +151,31 @@ def _device(subject: Subject) -> None:
     with subject.clause("device"):
         for device in devices():
             latents = GaussianDenoiser().start(2, 4, 5, 3).to(device)
-            result = _run(subject.build(), _Witness(latents), latents)
+            result = _run(subject.build(), _Witness(subject, latents), latents)
             require(result.device == latents.device, f"latents on {latents.device} gave a result on {result.device}")
 
 
 def _inputs(subject: Subject) -> None:
-    with subject.clause("inputs"):
-        denoiser = GaussianDenoiser()
+    with subject.clause("inputs"), torch.no_grad():
+        denoiser, own = GaussianDenoiser(), generators(0, 1)
         latents = denoiser.start(2, 4, 5, 3)
-        before = copy.deepcopy(vars(denoiser)), copy.deepcopy(vars(denoiser.scheduler))
-        kept: list[tuple[Tensor, Tensor]] = []
+        of_denoiser, of_scheduler = copy.deepcopy(vars(denoiser)), copy.deepcopy(vars(denoiser.scheduler))
+        shown: list[tuple[Tensor, Tensor]] = []
         with inputs_kept(latents=latents):
-            result = _run(subject.build(), denoiser, latents, callback=lambda *step: kept.append((step[2], +step[2])))
-        require(same(vars(denoiser.scheduler), before[1]), "it changed the denoiser's scheduler")
-        now = {k: v for k, v in vars(denoiser).items() if k not in ("scheduler", "_schedule")}
-        require(all(same(value, before[0][name]) for name, value in now.items()), "it changed the denoiser")
+            result = subject.build().sample(
+                denoiser,
+                latents,
+                num_inference_steps=4,
+                generators=own,
+                callback=lambda step, timestep, x: shown.append((x, x.clone())),
+            )
+        require(len(own) == 2, "it changed the list of generators")
+        require(same(vars(denoiser.scheduler), of_scheduler), "it changed the denoiser's scheduler")
+        now = {name: value for name, value in vars(denoiser).items() if name not in ("scheduler", "_schedule")}
+        require(all(same(value, of_denoiser[name]) for name, value in now.items()), "it changed the denoiser")
         require(result.data_ptr() != latents.data_ptr(), "it returned the latents that it was handed")
         require(
-            all(same(given, copied) for given, copied in kept),
+            all(same(x, copied) for x, copied in shown),
             "it changed latents in place after handing them to the callback",
         )
 
@@ -179,8 +188,9 @@ def _determinism(subject: Subject) -> None:
         with global_random_state_kept():
             first = _run(sampler, denoiser, latents, steps, (seed,))
         _run(sampler, GaussianDenoiser(start_timestep=600), latents[..., :2], steps + 3, (seed + 1,))
+        _run(sampler, denoiser, 1 - latents, steps, (seed + 2,))
         again = _run(sampler, denoiser, latents, steps, (seed,))
-        require(same(first, again), "the same call gave another result the second time, after another call between")
+        require(same(first, again), "the same call gave another result the second time, after others between")
         require(
             same(first, _run(subject.build(), denoiser, latents, steps, (seed,))), "a fresh one gave another result"
         )
@@ -207,7 +217,7 @@ def _batch(subject: Subject) -> None:
 def _steps(subject: Subject) -> None:
     with subject.clause("steps"):
         for start, steps in ((999, 1), (999, 2), (999, 3), (999, 7), (999, 20), (600, 5), (40, 10), (5, 20), (0, 3)):
-            denoiser = _Witness(start_timestep=start)
+            denoiser = _Witness(subject, start_timestep=start)
             result = _run(subject.build(), denoiser, denoiser.start(1, 4, 5, 3), steps)
             require_tensor(result, (1, 4, 5, 3), "the result")
             spent, least = len(denoiser.asked), (min(steps, start + 1) + 1) // 2
@@ -218,7 +228,7 @@ def _steps(subject: Subject) -> None:
 def _start(subject: Subject) -> None:
     with subject.clause("start"):
         for start in STARTS:
-            denoiser = _Witness(start_timestep=start)
+            denoiser = _Witness(subject, start_timestep=start)
             _run(subject.build(), denoiser, denoiser.start(1, 4, 5, 3), steps=5)
             first, due = denoiser.asked[0], denoiser._sigma(start)
             require(
@@ -231,13 +241,13 @@ def _questions(subject: Subject) -> None:
     with subject.clause("questions"):
         for start in STARTS:
             latents = GaussianDenoiser(start_timestep=start).start(2, 4, 5, 3)
-            _run(subject.build(), _Witness(latents, start_timestep=start), latents, steps=6)
+            _run(subject.build(), _Witness(subject, latents, start_timestep=start), latents, steps=6)
 
 
 def _callback(subject: Subject) -> None:
     def test(steps: int) -> None:
         calls: list[tuple[int, int, Tensor]] = []
-        denoiser = _Witness()
+        denoiser = _Witness(subject)
         latents = denoiser.start(1, 4, 5, 3)
         result = _run(subject.build(), denoiser, latents, steps, callback=lambda *step: calls.append(step))
         require(bool(calls), "the callback was never called")

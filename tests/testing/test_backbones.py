@@ -1,0 +1,215 @@
+"""Backbones that break a clause each are caught."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.testing.registering import registry_with
+from xpsr_sdk import CheckpointError, Conditioning
+from xpsr_sdk.builtin.stable_diffusion import StableDiffusion
+from xpsr_sdk.testing import ContractViolation, check_backbone, tiny
+from xpsr_sdk.testing.clauses import CLAUSES, COMMON
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bases") / "base"
+    tiny.write_stable_diffusion(folder)
+    return folder
+
+
+class Honest(StableDiffusion):
+    """A plug-in's own, which does nothing else."""
+
+
+class InTrainingMode(StableDiffusion):
+    def load(self, folder: Path, dtype: torch.dtype = torch.float32, from_scratch: bool = False) -> None:
+        super().load(folder, dtype, from_scratch)
+        self.text_encoder.train()
+
+
+class OddStride(StableDiffusion):
+    @property
+    def stride(self) -> int:
+        return 3
+
+
+class AlwaysFloat32(StableDiffusion):
+    def load(self, folder: Path, dtype: torch.dtype = torch.float32, from_scratch: bool = False) -> None:
+        super().load(folder, torch.float32, from_scratch)
+
+
+class DecodesInFloat32(StableDiffusion):
+    def decode(self, latents: Tensor, lr: Tensor) -> Tensor:
+        return super().decode(latents, lr).float()
+
+
+class NeedsWeights(StableDiffusion):
+    def load(self, folder: Path, dtype: torch.dtype = torch.float32, from_scratch: bool = False) -> None:
+        super().load(folder, dtype)
+
+
+class LetsErrorsThrough(StableDiffusion):
+    def load(self, folder: Path, dtype: torch.dtype = torch.float32, from_scratch: bool = False) -> None:
+        try:
+            super().load(folder, dtype, from_scratch)
+        except CheckpointError as error:
+            raise error.__cause__ or error from None
+
+
+class ForgivesAMissingScheduler(StableDiffusion):
+    def load(self, folder: Path, dtype: torch.dtype = torch.float32, from_scratch: bool = False) -> None:
+        try:
+            super().load(folder, dtype, from_scratch)
+        except CheckpointError as error:
+            if "scheduler" not in str(error):
+                raise
+
+
+class KeepsTheFactor(StableDiffusion):
+    def load(self, folder: Path, dtype: torch.dtype = torch.float32, from_scratch: bool = False) -> None:
+        super().load(folder, dtype, from_scratch)
+        self.factor = 1.0
+
+    def decode(self, latents: Tensor, lr: Tensor) -> Tensor:
+        return super().decode(latents * self.factor, lr)
+
+
+class HalfTheText(StableDiffusion):
+    def encode_text(self, texts: Sequence[str]) -> Conditioning:
+        return Conditioning(super().encode_text(texts).embeddings[..., :8])
+
+
+class Deaf(StableDiffusion):
+    def encode_text(self, texts: Sequence[str]) -> Conditioning:
+        return super().encode_text([""] * len(texts))
+
+
+class CutsSilently(StableDiffusion):
+    def encode_text(self, texts: Sequence[str]) -> Conditioning:
+        return super().encode_text([text[:60] for text in texts])
+
+
+class RefusesLongText(StableDiffusion):
+    def encode_text(self, texts: Sequence[str]) -> Conditioning:
+        if max(map(len, texts)) > 500:
+            raise ValueError("too long")
+        return super().encode_text(texts)
+
+
+class Crops(StableDiffusion):
+    def decode(self, latents: Tensor, lr: Tensor) -> Tensor:
+        return super().decode(latents, lr)[..., 1:]
+
+
+class SquareOnly(StableDiffusion):
+    def encode(self, image: Tensor, lr: Tensor, generators: Any = None) -> Tensor:
+        latents = super().encode(image, lr, generators)
+        side = min(latents.shape[-2:])
+        return latents[..., :side, :side]
+
+
+class DrawsFromTorch(StableDiffusion):
+    def encode(self, image: Tensor, lr: Tensor, generators: Any = None) -> Tensor:
+        latents = super().encode(image, lr, None)
+        return latents if generators is None else latents + torch.randn_like(latents)
+
+
+class DrawsWithoutGenerators(StableDiffusion):
+    def encode(self, image: Tensor, lr: Tensor, generators: Any = None) -> Tensor:
+        latents = super().encode(image, lr, generators)
+        own = torch.Generator()
+        own.seed()
+        return latents + 0.1 * torch.randn(latents.shape, generator=own).to(latents)
+
+
+class OneGeneratorForAll(StableDiffusion):
+    def encode(self, image: Tensor, lr: Tensor, generators: Any = None) -> Tensor:
+        return super().encode(image, lr, generators and [generators[0]] * len(image))
+
+
+class NormalisesTheBatch(StableDiffusion):
+    def decode(self, latents: Tensor, lr: Tensor) -> Tensor:
+        return super().decode(latents, lr) - latents.mean()
+
+
+class WritesIntoLatents(StableDiffusion):
+    def decode(self, latents: Tensor, lr: Tensor) -> Tensor:
+        if not latents.requires_grad:
+            latents.mul_(1.01)
+        return super().decode(latents, lr)
+
+
+class NoGradients(StableDiffusion):
+    @torch.no_grad()
+    def decode(self, latents: Tensor, lr: Tensor) -> Tensor:
+        return super().decode(latents, lr) + 0 * latents.sum()
+
+
+class FailsInAPipeline(StableDiffusion):
+    def encode_text(self, texts: Sequence[str]) -> Conditioning:
+        if "exposure" in texts[0]:
+            raise ValueError("measured")
+        return super().encode_text(texts)
+
+
+class OfItsOwnModule(StableDiffusion):
+    """Says one thing of the pipeline that was built, and another of the one that was loaded."""
+
+    def load(self, folder: Path, dtype: torch.dtype = torch.float32, from_scratch: bool = False) -> None:
+        super().load(folder, dtype, from_scratch)
+        self.loaded = True
+
+    def encode_text(self, texts: Sequence[str]) -> Conditioning:
+        conditioning = super().encode_text(texts)
+        built = getattr(self, "loaded", False) or "blur" not in texts[0] or len(texts) > 1
+        return conditioning if built else Conditioning(conditioning.embeddings * 3)
+
+
+BROKEN = [
+    ("parts", InTrainingMode),
+    ("parts", OddStride),
+    ("precision", AlwaysFloat32),
+    ("precision", DecodesInFloat32),
+    ("from scratch", NeedsWeights),
+    ("damage", LetsErrorsThrough),
+    ("damage", ForgivesAMissingScheduler),
+    ("derived", KeepsTheFactor),
+    ("text", HalfTheText),
+    ("text", Deaf),
+    ("long text", CutsSilently),
+    ("long text", RefusesLongText),
+    ("shape", Crops),
+    ("shape", SquareOnly),
+    ("determinism", DrawsFromTorch),
+    ("determinism", DrawsWithoutGenerators),
+    ("batch", OneGeneratorForAll),
+    ("batch", NormalisesTheBatch),
+    ("inputs", WritesIntoLatents),
+    ("gradients", NoGradients),
+    ("restoration", FailsInAPipeline),
+    ("saving", OfItsOwnModule),
+]
+
+
+@pytest.mark.parametrize(("clause", "part"), BROKEN, ids=lambda value: getattr(value, "__name__", value))
+def test_a_broken_one_is_caught(base: Path, clause: str, part: type) -> None:
+    with pytest.raises(ContractViolation) as caught:
+        check_backbone("part", base, registry_with("backbone", part))
+    assert caught.value.clause == clause, str(caught.value)
+
+
+def test_the_honest_one_passes_and_its_folder_is_left_as_it_is(base: Path) -> None:
+    before = sorted(base.rglob("*"))
+    check_backbone("part", base, registry_with("backbone", Honest))
+    assert sorted(base.rglob("*")) == before
+
+
+def test_every_clause_has_a_broken_backbone() -> None:
+    assert {clause for clause, _ in BROKEN} | set(COMMON) == set(CLAUSES["backbone"])

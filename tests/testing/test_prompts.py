@@ -1,0 +1,206 @@
+"""Prompt providers that break a clause each are caught."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.testing.registering import registry_with
+from xpsr_sdk import Item, Options, Prompts
+from xpsr_sdk.testing import ContractViolation, check_prompt_provider
+from xpsr_sdk.testing.clauses import CLAUSES, COMMON
+
+
+class Honest:
+    """Names the brightness as content, and the size as quality."""
+
+    class Config(Options):
+        """No options."""
+
+    def __init__(self, config: Config) -> None:
+        self.model: Any = None
+
+    def describe(self, items: Sequence[Item], levels: Collection[str]) -> Any:
+        return [self.describe_one(item, levels) for item in items]
+
+    def describe_one(self, item: Item, levels: Collection[str]) -> Any:
+        try:
+            self.model = self.model or object()
+            bright = int(np.asarray(item.image.convert("L"), dtype=float).mean())
+        except OSError as error:
+            return Prompts(errors=dict.fromkeys(levels, f"unreadable: {error}"))  # type: ignore[arg-type]
+        texts = {"high": f"a photo of brightness {bright}", "low": f"{item.image.width} pixels wide"}
+        asked = {level: text for level, text in texts.items() if level in levels}
+        return Prompts(**asked, source=dict.fromkeys(asked, "honest"))  # type: ignore[arg-type]
+
+    def unload(self) -> None:
+        self.model = None
+
+
+class AGenerator(Honest):
+    def describe(self, items: Sequence[Item], levels: Collection[str]) -> Any:
+        return (self.describe_one(item, levels) for item in items)
+
+
+class OneTooFew(Honest):
+    def describe(self, items: Sequence[Item], levels: Collection[str]) -> Any:
+        return super().describe(items, levels)[:1]
+
+
+class Words(Honest):
+    def describe_one(self, item: Item, levels: Collection[str]) -> str:
+        return "a photo"
+
+
+class AllLevelsAlways(Honest):
+    def describe_one(self, item: Item, levels: Collection[str]) -> Any:
+        return super().describe_one(item, ["high", "low"])
+
+
+class Bytes(Honest):
+    def describe_one(self, item: Item, levels: Collection[str]) -> Any:
+        return Prompts(high=b"a photo" if "high" in levels else None)  # type: ignore[arg-type]
+
+
+class Anonymous(Honest):
+    def describe_one(self, item: Item, levels: Collection[str]) -> Any:
+        prompts = super().describe_one(item, levels)
+        return Prompts(prompts.high, prompts.low, errors=prompts.errors)
+
+
+class TextAndError(Honest):
+    def describe_one(self, item: Item, levels: Collection[str]) -> Any:
+        prompts = super().describe_one(item, levels)
+        return Prompts(prompts.high, prompts.low, prompts.source, dict.fromkeys(levels, "why"))  # type: ignore[arg-type]
+
+
+class DrawsOnTheImage(Honest):
+    def describe_one(self, item: Item, levels: Collection[str]) -> Any:
+        prompts = super().describe_one(item, levels)
+        if not prompts.errors:
+            item.image.putpixel((0, 0), (1, 2, 3))
+        return prompts
+
+
+class UsesUpItems(Honest):
+    def describe(self, items: Any, levels: Collection[str]) -> Any:
+        answers = super().describe(items, levels)
+        if isinstance(items, list) and len(items) == 2:
+            items.reverse()
+        return answers
+
+
+class Counts(Honest):
+    calls = 0
+
+    def describe_one(self, item: Item, levels: Collection[str]) -> Any:
+        Counts.calls += 1
+        return Prompts(high=f"photo {Counts.calls}", source={"high": "counts"}) if "high" in levels else Prompts()
+
+
+class SpeaksOfTheFirst(Honest):
+    def describe(self, items: Sequence[Item], levels: Collection[str]) -> Any:
+        return [self.describe_one(items[0], levels) for _ in items]
+
+
+class SortsBySize(Honest):
+    def describe(self, items: Sequence[Item], levels: Collection[str]) -> Any:
+        return super().describe(sorted(items, key=lambda item: item.image.width), levels)
+
+
+class NeedsEightPixels(Honest):
+    def describe_one(self, item: Item, levels: Collection[str]) -> Any:
+        if not item.image.size[0] // 8:
+            raise ValueError("too small")
+        return super().describe_one(item, levels)
+
+
+class Raises(Honest):
+    def describe_one(self, item: Item, levels: Collection[str]) -> Any:
+        item.image.load()
+        return super().describe_one(item, levels)
+
+
+class Silent(Honest):
+    def describe_one(self, item: Item, levels: Collection[str]) -> Any:
+        prompts = super().describe_one(item, levels)
+        return Prompts() if prompts.errors else prompts
+
+
+class AllOrNothing(Honest):
+    def describe(self, items: Sequence[Item], levels: Collection[str]) -> Any:
+        answers = super().describe(items, levels)
+        failed = [answer for answer in answers if answer.errors]
+        return [failed[0] for _ in answers] if failed else answers
+
+
+class UnloadsOnce(Honest):
+    def unload(self) -> None:
+        del self.model
+
+
+class NeverComesBack(Honest):
+    unloaded = False
+
+    def describe_one(self, item: Item, levels: Collection[str]) -> Any:
+        return (
+            Prompts(errors=dict.fromkeys(levels, "unloaded")) if self.unloaded else super().describe_one(item, levels)
+        )  # type: ignore[arg-type]
+
+    def unload(self) -> None:
+        self.unloaded = True
+
+
+class DiffersInAPipeline(Honest):
+    """Says something else each time of files that have no path, as those of a restoration here."""
+
+    calls = 0
+
+    def describe_one(self, item: Item, levels: Collection[str]) -> Any:
+        prompts = super().describe_one(item, levels)
+        if item.path is None and item.image.size == (23, 17):
+            DiffersInAPipeline.calls += 1
+            words = "no blur, " * DiffersInAPipeline.calls
+            return Prompts(low=words, source={"low": "calls"})
+        return prompts
+
+
+BROKEN = [
+    ("answers", AGenerator),
+    ("answers", OneTooFew),
+    ("answers", Words),
+    ("levels", AllLevelsAlways),
+    ("levels", Bytes),
+    ("sources", Anonymous),
+    ("errors", TextAndError),
+    ("inputs", DrawsOnTheImage),
+    ("inputs", UsesUpItems),
+    ("determinism", Counts),
+    ("batch", SpeaksOfTheFirst),
+    ("batch", SortsBySize),
+    ("any image", NeedsEightPixels),
+    ("failure", Raises),
+    ("failure", Silent),
+    ("failure", AllOrNothing),
+    ("unload", UnloadsOnce),
+    ("unload", NeverComesBack),
+    ("restoration", DiffersInAPipeline),
+]
+
+
+def test_the_honest_one_passes() -> None:
+    check_prompt_provider("part", registry_with("prompt_provider", Honest))
+
+
+@pytest.mark.parametrize(("clause", "part"), BROKEN, ids=lambda value: getattr(value, "__name__", value))
+def test_a_broken_one_is_caught(clause: str, part: type) -> None:
+    with pytest.raises(ContractViolation) as caught:
+        check_prompt_provider("part", registry_with("prompt_provider", part))
+    assert caught.value.clause == clause, str(caught.value)
+
+
+def test_every_clause_has_a_broken_provider() -> None:
+    assert {clause for clause, _ in BROKEN} | set(COMMON) == set(CLAUSES["prompt_provider"])
