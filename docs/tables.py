@@ -28,6 +28,7 @@ from xpsr_sdk.config import SPEEDS, EngineConfig, PipelineConfig, RestoreConfig,
 from xpsr_sdk.contracts import KINDS
 from xpsr_sdk.pipeline import ModelDefaults
 from xpsr_sdk.registry import Plugin, RegisteredComponent, Registry
+from xpsr_sdk.testing.clauses import CLAUSES, COMMON
 from xpsr_sdk.training.config import (
     DataSection,
     LossSection,
@@ -120,6 +121,20 @@ def of(pyproject: Path) -> Iterator[Plugin]:
         yield Plugin(project["name"], project["version"], partial(load, module))
 
 
+def clauses_section() -> str:
+    """The clauses of every contract, each with its remedy."""
+    text = _clauses_table(COMMON)
+    for kind, clauses in CLAUSES.items():
+        own = {name: remedy for name, remedy in clauses.items() if name not in COMMON}
+        text += f"\n### Of a {kind.replace('_', ' ')}\n\n{_clauses_table(own)}"
+    return text
+
+
+def _clauses_table(clauses: Mapping[str, str]) -> str:
+    rows = [f"| {name} | {remedy} |" for name, remedy in clauses.items()]
+    return "\n".join(["| clause | to mend a breach |", "|---|---|", *rows]) + "\n"
+
+
 def help_section(name: str = "xpsr", command: click.Command = xpsr, parent: click.Context | None = None) -> str:
     """What ``--help`` says, of a command and of those below it."""
     last = name.rpartition(" ")[2]
@@ -187,6 +202,7 @@ def with_tables(text: str) -> str:
     makers: dict[str, Callable[[], str]] = {
         **{model.__name__: partial(settings_table, model) for model in MODELS},
         **{kind: partial(parts_section, kind) for kind in KINDS},
+        "clauses": clauses_section,
         "commands": help_section,
         "speeds": speeds_table,
         "upscale": partial(options_table, upscale),

@@ -24,6 +24,7 @@ import pytest
 import xpsr_sdk
 from tests import tiny
 from tests.pages import DOCS, Reader, blocks, navigation
+from xpsr_sdk import testing
 from xpsr_sdk.cli.main import SUMMARIES, xpsr
 from xpsr_sdk.config import load_config
 from xpsr_sdk.contracts import KINDS
@@ -175,7 +176,8 @@ def public_names() -> list[str]:
     """Every hook, and every public name, by the module that defines it."""
     hooks = [f"xpsr_sdk.hookspecs.{hook}" for hook in KINDS.values()]
     names = [name for name in xpsr_sdk.__all__ if name != "__version__"]
-    return hooks + [f"{xpsr_sdk._HOME_OF[name]}.{name}" for name in names]
+    of_testing = [f"xpsr_sdk.testing.{testing._HOME_OF[name]}.{name}" for name in testing.__all__]
+    return hooks + [f"{xpsr_sdk._HOME_OF[name]}.{name}" for name in names] + of_testing
 
 
 def shown_names() -> set[str]:
