@@ -6,6 +6,7 @@ import builtins
 import re
 import sys
 import types
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,6 +30,7 @@ from xpsr_sdk import (
 from xpsr_sdk.builtin import CAPTIONERS
 from xpsr_sdk.contracts import KINDS
 from xpsr_sdk.registry import Plugin, default_registry, installed_plugins
+from xpsr_sdk.testing import check_degradation_model, check_fusion_attention, check_prompt_provider, check_sampler
 
 
 class Stub:
@@ -607,3 +609,7 @@ def test_the_example_of_every_hook_runs(kind: str, hook: str, tmp_path: Path, mo
     assert registry.failures == []
     (component,) = (c for c in registry.specs(kind) if c.distribution == "my_plugin")
     assert isinstance(registry.config(kind, component.spec.name), Options)
+    checks: dict[str, Any] = {"prompt_provider": check_prompt_provider, "degradation_model": check_degradation_model}
+    checks |= {"fusion_attention": partial(check_fusion_attention, identity_at_start=True), "sampler": check_sampler}
+    if kind in checks:  # the other one names a class of the SDK
+        checks[kind](component.spec.name, registry)

@@ -194,7 +194,7 @@ class DegradationModel(Protocol):
             generators: One an image, on the CPU. An image's result depends on its own generator alone.
 
         Returns:
-            B 3 H/s W/s in [0, 1].
+            B 3 H/s W/s in [0, 1], in the dtype and on the device of ``hr``.
         """
         ...
 
@@ -242,12 +242,14 @@ class Sampler(Protocol):
         Args:
             denoiser: The model.
             latents: B C h w at the noise level of ``denoiser.start_timestep``.
-            num_inference_steps: How many model evaluations to spend.
-            generators: One an image, for samplers that add noise.
-            callback: Called after each step.
+            num_inference_steps: How many model evaluations to spend: never more, and at least half of them (or of
+                the timesteps that there are).
+            generators: One an image, on the CPU, for samplers that add noise: what image i becomes depends on its
+                latents and ``generators[i]`` alone.
+            callback: Called after each step, the last time with the result.
 
         Returns:
-            Clean latents, B C h w.
+            Clean latents, B C h w, in the dtype and on the device of ``latents``.
         """
         ...
 

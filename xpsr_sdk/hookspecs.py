@@ -145,14 +145,14 @@ def xpsr_degradation_models() -> Iterable[ComponentSpec]:  # type: ignore[empty-
 def xpsr_samplers() -> Iterable[ComponentSpec]:  # type: ignore[empty-body]
     """Offer samplers: how noise becomes an image.
 
-    The contract is [Sampler][xpsr_sdk.contracts.Sampler]. The model's own estimate, in a single step:
+    The contract is [Sampler][xpsr_sdk.contracts.Sampler]. DDIM (arXiv 2010.02502):
 
     ```python
     # my_plugin.py
     from xpsr_sdk import ComponentSpec, Options, hookimpl
 
 
-    class OneStep:
+    class Ddim:
         class Config(Options):
             pass
 
@@ -160,16 +160,24 @@ def xpsr_samplers() -> Iterable[ComponentSpec]:  # type: ignore[empty-body]
             pass
 
         def sample(self, denoiser, latents, *, num_inference_steps, generators, callback=None):
-            alpha = denoiser.alphas_cumprod[denoiser.start_timestep]
-            clean = denoiser.denoised(latents / alpha**0.5, ((1 - alpha) / alpha) ** 0.5)
-            if callback is not None:
-                callback(0, denoiser.start_timestep, clean)
-            return clean
+            last = denoiser.start_timestep
+            count = min(num_inference_steps, last + 1)
+            alphas = [1.0, *denoiser.alphas_cumprod.tolist()]  # of the clean image, and of every timestep
+            x = latents
+            for i in range(count):
+                t, following = ((last + 1) * (count - k) // count - 1 for k in (i, i + 1))
+                now, then = alphas[t + 1], alphas[following + 1]
+                clean = denoiser.denoised(x / now**0.5, ((1 - now) / now) ** 0.5)
+                noise = (x - now**0.5 * clean) / (1 - now) ** 0.5
+                x = then**0.5 * clean + (1 - then) ** 0.5 * noise
+                if callback is not None:
+                    callback(i, t, x)
+            return x
 
 
     @hookimpl
     def xpsr_samplers():
-        return [ComponentSpec("one-step", "my_plugin:OneStep", "The model's estimate, in a single step.")]
+        return [ComponentSpec("my-ddim", "my_plugin:Ddim", "DDIM, written out.")]
     ```
     """
 

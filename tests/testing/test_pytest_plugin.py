@@ -25,5 +25,5 @@ def test_nothing_is_left_of_it(xpsr_registry) -> None:  # type: ignore[no-untype
 
 
 def test_a_broken_plugin_fails_the_test(xpsr_registry) -> None:  # type: ignore[no-untyped-def]
-    with pytest.raises(BrokenPlugin, match="No|no"):
+    with pytest.raises(BrokenPlugin, match="implements no hook"):
         xpsr_registry(SimpleNamespace())
