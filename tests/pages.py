@@ -154,6 +154,7 @@ class Reader:
             return
         self.patch.setattr(sys, "path", list(sys.path))
         site.addsitedir(str(target))
+        self.patch.setenv("PYTHONPATH", str(target))  # for programs that the page runs
         importlib.invalidate_caches()
         xpsr_sdk.default_registry.cache_clear()
         self.session = {"__name__": "__main__"}
