@@ -122,7 +122,7 @@ def _batch(subject: Subject, provider: Any) -> None:
 
 def _any_image(subject: Subject, provider: Any) -> None:
     def test(width: int, height: int, color: int) -> None:
-        flat = Item(Image.new("RGB", (width, height), (color, color, color)))
+        flat = Item(Image.new("RGB", (width, height), (color, color, color)), Path("photos/flat.png"), "f" * 64)
         for answer in _describe(provider, [flat, _item(3, width, height)]):
             _check_errors(answer, LEVELS)
             if min(width, height) >= SMALLEST:
