@@ -155,13 +155,13 @@ class NeverComesBack(Honest):
 
 
 class DiffersInAPipeline(Honest):
-    """Says something else each time of files that have no path, as those of a restoration here."""
+    """Says something else each time of a photo of the size that is restored here."""
 
     calls = 0
 
     def describe_one(self, item: Item, levels: Collection[str]) -> Any:
         prompts = super().describe_one(item, levels)
-        if item.path is None and item.image.size == (23, 17):
+        if item.image.size == (23, 17):
             DiffersInAPipeline.calls += 1
             words = "no blur, " * DiffersInAPipeline.calls
             return Prompts(low=words, source={"low": "calls"})

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from xpsr_sdk.build import build_pipeline
+from xpsr_sdk.contracts import Item
 from xpsr_sdk.data.images import to_image, to_tensor, write_image
 from xpsr_sdk.pipeline import Pipeline
 from xpsr_sdk.registry import Registry
@@ -22,12 +23,14 @@ from xpsr_sdk.training.loop import train
 def check_restoration(model: Path, registry: Registry, **parts: Any) -> Pipeline:
     """Restore photos with the model of a folder and the given parts; gives the pipeline."""
     pipeline = build_pipeline(model=str(model), registry=registry, device="cpu", **parts)
+    one = Item(photo(23, 17), Path("photos/one.png"))
+    other = Item(photo(20, 31, seed=1), Path("photos/other.png"))
     for fidelity in (0.0, 0.6, 1.0):
         settings: dict[str, Any] = {"seed": 1, "scale": 2, "fidelity": fidelity, "num_inference_steps": 3}
-        first = pipeline(photo(23, 17), **settings).image
+        first = pipeline(one, **settings).image
         require(first.size == (46, 34), f"a photo of 23x17 at scale 2 came out as {first.width}x{first.height}")
-        pipeline(photo(20, 31, seed=1), **settings | {"tile": 32, "tile_overlap": 16, "tile_batch": 2})
-        again = pipeline(photo(23, 17), **settings).image
+        pipeline(other, **settings | {"tile": 32, "tile_overlap": 16, "tile_batch": 2})
+        again = pipeline(one, **settings).image
         require(pixels_same(first, again), f"the same photo and seed gave two results at fidelity {fidelity}")
     return pipeline
 
