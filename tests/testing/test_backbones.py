@@ -166,10 +166,9 @@ class OfItsOwnModule(StableDiffusion):
         super().load(folder, dtype, from_scratch)
         self.loaded = True
 
-    def encode_text(self, texts: Sequence[str]) -> Conditioning:
-        conditioning = super().encode_text(texts)
-        built = getattr(self, "loaded", False) or "blur" not in texts[0] or len(texts) > 1
-        return conditioning if built else Conditioning(conditioning.embeddings * 3)
+    def decode(self, latents: Tensor, lr: Tensor) -> Tensor:
+        image = super().decode(latents, lr)
+        return image if getattr(self, "loaded", False) or len(latents) > 1 else image * 0.5
 
 
 BROKEN = [
