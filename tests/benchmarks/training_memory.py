@@ -85,7 +85,8 @@ def memory(size: int, batch: int, checkpointing: bool, optimizer: str = "adamw")
         objective = Objective(unet, controlnet, torch.nn.Identity(), schedule, LossSection(), None)
         image, latents = torch.zeros(batch, 3, size, size), torch.zeros(batch, 4, size // 8, size // 8)
         text = torch.zeros(batch, 77, 768)
-        inputs = StepInputs(image, image, latents, latents, torch.zeros(batch, dtype=torch.long), text, text)
+        timesteps, from_estimate = torch.zeros(batch, dtype=torch.long), torch.zeros(batch, dtype=torch.bool)
+        inputs = StepInputs(image, image, latents, latents, timesteps, text, text, from_estimate)
 
         def loss() -> torch.Tensor:
             with torch.autocast("cpu", torch.bfloat16):

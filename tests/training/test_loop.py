@@ -7,6 +7,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -200,6 +201,26 @@ def test_the_mean_is_learned_from_zeros(tmp_path: Path, pairs: Path, tiny_model:
     assert not torch.equal(one.noise, other.noise)
     with torch.no_grad():
         assert run.losses(one)["loss"] == run.losses(other)["loss"]
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction", "sample"])
+def test_what_is_noised_from_the_estimate_is_to_become_the_photo(
+    tmp_path: Path, pairs: Path, tiny_model: Path, prediction_type: str
+) -> None:
+    run = TrainingRun(config(tmp_path, pairs, tiny_model, loss__estimate_share=1.0), None)
+    run.schedule.prediction_type = prediction_type
+    inputs = run.draw(run.data.batch([0, 1]))
+    seen: list[torch.Tensor] = []
+
+    def predict_the_photo(noisy: torch.Tensor, t: torch.Tensor, *_: object, **__: object) -> SimpleNamespace:
+        seen.append(noisy)
+        signal, level = run.schedule.levels(t, noisy)
+        return SimpleNamespace(sample=run.schedule.target(inputs.latents, (noisy - signal * inputs.latents) / level, t))
+
+    run.objective.unet.forward = predict_the_photo
+    with torch.no_grad():
+        assert run.losses(inputs)["loss_diffusion"].item() == pytest.approx(0, abs=1e-5)
+    assert seen[0].abs().max() == 0, "the estimate is made from zeros"
 
 
 def test_bfloat16_trains_float32_weights(tmp_path: Path, pairs: Path, tiny_model: Path) -> None:

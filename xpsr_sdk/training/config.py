@@ -93,6 +93,13 @@ class LossSection(Settings):
         le=1,
         description="Share of images from which the mean is learned: at the schedule's last timestep, from zeros.",
     )
+    estimate_share: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Share of images whose latents are the model's own estimate of the mean before they are noised, as"
+        " in sampling that starts from it; the target stays the HR latents.",
+    )
     perceptual_weight: float = Field(
         0.0, ge=0, description="Weight of LPIPS on the clean estimate, except at the schedule's last timestep."
     )

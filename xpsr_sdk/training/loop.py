@@ -204,7 +204,9 @@ class TrainingRun:
         with torch.set_grad_enabled(self.trains_text), self.accelerator.autocast():
             high, low = (self._encode(_dropped(texts, drop, generators)) for texts in (batch.high, batch.low))
         timesteps = torch.stack([self._timestep(generator) for generator in generators]).to(self.device)
-        return StepInputs(hr, lr, latents, noise, timesteps, high, low)
+        share = self.config.loss.estimate_share
+        from_estimate = torch.tensor([float(torch.rand((), generator=g)) < share for g in generators])
+        return StepInputs(hr, lr, latents, noise, timesteps, high, low, from_estimate.to(self.device))
 
     def losses(self, inputs: StepInputs) -> dict[str, Tensor]:
         """Each term of the loss, already weighted, and their sum."""

@@ -26,6 +26,7 @@ class StepInputs:
         timesteps: B.
         high: B T D.
         low: B T D.
+        from_estimate: B; which images are noised from the model's own estimate of the mean, not from ``latents``.
     """
 
     hr: Tensor
@@ -35,6 +36,7 @@ class StepInputs:
     timesteps: Tensor
     high: Tensor
     low: Tensor
+    from_estimate: Tensor
 
 
 PerceptualLoss = Callable[[Tensor, StepInputs], Tensor]
@@ -69,14 +71,15 @@ class Objective(nn.Module):
     def forward(self, inputs: StepInputs) -> dict[str, Tensor]:
         """Each term of the loss, already weighted, and their sum."""
         schedule, loss, t = self.schedule, self.loss, inputs.timesteps
-        noisy = schedule.add_noise(inputs.latents, inputs.noise, t)
+        start = self._start(inputs)
+        noisy = schedule.add_noise(start, inputs.noise, t)
         if loss.mean_share:
             # All noise, no signal: the best guess is the mean, and the middle of the noise says so best.
             noisy = torch.where((t == schedule.last).view(-1, 1, 1, 1), 0.0, noisy)
-        out: Any = self.controlnet(noisy, t, inputs.high, inputs.lr, inputs.low, heads=loss.constraint_weight > 0)
-        residuals = out.down_block_res_samples, out.mid_block_res_sample
-        prediction = self.unet(noisy, t, inputs.high, inputs.low, *residuals).sample.float()
-        target = schedule.target(inputs.latents, inputs.noise, t)
+        out, prediction = self._predict(noisy, t, inputs, heads=loss.constraint_weight > 0)
+        signal, level = schedule.levels(t, start)
+        noise = inputs.noise + (signal / level) * (start - inputs.latents)  # what hides the HR latents in noisy
+        target = schedule.target(inputs.latents, noise, t)
         pixel, latent = constraint_losses(out.rgbs, out.latents, inputs.hr, inputs.latents)
         terms = {
             "loss_diffusion": diffusion_loss(prediction, target, timestep_weights(schedule, t, loss), loss.error),
@@ -87,3 +90,18 @@ class Objective(nn.Module):
             clean = schedule.clean(prediction, noisy, t)
             terms["loss_perceptual"] = loss.perceptual_weight * self.perceptual(clean, inputs)
         return {"loss": torch.stack(list(terms.values())).sum(), **terms}
+
+    def _predict(self, noisy: Tensor, t: Tensor, inputs: StepInputs, heads: bool) -> tuple[Any, Tensor]:
+        out: Any = self.controlnet(noisy, t, inputs.high, inputs.lr, inputs.low, heads=heads)
+        residuals = out.down_block_res_samples, out.mid_block_res_sample
+        return out, self.unet(noisy, t, inputs.high, inputs.low, *residuals).sample.float()
+
+    @torch.no_grad()
+    def _start(self, inputs: StepInputs) -> Tensor:
+        """What is noised: the latents of the HR images, or for some what sampling from the mean starts with."""
+        if not self.loss.estimate_share:
+            return inputs.latents
+        last, zeros = torch.full_like(inputs.timesteps, self.schedule.last), torch.zeros_like(inputs.latents)
+        _, prediction = self._predict(zeros, last, inputs, heads=False)
+        estimate = self.schedule.clean(prediction, zeros, last)
+        return torch.where(inputs.from_estimate.view(-1, 1, 1, 1), estimate, inputs.latents)
