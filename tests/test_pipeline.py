@@ -300,13 +300,25 @@ def test_full_fidelity_needs_no_steps(pipe: Pipeline) -> None:
 
 
 @pytest.mark.parametrize("fidelity", [0, 0.5, 0.9])
-def test_more_fidelity_starts_with_less_noise(pipe: Pipeline, fidelity: float) -> None:
+def test_more_fidelity_starts_with_less_noise(sd_pipe: Pipeline, fidelity: float) -> None:
     seen: list[int] = []
-    result = pipe(PHOTO, fidelity=fidelity, num_inference_steps=3, callback=lambda i, t, x: seen.append(t))
+    result = sd_pipe(PHOTO, fidelity=fidelity, num_inference_steps=3, callback=lambda i, t, x: seen.append(t))
     assert result.plan.start_timestep == round((1 - fidelity) * 1000) - 1
     assert len(seen) == 3
     assert seen[0] == result.plan.start_timestep
     assert seen == sorted(seen, reverse=True)
+
+
+def test_fidelity_blends_what_is_sampled_from_the_mean() -> None:
+    nano = build_pipeline(device="cpu")
+    photo = PHOTO.convert("RGB").point(lambda level: 64 + level // 2)  # so that nothing is cut off at black or white
+    results = {fidelity: nano(photo, fidelity=fidelity, seed=0) for fidelity in (0, 0.25, 0.75, 1)}
+    sampled, mean = (np.asarray(results[end].image, dtype=float) for end in (0, 1))
+    assert not np.array_equal(sampled, mean)
+    for fidelity in (0.25, 0.75):
+        blend = fidelity * mean + (1 - fidelity) * sampled
+        assert np.abs(np.asarray(results[fidelity].image) - blend).max() <= 1
+        assert results[fidelity].plan.start_timestep == results[0].plan.start_timestep
 
 
 def test_zero_latents_of_the_residual_backbone_are_the_bicubic_image(pipe: Pipeline) -> None:
@@ -320,20 +332,22 @@ def test_zero_latents_of_the_residual_backbone_are_the_bicubic_image(pipe: Pipel
 @pytest.mark.parametrize("sampler", SAMPLERS)
 @pytest.mark.parametrize("fidelity", [0, 0.5, 0.9, 0.999])
 @pytest.mark.parametrize("steps", [1, 5])
-def test_every_sampler_runs_from_every_start(pipe: Pipeline, sampler: str, fidelity: float, steps: int) -> None:
+def test_every_sampler_runs_from_every_start(sd_pipe: Pipeline, sampler: str, fidelity: float, steps: int) -> None:
     seen: list[torch.Tensor] = []
     chosen = Registry([]).create("sampler", sampler)
-    standard, pipe.sampler = pipe.sampler, chosen
+    standard, sd_pipe.sampler = sd_pipe.sampler, chosen
     try:
-        pipe(
+        sd_pipe(
             PHOTO,
             scale=1,
+            guidance_scale=1,
+            seed=0,
             fidelity=fidelity,
             num_inference_steps=steps,
             callback=lambda i, t, x: seen.append(x),
         )
     finally:
-        pipe.sampler = standard
+        sd_pipe.sampler = standard
     assert seen
     assert all(latents.isfinite().all() for latents in seen)
     assert seen[-1].abs().max() < 50

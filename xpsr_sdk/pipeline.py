@@ -74,11 +74,12 @@ class ModelDefaults(Settings):
     fidelity: Share = Field(0.0, description="1: closest to the input; 0: most realistic.")
     start: Literal["lr", "mean"] = Field(
         "lr",
-        description="What noise is added to before sampling: the input's latents (lr), or the model's estimate, "
-        "from pure noise, of the mean of all sharp photos (mean).",
+        description="What noise is added to before sampling: the input's latents (lr), the less of it the higher the"
+        " fidelity; or the model's estimate of the mean of all sharp photos (mean), with which the result is then"
+        " blended as fidelity says.",
     )
     noisiest_start: Share = Field(
-        1.0, description="Share of the noise schedule at which sampling starts for fidelity 0."
+        1.0, description="Share of the noise schedule at which sampling starts, for fidelity 0."
     )
     color: ColorCorrection = Field("adain", description="How the colours of the input are kept.")
     tile: TileSide = Field(512, description="Side of a tile in output pixels; larger photos are restored in tiles.")
@@ -449,8 +450,8 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
             with clock.stage("denoise"):
                 denoiser = self._denoiser(run.photos, lr, memory, start)
                 stack.enter_context(denoiser.caching())
-                latents = torch.cat(given) if given else self._start(denoiser, lr, generators, noise)
-                denoiser.restart()  # the start may have asked it at another timestep
+                mean = self._mean(denoiser, lr) if self.defaults.start == "mean" and not given else None
+                latents = torch.cat(given) if given else self._start(start, lr, generators, noise, mean)
                 if start >= 0:
                     latents = self.sampler.sample(
                         denoiser,
@@ -459,6 +460,8 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
                         generators=generators,
                         callback=run.callback,
                     )
+                if mean is not None:  # arXiv 2107.02555: on the line between the two, none is nearer at equal realism
+                    latents = torch.lerp(latents, mean, float(settings.fidelity or 0))
             with clock.stage("decode"):
                 return self._decode(latents, lr, run.photos)
 
@@ -565,26 +568,35 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         )
 
     def _start_timestep(self, settings: RestoreConfig) -> int:
-        """Where sampling begins: the more fidelity, the less noise. -1: no noise at all."""
-        share = (1 - float(settings.fidelity or 0)) * self.defaults.noisiest_start
-        return round(share * (self.schedule.last + 1)) - 1
+        """Where sampling begins. -1: nowhere, the start is decoded."""
+        noise = 1 - float(settings.fidelity or 0)
+        if self.defaults.start == "mean" and noise:
+            noise = 1  # there, fidelity blends
+        return round(noise * self.defaults.noisiest_start * (self.schedule.last + 1)) - 1
+
+    def _mean(self, denoiser: GuidedDenoiser, lr: Tensor) -> Tensor:
+        """The estimate of the mean of all sharp photos: at the last timestep from zeros, as in training."""
+        height, width = (side // self.stride for side in lr.shape[-2:])
+        zeros = torch.zeros(len(lr), self.unet.config.in_channels, height, width).to(lr)
+        mean = denoiser.clean(zeros, self.schedule.last)
+        denoiser.restart()  # sampling asks at other timesteps
+        return mean
 
     def _start(
-        self, denoiser: GuidedDenoiser, lr: Tensor, generators: Sequence[torch.Generator], noise: Tensor | None
+        self,
+        timestep: int,
+        lr: Tensor,
+        generators: Sequence[torch.Generator],
+        noise: Tensor | None,
+        mean: Tensor | None,
     ) -> Tensor:
-        """Latents at the noise of the denoiser's start: the input's own, or the estimate of the mean, with noise."""
-        height, width = (side // self.stride for side in lr.shape[-2:])
-        shape = (1, self.unet.config.in_channels, height, width)
-        if self.defaults.start == "mean":
-            zeros = torch.zeros(len(lr), *shape[1:]).to(lr)
-            clean = denoiser.clean(zeros, self.schedule.last)  # as it was trained to be asked
-        else:
-            clean = self.backbone.encode(2 * lr - 1, lr, list(generators)).to(lr)
-        if denoiser.start_timestep < 0:
+        """Latents at the noise of a timestep: those of the mean or, without one, of the input."""
+        clean = self.backbone.encode(2 * lr - 1, lr, list(generators)).to(lr) if mean is None else mean
+        if timestep < 0:
             return clean
         if noise is None:  # each image draws from its own generator: its noise is the same in whatever batch
-            noise = torch.cat([torch.randn(shape, generator=generator) for generator in generators])
-        return self.schedule.add_noise(clean, noise.to(lr), denoiser.start_timestep)
+            noise = torch.cat([torch.randn((1, *clean.shape[1:]), generator=generator) for generator in generators])
+        return self.schedule.add_noise(clean, noise.to(lr), timestep)
 
     def _decode(self, latents: Tensor, lr: Tensor, photos: Sequence[Described]) -> Tensor:
         """The images, B 3 H W in [0, 1], with their colours corrected."""
