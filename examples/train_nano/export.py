@@ -1,7 +1,6 @@
-"""Writes the shipped model: nano's first stage as the base, the second on top of it, in float16.
+"""Writes a trained nano in float16, as it is shipped: a whole model, or one and a checkpoint on top of it.
 
-    python examples/train_nano/export.py runs/nano-1-base/checkpoint-N runs/nano-2-xpsr/checkpoint-N \
-        -o xpsr_sdk/presets/nano
+python examples/train_nano/export.py runs/nano-6-mild/checkpoint-600 -o xpsr_sdk/presets/nano
 """
 
 from __future__ import annotations
@@ -14,8 +13,8 @@ from xpsr_sdk.cli.output import quiet_libraries
 
 def main() -> None:
     parser = ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("base", type=Path, help="checkpoint of the first stage")
-    parser.add_argument("checkpoint", type=Path, help="checkpoint of the second stage")
+    parser.add_argument("base", type=Path, help="checkpoint of a stage that trained the text encoder: a whole model")
+    parser.add_argument("checkpoint", type=Path, nargs="?", help="checkpoint of a stage on top of it")
     parser.add_argument("-o", "--output", type=Path, required=True)
     arguments = parser.parse_args()
     quiet_libraries()

@@ -1,7 +1,6 @@
-"""Plots the logs of nano's two stages.
+"""Plots the logs of nano's runs.
 
-    python examples/train_nano/plot_log.py runs/nano-1-base/log.jsonl runs/nano-2-xpsr/log.jsonl \
-        -o docs/images/nano-log.png
+    python examples/train_nano/plot_log.py runs/nano-*/log.jsonl -o docs/images/nano-log.png
 
 Needs the extra ``xpsr-sdk[plot]``. Each term is drawn as logged (thin) and as its running mean (thick).
 """
@@ -9,6 +8,7 @@ Needs the extra ``xpsr-sdk[plot]``. Each term is drawn as logged (thin) and as i
 from __future__ import annotations
 
 import json
+import math
 from argparse import ArgumentParser
 from pathlib import Path
 
@@ -44,8 +44,10 @@ def main() -> None:
     parser.add_argument("logs", type=Path, nargs="+")
     parser.add_argument("-o", "--output", type=Path, required=True)
     arguments = parser.parse_args()
-    figure, plots = plt.subplots(1, len(arguments.logs), figsize=(6 * len(arguments.logs), 4), squeeze=False)
-    for plot, file in zip(plots[0], arguments.logs, strict=True):
+    columns = min(3, len(arguments.logs))
+    rows = math.ceil(len(arguments.logs) / columns)
+    figure, plots = plt.subplots(rows, columns, figsize=(5 * columns, 3.5 * rows), squeeze=False)
+    for plot, file in zip(plots.flat, arguments.logs, strict=False):
         log = read_log(file)
         steps = [line["step"] for line in log]
         for i, (term, label) in enumerate(TERMS.items()):
