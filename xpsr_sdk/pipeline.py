@@ -22,6 +22,7 @@ from diffusers.loaders import StableDiffusionLoraLoaderMixin
 from PIL import Image
 from pydantic import Field
 from torch import Tensor
+from torch.distributed.fsdp import FSDPModule
 from torch.nn.functional import pad
 
 from xpsr_sdk.config import (
@@ -234,7 +235,10 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         self.engine = engine
         layout = torch.channels_last if engine.channels_last else torch.contiguous_format
         for network in (self.unet, self.controlnet):
-            network.to(memory_format=layout)
+            if not any(
+                isinstance(part, FSDPModule) for part in network.modules()
+            ):  # shards stay as training has laid them
+                network.to(memory_format=layout)
             if engine.compile:
                 network.compile(mode=engine.compile, fullgraph=True)
 

@@ -46,7 +46,7 @@ def main() -> None:
     arguments = parser.parse_args()
     columns = min(3, len(arguments.logs))
     rows = math.ceil(len(arguments.logs) / columns)
-    figure, plots = plt.subplots(rows, columns, figsize=(5 * columns, 3.5 * rows), squeeze=False)
+    figure, plots = plt.subplots(rows, columns, figsize=(6 * columns, 4 * rows), squeeze=False)
     for plot, file in zip(plots.flat, arguments.logs, strict=False):
         log = read_log(file)
         steps = [line["step"] for line in log]

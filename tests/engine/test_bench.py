@@ -24,11 +24,11 @@ def own(tiny_model: Path) -> Pipeline:
 
 def test_all_but_the_approximations_give_the_same_photo(own: Pipeline) -> None:
     photos = [bench.picture(24, seed) for seed in (0, 1)]
-    settings = {"guidance_scale": 3, "tile": 64, "num_inference_steps": 4}
+    settings = {"guidance_scale": 3, "tile": 64, "num_inference_steps": 4, "fidelity": 0}
     runs = {variant.name: bench.run(own, variant, photos, settings) for variant in bench.variants()}
     exact = runs["exact"].results
     for name, run in runs.items():
-        same = bench.mean_psnr(run.results, exact) > 45
+        same = bench.mean_psnr(run.results, exact) > 60
         assert same == (name not in ("balanced", "fast")), name
         assert run.results[0].plan.images == (1 if name in ("baseline", "exact, one tile a pass") else 2)
     assert runs["fast"].results[0].plan.settings.num_inference_steps == 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,9 +24,10 @@ def names(kind: str) -> list[str]:
     return [component.spec.name for component in BUILT_IN.specs(kind)]
 
 
-@pytest.mark.parametrize("name", names("prompt_provider"))
-def test_prompt_providers(name: str) -> None:
-    check_prompt_provider(name, BUILT_IN)
+# The others need a model, a server or files of prompts: tests/builtin/ makes those.
+@pytest.mark.parametrize("choice", ["fixed", "measured", {"name": "ensemble", "high": ["fixed"], "low": ["measured"]}])
+def test_prompt_providers(choice: Any) -> None:
+    check_prompt_provider(choice, BUILT_IN)
 
 
 @pytest.mark.parametrize("name", names("fusion_attention"))

@@ -31,10 +31,10 @@ class StableDiffusion:
     text_encoder: Any
     vae: Any
     scheduler: Any
+    _cut_was_told = False  # on the class, for those derived from it that have a constructor of their own
 
     def __init__(self, config: Config | None = None) -> None:
         self.config = config or self.Config()
-        self._cut_was_told = False
 
     def load(self, folder: Path, dtype: torch.dtype = torch.float32, from_scratch: bool = False) -> None:
         """Read everything but the U-Net from ``folder``; ``from_scratch``: with random weights in the text encoder.

@@ -17,7 +17,7 @@ from pydantic import Field
 from safetensors import SafetensorError
 from torch import Tensor
 
-from xpsr_sdk import CheckpointError, Options
+from xpsr_sdk import CheckpointError
 from xpsr_sdk.builtin.stable_diffusion import StableDiffusion
 from xpsr_sdk.errors import one_line
 from xpsr_sdk.models.checkpoints import read_json
@@ -26,8 +26,8 @@ from xpsr_sdk.models.checkpoints import read_json
 class TinyVAEStableDiffusion(StableDiffusion):
     """Stable Diffusion 1.x or 2.x, but for its autoencoder. See ``xpsr_sdk.Backbone``."""
 
-    class Config(Options):
-        """Which autoencoder."""
+    class Config(StableDiffusion.Config):
+        """Which autoencoder, and what Stable Diffusion's backbone takes."""
 
         autoencoder: str = Field(
             "madebyollin/taesd",
@@ -35,8 +35,7 @@ class TinyVAEStableDiffusion(StableDiffusion):
             description="Folder or name on the hub of a diffusers AutoencoderTiny; it must share the model's latents.",
         )
 
-    def __init__(self, config: Config | None = None) -> None:
-        self.config: Any = config or self.Config()
+    config: Any
 
     def load_autoencoder(self, folder: Path, dtype: torch.dtype) -> Any:
         """The chosen autoencoder. A saved pipeline holds a copy, in ``folder``, that stands in where it is gone.
