@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from xpsr_sdk.cli.output import print_traceback, progress_bar, quiet_libraries
+from xpsr_sdk.cli.output import print_traceback, progress_bar, quiet_libraries, warnings_told
 from xpsr_sdk.cli.outputs import plan_outputs
 from xpsr_sdk.config import (
     AlphaTreatment,
@@ -220,7 +219,7 @@ def _restore(
     from xpsr_sdk.data.images import check_fits, read_picture  # not for --help
 
     try:
-        with _warnings_told():
+        with warnings_told():
             settings = pipeline.settings
             width, height = read_picture(source, settings.max_megapixels).size
             check_fits(target, round(width * settings.scale), round(height * settings.scale))
@@ -252,12 +251,3 @@ def _interrupts() -> Iterator[Callable[[], bool]]:
         yield lambda: wished
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-@contextmanager
-def _warnings_told() -> Iterator[None]:
-    """Warnings become a line each on standard error."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("default", UserWarning)
-        warnings.showwarning = lambda message, *_: click.echo(f"Warning: {message}", err=True)
-        yield
