@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Literal, TypeVar
+from typing import Generic, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ ResizeMode = Literal["area", "bilinear", "bicubic"]
 RESIZE_MODES: tuple[ResizeMode, ...] = ("area", "bilinear", "bicubic")
 
 T = TypeVar("T")
+Record = TypeVar("Record")
 
 
 class Dice:
@@ -95,3 +97,35 @@ def jpeg(image: Tensor, quality: int) -> Tensor:
 
 def _describe(tensor: Tensor) -> str:
     return f"{tensor.dtype} of shape {tuple(tensor.shape)}"
+
+
+class DrawnDegradation(ABC, Generic[Record]):
+    """A degradation that draws a record of what is to be done to an image, and then does it."""
+
+    scale: int
+
+    def __call__(self, hr: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+        """Degrade B 3 H W in [0, 1] to B 3 H/s W/s in 8-bit levels of [0, 1].
+
+        The result has the device and dtype of ``hr``. Images are processed one at a time, on the CPU, in
+        float32: an image's result depends on the image and its generator alone.
+
+        Raises:
+            ImageError: Wrong shape, sides that are not multiples of s, or not one CPU generator an image.
+        """
+        check_batch(hr, generators, self.scale)
+        return torch.stack([self.degrade_with_record(*pair)[0] for pair in zip(hr, generators, strict=True)])
+
+    def degrade_with_record(self, hr: Tensor, generator: torch.Generator) -> tuple[Tensor, Record]:
+        """Degrade one image, 3 H W, as a batch does, and tell what was drawn for it."""
+        check_image(hr, self.scale)
+        record = self.draw(generator)
+        return self.apply(hr, record, generator), record
+
+    @abstractmethod
+    def draw(self, generator: torch.Generator) -> Record:
+        """Draw what is done to an image."""
+
+    @abstractmethod
+    def apply(self, hr: Tensor, record: Record, generator: torch.Generator) -> Tensor:
+        """Degrade one image, 3 H W, as the record says; the noise comes from the generator."""

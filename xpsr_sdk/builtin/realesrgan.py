@@ -9,7 +9,6 @@ Blind Super-Resolution with Pure Synthetic Data", arXiv 2107.10833; the default 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal, Self
 
@@ -21,9 +20,8 @@ from xpsr_sdk.builtin import kernels
 from xpsr_sdk.builtin.degrading import (
     RESIZE_MODES,
     Dice,
+    DrawnDegradation,
     ResizeMode,
-    check_batch,
-    check_image,
     jpeg,
     resize,
     to_8_bit,
@@ -232,7 +230,7 @@ class SecondStage(Stage):
 # ---- Drawing --------------------------------------------------------------------------------------------
 
 
-class RealESRGANDegradation:
+class RealESRGANDegradation(DrawnDegradation[DegradationRecord]):
     """The default degradation: two rounds of blur, resize, noise and JPEG. See the module for its sources."""
 
     class Config(Options):
@@ -260,24 +258,6 @@ class RealESRGANDegradation:
     def __init__(self, config: Config | None = None) -> None:
         self.config = config or self.Config()
         self.scale = self.config.scale
-
-    def __call__(self, hr: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
-        """Degrade B 3 H W in [0, 1] to B 3 H/s W/s in 8-bit levels of [0, 1].
-
-        The result has the device and dtype of ``hr``. Images are processed one at a time, on the CPU, in
-        float32: an image's result depends on the image and its generator alone.
-
-        Raises:
-            ImageError: Wrong shape, sides that are not multiples of s, or not one CPU generator an image.
-        """
-        check_batch(hr, generators, self.scale)
-        return torch.stack([self.degrade_with_record(*pair)[0] for pair in zip(hr, generators, strict=True)])
-
-    def degrade_with_record(self, hr: Tensor, generator: torch.Generator) -> tuple[Tensor, DegradationRecord]:
-        """Degrade one image, 3 H W, as a batch does, and tell what was drawn for it."""
-        check_image(hr, self.scale)
-        record = self.draw(generator)
-        return self.apply(hr, record, generator), record
 
     def draw(self, generator: torch.Generator) -> DegradationRecord:
         """Draw the parameters of one image."""

@@ -19,7 +19,15 @@ from torch import Tensor
 from xpsr_bsrgan.camera import SensorNoise, draw_sensor_noise
 from xpsr_sdk import Options
 from xpsr_sdk.builtin import kernels
-from xpsr_sdk.builtin.degrading import RESIZE_MODES, Dice, ResizeMode, check_batch, check_image, jpeg, resize, to_8_bit
+from xpsr_sdk.builtin.degrading import (
+    RESIZE_MODES,
+    Dice,
+    DrawnDegradation,
+    ResizeMode,
+    jpeg,
+    resize,
+    to_8_bit,
+)
 
 # ---- What is done to an image: each is called as operation(image, generator) ------------------------------
 
@@ -159,7 +167,7 @@ class NoiseWeights(Options):
         return self
 
 
-class BSRGANDegradation:
+class BSRGANDegradation(DrawnDegradation[list[Operation]]):
     """Shuffled blurs, resizes, noise, JPEG and a camera. See the module for its source."""
 
     class Config(Options):
@@ -188,24 +196,6 @@ class BSRGANDegradation:
     def __init__(self, config: Config | None = None) -> None:
         self.config = config or self.Config()
         self.scale = self.config.scale
-
-    def __call__(self, hr: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
-        """Degrade B 3 H W in [0, 1] to B 3 H/s W/s in 8-bit levels of [0, 1].
-
-        The result has the device and dtype of ``hr``. Images are processed one at a time, on the CPU, in
-        float32: an image's result depends on the image and its generator alone.
-
-        Raises:
-            ImageError: Wrong shape, sides that are not multiples of s, or not one CPU generator an image.
-        """
-        check_batch(hr, generators, self.scale)
-        return torch.stack([self.degrade_with_record(*pair)[0] for pair in zip(hr, generators, strict=True)])
-
-    def degrade_with_record(self, hr: Tensor, generator: torch.Generator) -> tuple[Tensor, list[Operation]]:
-        """Degrade one image, 3 H W, as a batch does, and tell what was done, in its order."""
-        check_image(hr, self.scale)
-        record = self.draw(generator)
-        return self.apply(hr, record, generator), record
 
     def draw(self, generator: torch.Generator) -> list[Operation]:
         """Draw what is done to an image, in its order."""
