@@ -166,6 +166,19 @@ def test_a_config_of_the_paper_trains_a_checkpoint_that_restores(tmp_path: Path,
     assert picture(tmp_path / "photo.png").size == (150, 100)
 
 
+@pytest.mark.parametrize("name", ["nano", "smoke"])
+def test_ready_configs_train_and_validate(name: str, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    tiny.photo(96, 96).save(photos / "photo.png")
+    shorter = ["steps=1", "batch_size=1", "data.crop=64", "validation.images=1", "validation.crop=64"]
+    folders = [f'{section}.folders=["{photos}"]' for section in ("data", "validation")]
+    command = ["train", str(EXAMPLES / "configs" / f"{name}.toml"), f"output={tmp_path / 'run'}", *shorter, *folders]
+    trained = CliRunner().invoke(xpsr, [*command, "device=cpu", "checkpoint_every=1", "validation.every=1"])
+    assert trained.exit_code == 0, trained.output
+    assert (tmp_path / "run" / "checkpoint-1").is_dir()
+
+
 def test_the_second_stage_of_nano_begins_with_the_last_checkpoint_of_the_first() -> None:
     first, second = (read_toml(TrainConfig, EXAMPLES / "train_nano" / f"{n}.toml") for n in ("1-base", "2-xpsr"))
     assert second.model.base == first.output / f"checkpoint-{first.steps}"

@@ -582,7 +582,7 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         """The estimate of the mean of all sharp photos: at the last timestep from zeros, as in training."""
         height, width = (side // self.stride for side in lr.shape[-2:])
         zeros = torch.zeros(len(lr), self.unet.config.in_channels, height, width).to(lr)
-        mean = denoiser.clean(zeros, self.schedule.last)
+        mean = denoiser.clean(zeros, self.schedule.last).to(lr)  # under autocast it comes in half precision
         denoiser.restart()  # sampling asks at other timesteps
         return mean
 
