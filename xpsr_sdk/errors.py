@@ -91,3 +91,12 @@ def one_line(error: BaseException | None) -> str:
         text = "its message cannot be had"
     text = text if len(text) <= 300 else f"{text[:297]}..."
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def short(value: object) -> str:
+    """Any value as an error message shows it: its ``repr``, cut where it gets long."""
+    try:
+        text = repr(value)
+    except Exception:  # whoever wrote that class
+        text = f"<{type(value).__name__}>"
+    return text if len(text) <= 80 else f"{text[:77]}..."

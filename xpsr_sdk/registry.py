@@ -1,44 +1,49 @@
-"""Finds plug-ins, keeps the broken ones from harming the rest, and turns names into components."""
+"""Loads plug-ins, keeps the broken ones from harming the rest, and turns names into components."""
 
 from __future__ import annotations
 
 import inspect
 import logging
 import os
-import re
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import import_module
-from importlib.metadata import Distribution, EntryPoint, PackageNotFoundError, distribution, entry_points
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-import pluggy
 from pydantic import BaseModel, ValidationError
 
 import xpsr_sdk
-from xpsr_sdk import contracts, hookspecs
+from xpsr_sdk import contracts
 from xpsr_sdk.contracts import KINDS, ComponentSpec, Options
+from xpsr_sdk.discovery import GROUP, SDK, Plugin, as_plugin, installed_plugins, reason
 from xpsr_sdk.errors import (
     BrokenPlugin,
     ConfigError,
     DuplicateComponent,
-    IncompatiblePlugin,
+    PluginError,
     UnknownComponent,
     XPSRError,
     did_you_mean,
-    one_line,
+    short,
 )
+from xpsr_sdk.offers import offers
 
-if TYPE_CHECKING:
-    from packaging.requirements import Requirement
-
-GROUP = "xpsr_sdk"
-"""The entry-point group of plug-ins."""
-_SDK = "xpsr-sdk"
-"""The SDK's own distribution."""
+__all__ = [
+    "GROUP",
+    "Plugin",
+    "PluginFailure",
+    "RegisteredComponent",
+    "Registry",
+    "as_plugin",
+    "config_error",
+    "default_registry",
+    "installed_plugins",
+]
 
 State = Literal["ok", "broken", "duplicate"]
 
@@ -50,21 +55,8 @@ _CONTRACTS: dict[str, type] = {
     "backbone": contracts.Backbone,
 }
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Plugin:
-    """A plug-in before it is loaded.
-
-    Attributes:
-        distribution: The distribution that brings it.
-        version: The version of that distribution.
-        load: Gives the module (or any other object) that holds the hook implementations.
-    """
-
-    distribution: str
-    version: str
-    load: Callable[[], object]
+_loading = ContextVar("loading", default=False)
+"""Whether a plug-in is being loaded."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +76,7 @@ class PluginFailure:
     @property
     def reason(self) -> str:
         """The error in one line, with what to install if that is what it takes."""
-        return _reason(self.error, self.distribution)
+        return reason(self.error, self.distribution)
 
     @property
     def traceback(self) -> str:
@@ -133,15 +125,21 @@ class Registry:
     Raises:
         BrokenPlugin: A plug-in failed and the environment variable ``XPSR_STRICT`` is ``1``.
         DuplicateComponent: Two offer the same name and ``XPSR_STRICT`` is ``1``.
+        PluginError: A plug-in asks for the installed plug-ins, among them itself, while it is loaded.
     """
 
     failures: list[PluginFailure]
     """The plug-ins that failed."""
 
     def __init__(self, plugins: Iterable[object] | None = None) -> None:
+        if plugins is None and _loading.get():
+            raise PluginError(
+                "The installed plug-ins cannot be listed while one of them is loaded; "
+                "call default_registry() when a part is built, not when its plug-in is imported."
+            )
         self.failures = []
         self._components: list[RegisteredComponent] = []
-        self._add(Plugin(_SDK, xpsr_sdk.__version__, lambda: import_module("xpsr_sdk.builtin")))
+        self._add(Plugin(SDK, xpsr_sdk.__version__, lambda: import_module("xpsr_sdk.builtin")))
         for plugin in installed_plugins() if plugins is None else map(as_plugin, plugins):
             self._add(plugin)
         self._mark_duplicates()
@@ -176,7 +174,7 @@ class Registry:
         if found:
             raise BrokenPlugin(
                 f"The {found[0]} cannot be used, because its plug-in is broken: "
-                f"{_reason(found[0].error, found[0].distribution)}"
+                f"{reason(found[0].error, found[0].distribution)}"
             ) from found[0].error
         hint = self._known(kind, name)
         if self.failures:
@@ -194,13 +192,8 @@ class Registry:
             BrokenPlugin: The class cannot be imported, or has no ``Config`` derived from ``Options``.
         """
         component = self.find(kind, name)
-        try:
+        with _blamed_on(component, "imported"):
             return _import_class(component.spec.target)
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:
-            reason = _reason(error, component.distribution)
-            raise BrokenPlugin(f"The {component} cannot be imported: {reason}") from error
 
     def config(self, kind: str, choice: str | Mapping[str, Any]) -> Options:
         """The validated options of a component: the class's own, the spec's defaults, then the given ones.
@@ -216,10 +209,11 @@ class Registry:
         name, options = _name_and_options(kind, choice)
         component = self.find(kind, name)
         schema: type[Options] = self.resolve(kind, name).Config
-        try:
-            return schema.model_validate(_merged(component.spec.defaults, options))
-        except ValidationError as error:
-            raise config_error(f"The {component}", error, schema) from error
+        with _blamed_on(component, "given options", (XPSRError,)):
+            try:
+                return schema.model_validate(_merged(component.spec.defaults, options))
+            except ValidationError as error:
+                raise config_error(f"The {component}", error, schema) from error
 
     def create(self, kind: str, choice: object, *args: Any, default: str | None = None) -> Any:
         """Build the component that was chosen.
@@ -239,30 +233,26 @@ class Registry:
         if choice is None:
             raise ConfigError(f"No {_words(kind)} is chosen. {self._known(kind)}")
         if not isinstance(choice, str | Mapping):
-            _check_contract(kind, choice, f"The {_words(kind)} that was handed over, {_short(choice)},", ConfigError)
+            _check_contract(kind, choice, f"The {_words(kind)} that was handed over, {short(choice)},", ConfigError)
             return choice
         config = self.config(kind, choice)
         name, _ = _name_and_options(kind, choice)
-        try:
+        component = self.find(kind, name)
+        with _blamed_on(component, "built", (XPSRError,)):
             built = self.resolve(kind, name)(config, *args)
-        except XPSRError:
-            raise
-        except Exception as error:
-            component = self.find(kind, name)
-            reason = _reason(error, component.distribution)
-            raise BrokenPlugin(f"The {component} cannot be built: {reason}") from error
-        _check_contract(kind, built, f"The {self.find(kind, name)}", BrokenPlugin)
+            _check_contract(kind, built, f"The {component}", BrokenPlugin)
         return built
 
     def _known(self, kind: str, name: str = "") -> str:
         return did_you_mean(name, {c.spec.name for c in self.specs(kind) if c.state != "broken"})
 
     def _add(self, plugin: Plugin) -> None:
-        offers: list[tuple[str, ComponentSpec]] = []
+        offered: list[tuple[str, ComponentSpec]] = []
         error: BaseException | None = None
+        before = _loading.set(True)
         try:
-            for offer in _offers(plugin.load()):
-                offers.append(offer)  # what came before a failure is kept, to be listed as broken
+            for offer in offers(plugin.load()):
+                offered.append(offer)  # what came before a failure is kept, to be listed as broken
         except KeyboardInterrupt:
             raise
         except BaseException as raised:  # a module that calls sys.exit() must not end the host
@@ -270,9 +260,11 @@ class Registry:
             failure = PluginFailure(plugin.distribution, plugin.version, raised)
             self.failures.append(failure)
             _log.warning("%s", failure)
+        finally:
+            _loading.reset(before)
         state: State = "broken" if error else "ok"
         self._components += [
-            RegisteredComponent(spec, kind, plugin.distribution, plugin.version, state, error) for kind, spec in offers
+            RegisteredComponent(spec, kind, plugin.distribution, plugin.version, state, error) for kind, spec in offered
         ]
 
     def _raise_what_was_recorded(self) -> None:
@@ -297,21 +289,18 @@ def default_registry() -> Registry:
     return Registry()
 
 
-def installed_plugins() -> list[Plugin]:
-    """The plug-ins in the entry-point group ``xpsr_sdk``, in the order of their names.
-
-    The environment variable ``XPSR_PLUGINS`` limits them to the distributions that it lists, separated by
-    commas; if it is set but empty, there are none. A listed distribution that brings no plug-in is given as
-    one that fails to load, and so is one that requires another version of the SDK.
-    """
-    found = sorted(map(_plugin_of, entry_points(group=GROUP)), key=lambda plugin: plugin.distribution)
-    limit = os.environ.get("XPSR_PLUGINS")
-    if limit is None:
-        return found
-    wanted = {_normalized(name): name.strip() for name in limit.split(",") if name.strip()}
-    present = {_normalized(plugin.distribution) for plugin in found}
-    absent = [_absent_plugin(name, present) for key, name in wanted.items() if key not in present]
-    return [plugin for plugin in found if _normalized(plugin.distribution) in wanted] + absent
+@contextmanager
+def _blamed_on(component: RegisteredComponent, what: str, but: tuple[type[Exception], ...] = ()) -> Iterator[None]:
+    """Within the block, all that a component's own code raises, ``but`` those, is a ``BrokenPlugin``."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise
+    except but:
+        raise
+    except BaseException as error:  # a class that calls sys.exit() must not end the host
+        cause = reason(error, component.distribution)
+        raise BrokenPlugin(f"The {component} cannot be {what}: {cause}") from error
 
 
 def config_error(where: str, error: ValidationError, schema: type[BaseModel]) -> ConfigError:
@@ -331,130 +320,8 @@ def config_error(where: str, error: ValidationError, schema: type[BaseModel]) ->
         elif detail["type"] == "missing":
             lines.append(f"  {field}: is required.")
         else:
-            lines.append(f"  {field}: {detail['msg']}, not {_short(detail['input'])}.")
+            lines.append(f"  {field}: {detail['msg']}, not {short(detail['input'])}.")
     return ConfigError("\n".join(lines))
-
-
-def as_plugin(plugin: object) -> Plugin:
-    if isinstance(plugin, Plugin):
-        return plugin
-    name = getattr(plugin, "__name__", type(plugin).__name__)
-    return Plugin(name, str(getattr(plugin, "__version__", "0")), lambda: plugin)
-
-
-def _plugin_of(entry: EntryPoint) -> Plugin:
-    """The plug-in of an entry point, which is imported only if it was made for this version of the SDK."""
-    try:
-        metadata: Any = (entry.dist and entry.dist.metadata) or {}
-    except Exception:  # a damaged installation
-        metadata = {}
-
-    def load() -> object:
-        if entry.dist:
-            _check_sdk_version(entry.dist)
-        return entry.load()
-
-    return Plugin(metadata.get("Name") or f"(unnamed, {entry.value})", metadata.get("Version") or "(unknown)", load)
-
-
-def _check_sdk_version(plugin: Distribution) -> None:
-    """Raise ``IncompatiblePlugin`` if the metadata of ``plugin`` requires another version of the SDK than this one."""
-    for requirement in _requirements(plugin):
-        ours = _normalized(requirement.name) == _SDK and (not requirement.marker or requirement.marker.evaluate())
-        if ours and not requirement.specifier.contains(xpsr_sdk.__version__, prereleases=True):
-            raise IncompatiblePlugin(
-                f"It requires {_SDK}{requirement.specifier}, but {xpsr_sdk.__version__} is installed; "
-                f"install a version that fits: pip install --upgrade {_SDK} {plugin.metadata['Name']}"
-            )
-
-
-def _requirements(plugin: Distribution) -> list[Requirement]:
-    from packaging.requirements import Requirement  # only where there are plug-ins
-
-    return [Requirement(text) for text in plugin.requires or []]
-
-
-def _reason(error: BaseException | None, plugin: str) -> str:
-    """The error in one line; of a missing module, with what to install, as far as the plug-in's metadata tells."""
-    reason = one_line(error)
-    if not isinstance(error, ModuleNotFoundError) or not error.name:
-        return reason
-    missing = _normalized(error.name.partition(".")[0].replace("_", "-"))
-    try:
-        requirements = _requirements(distribution(plugin))
-    except (PackageNotFoundError, ValueError):  # not installed, or with metadata that cannot be read
-        return reason
-    for requirement in requirements:
-        name = _normalized(requirement.name)
-        if name == missing or name.startswith(f"{missing}-") or name.endswith(f"-{missing}"):
-            extra = re.search(r"extra == ['\"]([^'\"]+)", str(requirement.marker or ""))
-            return f"{reason}; pip install '{f'{plugin}[{extra[1]}]' if extra else requirement.name}' may help"
-    return reason
-
-
-def _absent_plugin(name: str, present: Iterable[str]) -> Plugin:
-    def load() -> object:
-        raise ConfigError(f"XPSR_PLUGINS lists it, but it is not installed. {did_you_mean(name, present)}")
-
-    return Plugin(name, "(absent)", load)
-
-
-def _offers(plugin: object) -> Iterator[tuple[str, ComponentSpec]]:
-    """Every kind and spec of a plug-in. A manager for each plug-in: none can see or stop another's hooks."""
-    manager = pluggy.PluginManager(hookspecs.PROJECT)
-    manager.add_hookspecs(hookspecs)
-    manager.register(plugin)
-    for kind, hook in KINDS.items():
-        caller = getattr(manager.hook, hook)
-        answers = caller()
-        if len(answers) < len(caller.get_hookimpls()):  # pluggy leaves out the answer None
-            raise TypeError(f"{hook} returned None; it must return an iterable of ComponentSpec")
-        for specs in answers:
-            for spec in _checked(hook, specs):
-                yield kind, spec
-    _check_hook_names(plugin)
-    if not manager.get_hookcallers(plugin):
-        raise TypeError(f"{plugin!r} implements no hook; the hooks are {', '.join(KINDS.values())}")
-
-
-def _checked(hook: str, specs: object) -> Iterator[ComponentSpec]:
-    if not isinstance(specs, Iterable):
-        raise TypeError(f"{hook} returned {_short(specs)}; it must return an iterable of ComponentSpec")
-    for spec in specs:
-        if not isinstance(spec, ComponentSpec):
-            raise TypeError(f"{hook} returned a {type(spec).__name__}, {_short(spec)}, where a ComponentSpec must be")
-        if not isinstance(spec.name, str) or not spec.name.strip():
-            raise ValueError(f"{hook} returned a ComponentSpec whose name is {spec.name!r}; it must be a word")
-        if not isinstance(spec.target, str) or not re.fullmatch(r"[\w.]+:[\w.]+", spec.target):
-            raise ValueError(
-                f"{hook} returned the ComponentSpec {spec.name!r} whose target is {_short(spec.target)}; "
-                f"it must be 'package.module:Class'"
-            )
-        if not isinstance(spec.summary, str):
-            raise TypeError(
-                f"{hook} returned the ComponentSpec {spec.name!r} whose summary is {_short(spec.summary)}; "
-                f"it must be a line of text"
-            )
-        if not isinstance(spec.defaults, Mapping):
-            raise TypeError(
-                f"{hook} returned the ComponentSpec {spec.name!r} whose defaults are "
-                f"{_short(spec.defaults)}; they must be a mapping of options"
-            )
-        yield spec
-
-
-def _check_hook_names(plugin: object) -> None:
-    """Refuse functions that look like hooks but would never be called."""
-    for name in dir(plugin):
-        function = getattr(plugin, name)
-        if not inspect.isroutine(function):
-            continue
-        mark = getattr(function, f"{hookspecs.PROJECT}_impl", None)
-        hook = (mark or {}).get("specname") or name
-        if (mark is not None or name.startswith("xpsr_")) and hook not in KINDS.values():
-            raise NameError(f"There is no hook {hook!r}. {did_you_mean(hook, KINDS.values())}")
-        if mark is None and hook in KINDS.values():
-            raise TypeError(f"The function {name!r} is not a hook implementation: it must be marked @xpsr_sdk.hookimpl")
 
 
 def _import_class(target: str) -> type[Any]:
@@ -463,7 +330,7 @@ def _import_class(target: str) -> type[Any]:
     for name in path.split("."):
         found = getattr(found, name)
     if not isinstance(found, type):
-        raise TypeError(f"{target} is {_short(found)}; it must be a class")
+        raise TypeError(f"{target} is {short(found)}; it must be a class")
     config = getattr(found, "Config", None)
     if not (isinstance(config, type) and issubclass(config, Options)):
         raise TypeError(f"{target} has no class Config derived from xpsr_sdk.Options")
@@ -474,7 +341,7 @@ def _name_and_options(kind: str, choice: object) -> tuple[str, dict[str, Any]]:
     options = dict(choice) if isinstance(choice, Mapping) else {"name": choice}
     name = options.pop("name", None)
     if not isinstance(name, str):
-        raise ConfigError(f'The {_words(kind)} {_short(choice)} has no name; write "name" or {{"name": "...", ...}}.')
+        raise ConfigError(f'The {_words(kind)} {short(choice)} has no name; write "name" or {{"name": "...", ...}}.')
     return name, options
 
 
@@ -503,21 +370,16 @@ def _check_contract(kind: str, component: object, who: str, error: type[XPSRErro
 
 def _duplicate(rivals: Iterable[RegisteredComponent]) -> DuplicateComponent:
     first, *others = rivals
+    who = f"The {_words(first.kind)} {first.spec.name!r}"
+    if {c.distribution for c in others} == {first.distribution}:
+        targets = " and ".join(c.spec.target for c in (first, *others))
+        return DuplicateComponent(
+            f"{who} is offered more than once by {first.distribution} {first.version} ({targets}); "
+            f"its names must differ: tell its author."
+        )
     sources = " and ".join(f"{c.distribution} {c.version} ({c.spec.target})" for c in (first, *others))
-    return DuplicateComponent(
-        f"The {_words(first.kind)} {first.spec.name!r} is offered by {sources}; "
-        f"uninstall one, or list those to load in XPSR_PLUGINS."
-    )
-
-
-def _normalized(distribution: str) -> str:
-    return re.sub(r"[-_.]+", "-", distribution.strip()).lower()
+    return DuplicateComponent(f"{who} is offered by {sources}; uninstall one, or list those to load in XPSR_PLUGINS.")
 
 
 def _words(kind: str) -> str:
     return kind.replace("_", " ")
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."

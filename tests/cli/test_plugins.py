@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import shlex
+import subprocess
 import sys
 import tomllib
 import types
+from pathlib import Path
 from typing import Any, Literal
 
 import click
@@ -15,6 +18,7 @@ import pytest
 from click.testing import CliRunner, Result
 from pydantic import Field
 
+from tests.stubs import distribute
 from tests.test_docs import check_options
 from xpsr_sdk import ComponentSpec, Options, Registry, TrainingError, __version__, hookimpl
 from xpsr_sdk.cli import main
@@ -97,6 +101,62 @@ def test_plugins_as_json(run: Any) -> None:
     (failure,) = listing["failures"]
     assert (failure["distribution"], failure["error"]) == ("xpsr-c", "ZeroDivisionError: division by zero")
     assert "Traceback" in failure["traceback"]
+
+
+def test_what_a_plugin_prints_is_no_result(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def load() -> Any:
+        print("hello")
+        return types.SimpleNamespace(xpsr_samplers=hookimpl(lambda: print("hello") or []))
+
+    monkeypatch.setattr(plugins_command, "default_registry", lambda: Registry([Plugin("xpsr-loud", "1.0", load)]))
+    for arguments in (["plugins", "--json"], ["plugins", "show", "sampler", "ddim", "--json"]):
+        result = run(*arguments)
+        assert json.loads(result.stdout)
+        assert result.stderr == "hello\nhello\n"
+
+
+def test_damaged_entry_points_are_listed_by_a_fresh_interpreter(tmp_path: Path) -> None:
+    distribute(tmp_path, "xpsr-hurt", "xpsr_hurt")
+    (tmp_path / "xpsr_hurt-0.3.dist-info" / "entry_points.txt").write_text("[xpsr_sdk]\nnonsense\n")
+    command = [sys.executable, "-m", "xpsr_sdk", "plugins", "--json"]
+    listed = subprocess.run(command, capture_output=True, env={**os.environ, "PYTHONPATH": str(tmp_path)})
+    assert listed.returncode == 0, listed.stderr
+    (failure,) = json.loads(listed.stdout)["failures"]
+    assert failure["distribution"] == "xpsr-hurt"
+
+
+def test_an_unexpected_error_beside_damaged_entry_points_names_them(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> Registry:
+        raise TypeError("missing 1 argument")
+
+    distribute(tmp_path, "other", "other")
+    (tmp_path / "other-0.3.dist-info" / "entry_points.txt").write_text("[console_scripts]\nnonsense\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(plugins_command, "default_registry", fail)
+    for variable in ("PYDANTIC_DISABLE_PLUGINS", "TORCH_DEVICE_BACKEND_AUTOLOAD"):
+        monkeypatch.setenv(variable, "")  # and put back after the test
+    assert run("plugins").stderr == (
+        "Error: Unexpected TypeError: missing 1 argument (XPSR_TRACEBACK=1 shows where; "
+        "install other again, whose entry points are damaged)\n"
+    )
+
+
+def test_an_error_without_words_is_listed(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Unprintable(Exception):
+        def __str__(self) -> str:
+            raise ValueError
+
+    def specs() -> Any:
+        yield ComponentSpec("first", "stub_module:Stub", "A stub.")
+        raise Unprintable
+
+    plugin = types.SimpleNamespace(xpsr_samplers=hookimpl(specs))
+    monkeypatch.setattr(plugins_command, "default_registry", lambda: Registry([plugin]))
+    listing = json.loads(run("plugins", "--json").stdout)
+    (first,) = (component for component in listing["components"] if component["name"] == "first")
+    assert (first["state"], first["error"]) == ("broken", "Unprintable: its message cannot be had")
 
 
 def test_show_explains_the_options(run: Any) -> None:

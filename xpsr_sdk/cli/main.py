@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import Any
 
 import click
 
 from xpsr_sdk import __version__
+from xpsr_sdk.discovery import damaged_distributions
 from xpsr_sdk.errors import CheckpointError, ConfigError, PluginError, XPSRError
 
 SUMMARIES = {
@@ -32,6 +34,8 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in SUMMARIES:
             return None
+        if damaged_distributions():
+            _leave_out_plugins_of_libraries()
         command: click.Command = getattr(import_module(f"xpsr_sdk.cli.{cmd_name}"), cmd_name)
         return command
 
@@ -60,14 +64,20 @@ class WrongUse(click.ClickException):
     exit_code = 2
 
 
+def _leave_out_plugins_of_libraries() -> None:
+    """Let pydantic and torch not look for plug-ins of their own: beside damaged entry points that would be fatal."""
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+    os.environ.setdefault("TORCH_DEVICE_BACKEND_AUTOLOAD", "0")
+
+
 def _in_one_sentence(error: Exception) -> click.ClickException:
     if isinstance(error, ConfigError | PluginError | CheckpointError):
         return WrongUse(str(error))
     if isinstance(error, XPSRError):
         return click.ClickException(str(error))
-    return click.ClickException(
-        f"Unexpected {type(error).__name__}: {error} (XPSR_TRACEBACK=1 shows where; please report it)"
-    )
+    damaged = damaged_distributions()  # as a rule none; triton, which torch imports, fails beside them
+    hint = f"install {', '.join(damaged)} again, whose entry points are damaged" if damaged else "please report it"
+    return click.ClickException(f"Unexpected {type(error).__name__}: {error} (XPSR_TRACEBACK=1 shows where; {hint})")
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import sys
 import types
 import typing
 from collections.abc import Iterator, Mapping
+from contextlib import redirect_stdout
 from pathlib import Path
 from textwrap import indent
 from typing import Any, Literal
@@ -19,6 +21,7 @@ from rich.table import Table
 
 from xpsr_sdk.cli.output import print_json, print_table
 from xpsr_sdk.contracts import KINDS
+from xpsr_sdk.errors import one_line
 from xpsr_sdk.registry import PluginFailure, RegisteredComponent, default_registry
 from xpsr_sdk.scaffold import write_plugin
 
@@ -58,7 +61,8 @@ def plugins(ctx: click.Context, as_json: bool) -> None:
     """
     if ctx.invoked_subcommand is not None:
         return
-    registry = default_registry()
+    with redirect_stdout(sys.stderr):  # what plug-ins print when they are loaded is no result
+        registry = default_registry()
     components = [component for kind in KINDS for component in registry.specs(kind)]
     if as_json:
         print_json(
@@ -77,9 +81,10 @@ def plugins(ctx: click.Context, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def show(kind: str, name: str, as_json: bool) -> None:
     """Show what a part is, its options and an example."""
-    registry = default_registry()
-    component = registry.find(kind, name)
-    fields = registry.resolve(kind, name).Config.model_fields
+    with redirect_stdout(sys.stderr):
+        registry = default_registry()
+        component = registry.find(kind, name)
+        fields = registry.resolve(kind, name).Config.model_fields
     options = list(option_records(fields, component.spec.defaults))
     examples = _examples(component, options)
     if as_json:
@@ -125,9 +130,9 @@ def _component_record(component: RegisteredComponent) -> dict[str, Any]:
         "version": component.version,
         "summary": component.spec.summary,
         "target": component.spec.target,
-        "defaults": to_jsonable_python(dict(component.spec.defaults), fallback=str),
+        "defaults": to_jsonable_python(dict(component.spec.defaults)),
         "state": component.state,
-        "error": str(component.error) if component.error else None,
+        "error": one_line(component.error) if component.error else None,
     }
 
 

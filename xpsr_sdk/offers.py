@@ -1,0 +1,89 @@
+"""What a plug-in offers: its hooks are called, and what they answer is checked."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterable, Iterator, Mapping
+
+import pluggy
+from pydantic_core import to_jsonable_python
+
+from xpsr_sdk import hookspecs
+from xpsr_sdk.contracts import KINDS, ComponentSpec
+from xpsr_sdk.errors import did_you_mean, short
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+"""What cannot be shown in a line: control characters, and halves of characters."""
+
+
+def offers(plugin: object) -> Iterator[tuple[str, ComponentSpec]]:
+    """Every kind and spec of a plug-in.
+
+    Args:
+        plugin: The module, or another object, that holds its hook implementations.
+
+    Raises:
+        NameError: It has a hook that does not exist.
+        TypeError, ValueError: It has no hook, or one that is not marked, or that answers anything but specs.
+        BaseException: Whatever its hooks raise.
+    """
+    # A manager for each plug-in: none can see or stop another's hooks.
+    manager = pluggy.PluginManager(hookspecs.PROJECT)
+    manager.add_hookspecs(hookspecs)
+    manager.register(plugin)
+    for kind, hook in KINDS.items():
+        caller = getattr(manager.hook, hook)
+        if any(implementation.wrapper or implementation.hookwrapper for implementation in caller.get_hookimpls()):
+            raise TypeError(f"{hook} is marked as a wrapper; there is nothing to wrap, it must return specs")
+        answers = caller()
+        if len(answers) < len(caller.get_hookimpls()):  # pluggy leaves out the answer None
+            raise TypeError(f"{hook} returned None; it must return an iterable of ComponentSpec")
+        for specs in answers:
+            for spec in _checked(hook, specs):
+                yield kind, spec
+    _check_hook_names(plugin)
+    if not manager.get_hookcallers(plugin):
+        raise TypeError(f"{plugin!r} implements no hook; the hooks are {', '.join(KINDS.values())}")
+
+
+def _checked(hook: str, specs: object) -> Iterator[ComponentSpec]:
+    if not isinstance(specs, Iterable):
+        raise TypeError(f"{hook} returned {short(specs)}; it must return an iterable of ComponentSpec")
+    for spec in specs:
+        if not isinstance(spec, ComponentSpec):
+            raise TypeError(f"{hook} returned a {type(spec).__name__}, {short(spec)}, where a ComponentSpec must be")
+        _check_spec(hook, spec)
+        yield spec
+
+
+def _check_spec(hook: str, spec: ComponentSpec) -> None:
+    named = isinstance(spec.name, str) and spec.name.split() == [spec.name] and spec.name.isprintable()
+    if not named:
+        raise ValueError(f"{hook} returned a ComponentSpec whose name is {short(spec.name)}; it must be a word")
+    who = f"{hook} returned the ComponentSpec {spec.name!r}"
+    if not isinstance(spec.target, str) or not re.fullmatch(r"[\w.]+:[\w.]+", spec.target):
+        raise ValueError(f"{who} whose target is {short(spec.target)}; it must be 'package.module:Class'")
+    if not isinstance(spec.summary, str) or _CONTROL.search(spec.summary):
+        raise TypeError(f"{who} whose summary is {short(spec.summary)}; it must be a line of text")
+    if not isinstance(spec.defaults, Mapping) or not all(isinstance(name, str) for name in spec.defaults):
+        raise TypeError(f"{who} whose defaults are {short(spec.defaults)}; they must be a mapping of options")
+    try:
+        to_jsonable_python(dict(spec.defaults))
+    except Exception as error:
+        problem = f"{who} whose defaults are {short(spec.defaults)}; they must be values that JSON can hold"
+        raise TypeError(problem) from error
+
+
+def _check_hook_names(plugin: object) -> None:
+    """Refuse functions that look like hooks but would never be called."""
+    for name in dir(plugin):
+        function = getattr(plugin, name)
+        if not inspect.isroutine(function):
+            continue
+        mark = getattr(function, f"{hookspecs.PROJECT}_impl", None)
+        hook = (mark or {}).get("specname") or name
+        if (mark is not None or name.startswith("xpsr_")) and hook not in KINDS.values():
+            raise NameError(f"There is no hook {hook!r}. {did_you_mean(hook, KINDS.values())}")
+        if mark is None and hook in KINDS.values():
+            raise TypeError(f"The function {name!r} is not a hook implementation: it must be marked @xpsr_sdk.hookimpl")
