@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -49,6 +51,12 @@ def test_what_is_stored_is_shown(photos: Path, tmp_path: Path) -> None:
     assert (tmp_path / "other.jpg").is_file()
 
 
+def test_a_level_that_nobody_described_is_shown_as_missing(photos: Path) -> None:
+    caption(photos)
+    rows = [line.split() for line in caption(photos, "--show").stdout.splitlines()]
+    assert ["0.png", "high", "(none)"] in rows
+
+
 def test_a_photo_that_is_gone_is_left_out_of_the_sheet(photos: Path) -> None:
     caption(photos)
     (photos / "1.png").unlink()
@@ -71,9 +79,37 @@ def test_failures_are_listed_and_the_rest_is_done(photos: Path, monkeypatch: pyt
     assert f"Prompts are missing: {photos}/1.png: TimeoutError: too late" in result.stderr
 
 
+def test_stores_of_several_machines_become_one(photos: Path, tmp_path: Path) -> None:
+    stores = [tmp_path / f"{part}.sqlite" for part in (1, 2, 3)]
+    for part, store in enumerate(stores, 1):
+        caption(photos, "--shard", f"{part}/3", "--store", store)
+    merging = [word for store in stores for word in ("--merge", store)]
+    for count in (6, 0):  # the same command again adds nothing
+        result = caption(photos, *merging)
+        assert result.exit_code == 0, result.stderr
+        told = [line.split() for line in result.stdout.splitlines()]
+        assert sum(int(words[1]) for words in told) == count
+    assert caption(photos).stdout == f"0 images described, 3 were before: {photos}/prompts.sqlite\n"
+    assert "3 of 3 images" in caption(photos, "--show").stdout
+
+
+def test_conflicts_of_stores_are_told(photos: Path, tmp_path: Path) -> None:
+    caption(photos)
+    caption(photos, "--store", tmp_path / "theirs.sqlite")
+    with sqlite3.connect(tmp_path / "theirs.sqlite") as theirs:
+        theirs.execute("UPDATE prompts SET text = 'another' WHERE level = 'low'")
+    theirs.close()
+    result = caption(photos, "--merge", tmp_path / "theirs.sqlite")
+    assert result.exit_code == 0
+    assert "3 known, 3 in conflict" in result.stdout
+    assert re.search(r"Conflict: \S+/1.png: the low-level prompt stays '.*', not 'another'", result.stderr)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--merge", "none.sqlite"], "There is no store of prompts none.sqlite."),
+        (["--merge", "{photos}/0.png"], "0.png cannot be used as a store of prompts: file is not a database"),
         (["--prompt-provider", "fixd"], "Did you mean 'fixed'?"),
         (["--prompt-provider", "openai"], "model: is required"),
         (["--level", "middle"], "'middle' is not one of"),

@@ -124,6 +124,23 @@ def test_the_command_does_what_python_does(run: Run, photos: Path, tmp_path: Pat
         assert np.array_equal(np.asarray(image), np.asarray(expected))
 
 
+def test_long_prompts_and_weights_are_read_as_in_python(run: Run, photos: Path, tmp_path: Path, pipe: Pipeline) -> None:
+    long = "an old house by the river, " * 20 + "(sharp:1.5) leaves"
+    usual = (photos / "one.png", "-o", tmp_path / "out.png", "--seed", 3, "--prompt", long, "--overwrite")
+    settings = tmp_path / "weights.toml"
+    settings.write_text("prompt_weights = true")
+    for options, expected in (
+        (["--long-prompts", "chunks", "--prompt-weights"], {"long_prompts": "chunks", "prompt_weights": True}),
+        (["--long-prompts", "chunks", "--config", settings, "--no-prompt-weights"], {"long_prompts": "chunks"}),
+    ):
+        result = run(*usual, *options)
+        assert result.exit_code == 0, result.stderr
+        assert "Warning: " not in result.stderr
+        restored = read_image(tmp_path / "out.png").image
+        assert np.array_equal(restored, pipe(photos / "one.png", seed=3, prompt=long, **expected).image)
+    assert "Warning: A prompt of" in run(*usual, "--long-prompts", "cut").stderr
+
+
 def test_settings_of_a_file_are_those_of_python_and_options_go_before_them(
     run: Run, photos: Path, tmp_path: Path, tiny_model: Path
 ) -> None:
@@ -317,6 +334,7 @@ def test_a_provider_that_fails_is_a_warning(
         (["--fidelity", "2"], "fidelity: Input should be less than or equal to 1"),
         (["--steps", "many"], "'many' is not a valid integer"),
         (["--color", "sepia"], "'sepia' is not one of 'none', 'adain', 'wavelet', 'lab'"),
+        (["--long-prompts", "all"], "'all' is not one of 'cut', 'chunks'"),
         (["--tile", "64", "--tile-overlap", "64"], "tile_overlap is 64: it must be less than tile, 64."),
         (["--device", "cudaa"], "The device 'cudaa' cannot be used"),
         (["--checkpoint", str(tiny.SD_TINY / "xpsr")], "does not fit the base model"),

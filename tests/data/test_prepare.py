@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -130,6 +132,21 @@ def test_workers_change_nothing(photos: Path, prepared: tuple[Path, Prepared], t
     again = prepare_pairs(photos, tmp_path, variants=2, workers=2)
     assert again == report
     assert files(tmp_path) == files(output)
+
+
+def test_workers_end_when_the_call_is_killed(photos: Path, tmp_path: Path) -> None:
+    program = tmp_path / "run.py"
+    call = (
+        "prepare_pairs(Path(sys.argv[1]), Path(sys.argv[2]), workers=2, progress=lambda *_: print('done', flush=True))"
+    )
+    head = "import sys\nfrom pathlib import Path\nfrom xpsr_sdk.data.prepare import prepare_pairs\n"
+    program.write_text(f"{head}if __name__ == '__main__':\n    {call}\n    input()\n")
+    command = [sys.executable, program, photos, tmp_path / "pairs"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as run:
+        assert run.stdout
+        assert run.stdout.readline() == "done\n"
+        run.kill()
+        run.communicate(timeout=100)  # the workers have the pipe, too: it ends with the last of them
 
 
 def test_the_seed_changes_the_degradation_alone(photos: Path, prepared: tuple[Path, Prepared], tmp_path: Path) -> None:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import pickle
 import sqlite3
+from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from xpsr_sdk import ConfigError
 from xpsr_sdk.contracts import PromptKey
-from xpsr_sdk.data.prompt_store import PromptStore, SeenImage, StoredPrompt
+from xpsr_sdk.data.prompt_store import Conflict, Merged, PromptStore, SeenImage, StoredPrompt
 
 KEY = PromptKey("transformers", "llava", "What is it?")
 
@@ -88,3 +90,77 @@ def test_other_files_are_left_alone(tmp_path: Path) -> None:
             with pytest.raises(ConfigError, match=rf"{file.name} cannot be used as a store of prompts: "):
                 PromptStore(file, writable).image_count()
     assert [file.read_bytes() for file in (text, database)] == before
+
+
+# Stores of several machines
+
+
+def another(tmp_path: Path, *prompts: StoredPrompt, images: Sequence[SeenImage] = ()) -> PromptStore:
+    """A store as another machine left it."""
+    with closing(PromptStore(tmp_path / "theirs" / "prompts.sqlite", writable=True)) as theirs:
+        theirs.add(prompts, images)
+    return PromptStore(theirs.file)
+
+
+def test_what_another_store_holds_is_added_once(store: PromptStore, tmp_path: Path) -> None:
+    store.add([prompt("a house"), prompt("a hut", sha256="bb")], [])
+    theirs = another(tmp_path, prompt("a house"), prompt("a tree", sha256="cc"), prompt(None, sha256="dd"))
+    before = theirs.file.read_bytes()
+    assert store.merge(theirs) == Merged(added=2, known=1)
+    assert store.merge(theirs) == Merged(added=0, known=3)
+    assert store.newest("cc", "high") == prompt("a tree", sha256="cc")
+    assert store.newest("bb", "high") == prompt("a hut", sha256="bb")
+    assert store.has("dd", "high", KEY)
+    theirs.close()
+    assert theirs.file.read_bytes() == before
+    assert [file.name for file in theirs.file.parent.iterdir()] == ["prompts.sqlite"]
+
+
+def test_of_two_texts_under_one_key_the_one_that_is_there_stays(store: PromptStore, tmp_path: Path) -> None:
+    store.add([prompt("a house"), prompt(None, sha256="bb")], [])
+    seen = SeenImage("trip/a.png", 10, 20, "aa")
+    theirs = another(tmp_path, prompt("a hut"), prompt("a tree", sha256="bb"), images=[seen])
+    conflicts = [Conflict("trip/a.png", "high", "a house", "a hut"), Conflict("bb", "high", None, "a tree")]
+    for _ in range(2):
+        assert store.merge(theirs) == Merged(conflicts=2, examples=conflicts)
+    assert store.newest("aa", "high") == prompt("a house")
+
+
+def test_what_is_merged_counts_as_newer(store: PromptStore, tmp_path: Path) -> None:
+    store.add([prompt("a house")], [])
+    other = PromptKey("openai", "qwen", "What is it?")
+    store.merge(another(tmp_path, prompt("a hut", other)))
+    assert store.newest("aa", "high") == prompt("a hut", other)
+
+
+def test_images_are_known_where_their_files_are(store: PromptStore, tmp_path: Path) -> None:
+    store.file.parent.mkdir()
+    for folder, name in (("new", "here.png"), ("theirs", "there.png"), ("new", "changed.png")):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / name).write_text(name)
+    files = [tmp_path / "new" / "here.png", tmp_path / "theirs" / "there.png", tmp_path / "new" / "changed.png"]
+    images = [SeenImage(file.name, file.stat().st_size, file.stat().st_mtime_ns, "aa") for file in files]
+    images[2] = images[2]._replace(size=1)
+    store.merge(another(tmp_path, images=[*images, SeenImage("gone.png", 1, 1, "bb")]))
+    assert [image.path for image in store.images(9)] == [(tmp_path / "theirs/there.png").as_posix(), "here.png"]
+
+
+def test_a_store_that_is_none_or_damaged_changes_nothing(store: PromptStore, tmp_path: Path) -> None:
+    text = tmp_path / "text.sqlite"
+    text.write_text("no database " * 100)
+    with pytest.raises(ConfigError, match=r"There is no store of prompts .*nowhere\.sqlite\."):
+        store.merge(PromptStore(tmp_path / "nowhere.sqlite"))
+    with pytest.raises(ConfigError, match=r"text\.sqlite cannot be used as a store of prompts"):
+        store.merge(PromptStore(text))
+    assert not store.file.exists()
+    store.add([prompt("a house")], [])
+    with pytest.raises(ConfigError, match="is the store that others are merged into: name another one"):
+        store.merge(PromptStore(store.file))
+    theirs = another(tmp_path, *(prompt("a house " * 50, sha256=f"{i:064}") for i in range(200)))
+    content = bytearray(theirs.file.read_bytes())
+    content[len(content) // 2 :] = b"x" * (len(content) - len(content) // 2)
+    theirs.file.write_bytes(content)
+    with pytest.raises(ConfigError, match=r"theirs/prompts\.sqlite cannot be used as a store of prompts"):
+        store.merge(theirs)
+    assert store.newest(f"{0:064}", "high") is None
+    assert store.newest("aa", "high") == prompt("a house")

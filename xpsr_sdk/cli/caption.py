@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +14,8 @@ from rich.table import Table
 from xpsr_sdk.cli.output import print_table, progress_bar, quiet_libraries
 from xpsr_sdk.config import Component, PipelineConfig, read_toml
 from xpsr_sdk.contracts import Level
-from xpsr_sdk.data.prompt_store import STORE_NAME
+from xpsr_sdk.data.prompt_store import STORE_NAME, PromptStore
+from xpsr_sdk.data.prompts import printable
 from xpsr_sdk.errors import ConfigError, ImageError
 
 if TYPE_CHECKING:
@@ -60,6 +63,12 @@ class ShardType(click.ParamType[tuple[int, int]]):
 @click.option(
     "--shard", type=ShardType(), default="1/1", help="The part of the images to describe: 2/8 is the second of eight."
 )
+@click.option(
+    "--merge",
+    multiple=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Take in what another store holds, and ask nothing; may be given several times.",
+)
 @click.option("--show", is_flag=True, help="Show what is stored, as a table and a contact sheet, and ask nothing.")
 @click.option(
     "--sheet", type=click.Path(dir_okay=False, path_type=Path), help="The contact sheet.  [default: FOLDER-prompts.png]"
@@ -74,6 +83,7 @@ def caption(
     batch_size: int,
     workers: int,
     shard: tuple[int, int],
+    merge: tuple[Path, ...],
     show: bool,
     sheet: Path | None,
     count: int,
@@ -84,8 +94,11 @@ def caption(
     the rest is done; the exit code is then 1.
     """
     file = store or folder / STORE_NAME
+    if merge:
+        _merge(merge, file)
     if show:
         _show(folder, file, sheet, count)
+    if merge or show:
         return
     choice = _provider(prompt_provider, config)
     quiet_libraries()
@@ -126,11 +139,23 @@ def _tell(report: Captioned, file: Path) -> None:
         raise click.exceptions.Exit(1)
 
 
+def _merge(others: Sequence[Path], file: Path) -> None:
+    """Take in the prompts of other stores, one store after the other; of two texts under one key the one here stays."""
+    with closing(PromptStore(file, writable=True)) as store:
+        for other in others:
+            merged = store.merge(PromptStore(other))
+            for photo, level, kept, left in merged.examples:
+                click.echo(f"Conflict: {photo}: the {level}-level prompt stays {kept!r}, not {left!r}", err=True)
+            if merged.conflicts > len(merged.examples):
+                click.echo(f"Conflict: {merged.conflicts - len(merged.examples)} more", err=True)
+            counts = f"{merged.added} prompts added, {merged.known} known, {merged.conflicts} in conflict"
+            click.echo(f"{other}: {counts}: {file}")
+
+
 def _show(folder: Path, file: Path, sheet: Path | None, count: int) -> None:
     """Print the newest prompts of the first images, and put them on a picture."""
     from xpsr_sdk.data.contact_sheet import contact_sheet
     from xpsr_sdk.data.images import read_image, write_image
-    from xpsr_sdk.data.prompt_store import PromptStore
 
     if not file.is_file():
         raise ConfigError(f"There is no {file}: xpsr caption {folder} makes one.")
@@ -140,15 +165,17 @@ def _show(folder: Path, file: Path, sheet: Path | None, count: int) -> None:
         table.add_column(column, overflow="fold", no_wrap=column == "level")
     entries = []
     for image in store.images(count):
-        prompts = [prompt for level in LEVELS if (prompt := store.newest(image.sha256, level))]
-        for prompt in prompts:
-            table.add_row(image.path, prompt.level, prompt.source, prompt.text)
+        lines = [printable(image.path)]
+        for level in LEVELS:
+            prompt = store.newest(image.sha256, level)
+            text = printable(prompt.text or "") if prompt else "(none)"
+            lines.append(f"{level}: {text}")
+            table.add_row(lines[0], level, printable(prompt.source) if prompt else "", text)
         try:
             picture = read_image(file.parent / image.path).image
         except ImageError as error:
             click.echo(f"Not on the sheet: {error}", err=True)
         else:
-            lines = [image.path, *(f"{prompt.level}: {prompt.text}" for prompt in prompts)]
             entries.append((picture, "\n".join(lines)))
     print_table(table)
     where = sheet or folder.resolve().with_name(f"{folder.resolve().name}-prompts.png")

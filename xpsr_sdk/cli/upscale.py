@@ -19,6 +19,7 @@ from xpsr_sdk.config import (
     AlphaTreatment,
     ColorCorrection,
     Dtype,
+    LongPrompts,
     MetadataTreatment,
     Offload,
     PipelineConfig,
@@ -54,6 +55,8 @@ INTERRUPTED = 130
 @click.option("--low-prompt", help="How good the photo is, instead of asking the provider.")
 @click.option("--negative", help="Negative high-level prompt.")
 @click.option("--low-negative", help="Negative low-level prompt.")
+@click.option("--long-prompts", type=click.Choice(get_args(LongPrompts)), help="Cut, with a warning, or all read.")
+@click.option("--prompt-weights/--no-prompt-weights", default=None, help="Whether (word:1.2) in your prompts weighs.")
 @click.option("--steps", "num_inference_steps", type=int, help="Model evaluations.")
 @click.option("--guidance", "guidance_scale", type=float, help="Classifier-free guidance; 1 is none.")
 @click.option("--fidelity", type=float, help="1: closest to the input; 0: most realistic.")

@@ -17,6 +17,7 @@ from xpsr_sdk.data.files import find_images
 from xpsr_sdk.data.images import read_image
 from xpsr_sdk.data.prompt_store import STORE_NAME, PromptStore, SeenImage, StoredPrompt
 from xpsr_sdk.data.prompts import describe
+from xpsr_sdk.data.workers import end_with_parent
 from xpsr_sdk.errors import ConfigError, ImageError, XPSRError, one_line
 from xpsr_sdk.registry import default_registry
 
@@ -268,15 +269,11 @@ def _in_processes(job: Job, shards: Sequence[Shard]) -> Iterator[tuple[int, Capt
 
 def _work(job: Job, shard: Shard, pipe: Connection) -> None:
     """A worker: describes its shard for as long as somebody wants to know."""
-    parent = multiprocessing.parent_process()
+    end_with_parent()
     try:
         for outcome in _caption(job, shard):
             pipe.send(outcome)
-            if parent is None or not parent.is_alive():
-                return
-    except KeyboardInterrupt:
-        return
-    except BrokenPipeError:  # the parent is gone
+    except (KeyboardInterrupt, BrokenPipeError):  # whoever wants to know is gone
         return
     except Exception as error:
         pipe.send(error)

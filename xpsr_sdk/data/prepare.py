@@ -23,6 +23,7 @@ from xpsr_sdk.data.images import find_images, read_image, to_image, to_tensor, w
 from xpsr_sdk.data.prompts import describe
 from xpsr_sdk.data.seeds import generator_for
 from xpsr_sdk.data.shards import ShardWriter
+from xpsr_sdk.data.workers import end_with_parent
 from xpsr_sdk.errors import ConfigError, ImageError, TrainingError
 from xpsr_sdk.registry import default_registry
 
@@ -392,6 +393,7 @@ _preparer: Preparer
 
 def _start_worker(recipe: Recipe) -> None:
     global _preparer
+    end_with_parent()
     torch.set_num_threads(1)
     _preparer = Preparer(recipe)
 

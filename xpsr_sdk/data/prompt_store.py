@@ -11,6 +11,7 @@ import os
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +24,8 @@ APPLICATION_ID = 0x78707372
 """Says, in the head of the file, whose it is ("xpsr")."""
 WAIT = 60
 """Seconds that a process waits for another one's transaction."""
+EXAMPLES = 20
+"""Conflicts of two stores that are named one by one."""
 SCHEMA = f"""
 PRAGMA application_id = {APPLICATION_ID};
 CREATE TABLE IF NOT EXISTS prompts (
@@ -43,6 +46,11 @@ CREATE TABLE IF NOT EXISTS images (
     sha256 TEXT NOT NULL
 ) WITHOUT ROWID;
 """
+
+
+COLUMNS = "sha256, level, provider, model, question, text, source"
+INSERT_PROMPT = f"INSERT OR IGNORE INTO prompts ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)"
+OF_KEY = "sha256 = ? AND level = ? AND provider = ? AND model = ? AND question = ?"
 
 
 class StoredPrompt(NamedTuple):
@@ -66,6 +74,32 @@ class SeenImage(NamedTuple):
     def is_still(self, status: os.stat_result) -> bool:
         """Whether the file with that status is the same as then."""
         return (self.size, self.mtime_ns) == (status.st_size, status.st_mtime_ns)
+
+
+class Conflict(NamedTuple):
+    """A photo that two stores describe differently under the same key, and what each says."""
+
+    photo: str
+    level: Level
+    kept: str | None
+    left: str | None
+
+
+@dataclass
+class Merged:
+    """What became of the prompts of another store.
+
+    Attributes:
+        added: How many were added.
+        known: How many were there already, with the same text.
+        conflicts: How many were there with another text, which was kept.
+        examples: The first of these.
+    """
+
+    added: int = 0
+    known: int = 0
+    conflicts: int = 0
+    examples: list[Conflict] = field(default_factory=list)
 
 
 class PromptStore:
@@ -92,17 +126,40 @@ class PromptStore:
         """Store them in one transaction: all or none. What is there already under the same key stays."""
         rows = [(p.sha256, p.level, *_columns(p.key), p.text, p.source) for p in prompts]
         with self._connected() as connection, connection:
-            connection.executemany(
-                "INSERT OR IGNORE INTO prompts (sha256, level, provider, model, question, text, source)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?)",
-                rows,
-            )
+            connection.executemany(INSERT_PROMPT, rows)
             connection.executemany("INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?)", images)
+
+    def merge(self, other: PromptStore) -> Merged:
+        """Add what another store holds, in one transaction and in its order: it counts as newer than what is here.
+
+        What is here already under the same key stays. Of the other's images those are known afterwards whose files are
+        found, unchanged, at their paths below the other store's folder or this one's.
+
+        Raises:
+            ConfigError: Also: the other store is missing, damaged, or this one.
+        """
+        if not other.file.is_file():
+            raise ConfigError(f"There is no store of prompts {other.file}.")
+        if self.file.exists() and self.file.samefile(other.file):
+            raise ConfigError(f"{other.file} is the store that others are merged into: name another one.")
+        other.image_count()  # what is no store is told before anything is made
+        merged = Merged()
+        with self._connected() as connection, connection:
+            for *key, text, source in other._stream(f"SELECT {COLUMNS} FROM prompts ORDER BY id"):
+                if connection.execute(INSERT_PROMPT, (*key, text, source)).rowcount:
+                    merged.added += 1
+                elif (kept := self._rows(f"SELECT text FROM prompts WHERE {OF_KEY}", *key)[0][0]) == text:
+                    merged.known += 1
+                else:
+                    merged.conflicts += 1
+                    if len(merged.examples) < EXAMPLES:
+                        merged.examples.append(Conflict(other._name_of(key[0]), key[1], kept, text))
+            connection.executemany("INSERT OR IGNORE INTO images VALUES (?, ?, ?, ?)", self._found(other))
+        return merged
 
     def has(self, sha256: str, level: Level, key: PromptKey) -> bool:
         """Whether that content was described at that level, with that key."""
-        query = "SELECT 1 FROM prompts WHERE sha256 = ? AND level = ? AND provider = ? AND model = ? AND question = ?"
-        return bool(self._rows(query, sha256, level, *_columns(key)))
+        return bool(self._rows(f"SELECT 1 FROM prompts WHERE {OF_KEY}", sha256, level, *_columns(key)))
 
     def newest(self, sha256: str, level: Level) -> StoredPrompt | None:
         """The prompt of that level that was stored last for that content, whoever gave it."""
@@ -147,6 +204,25 @@ class PromptStore:
                     self._connection.executescript("PRAGMA busy_timeout = 0; PRAGMA journal_mode = DELETE;")
             self._connection.close()
         self._connection = None
+
+    def _found(self, other: PromptStore) -> Iterator[SeenImage]:
+        """The images of another store whose files are here, by their names in this one."""
+        for row in other._stream("SELECT * FROM images"):
+            image = SeenImage(*row)
+            for folder in (other.file.parent, self.file.parent):
+                with suppress(OSError):
+                    if image.is_still((folder / image.path).stat()):
+                        yield image._replace(path=self.name_of(folder / image.path))
+                        break
+
+    def _name_of(self, sha256: str) -> str:
+        """Where a content was found, or, if that is not known, its hash."""
+        return next((path for (path,) in self._rows("SELECT path FROM images WHERE sha256 = ?", sha256)), sha256)
+
+    def _stream(self, query: str) -> Iterator[tuple[Any, ...]]:
+        """Rows one after the other: a store may have more than fit into memory."""
+        with self._connected() as connection:
+            yield from connection.execute(query)
 
     def _rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
         if not self.writable and not self.file.exists():
