@@ -181,7 +181,10 @@ class FusionAttention(Protocol):
 
 @runtime_checkable
 class DegradationModel(Protocol):
-    """Makes the low-resolution photo that a training pair needs."""
+    """Makes the low-resolution photo that a training pair needs.
+
+    It pickles, so that a data loader which holds it can have worker processes.
+    """
 
     scale: int
     """s: how many times smaller the result is."""

@@ -182,8 +182,9 @@ BROKEN = [
 ]
 
 
-def test_the_honest_one_passes() -> None:
-    check_degradation_model({"name": "part", "scale": 2}, registry_with("degradation_model", Honest))
+@pytest.mark.parametrize("scale", [2, 3, 5, 6])
+def test_the_honest_one_passes(scale: int) -> None:
+    check_degradation_model({"name": "part", "scale": scale}, registry_with("degradation_model", Honest))
 
 
 @pytest.mark.parametrize(("clause", "part"), BROKEN, ids=lambda value: getattr(value, "__name__", value))

@@ -72,7 +72,8 @@ CLAUSES: dict[str, dict[str, str]] = {
         "batch": "draw the parameters of image i from generators[i] and nothing else, so that its result does not "
         "depend on the rest of the batch",
         "alignment": "keep the picture where and what it is: a degraded photo must resemble its original, made smaller",
-        "pickling": "keep nothing in the object that does not pickle: data loaders send it to other processes",
+        "pickling": "keep nothing in the object that does not pickle: a data loader that holds it sends it to its worker "
+        "processes",
         "training": "try it in xpsr data prepare and xpsr train: a model must take a step on its pairs",
     },
     "sampler": COMMON

@@ -48,7 +48,7 @@ def check_degradation_model(choice: Choice, registry: Registry | None = None) ->
         check(subject)
     with subject.clause("training"), TemporaryDirectory() as folder:
         model = subject.build()
-        check_training(Path(folder), subject.registry, {}, lambda hr: model(hr, generators(0)))
+        check_training(Path(folder), subject.registry, {}, lambda hr: model(hr, generators(0)), model.scale)
 
 
 def _hr(scale: int, batch: int = 1, rows: int = 9, columns: int = 7, seed: int = 0) -> Tensor:

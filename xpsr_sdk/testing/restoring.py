@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import ceil, lcm
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,9 @@ def check_restoration(model: Path, registry: Registry, **parts: Any) -> Pipeline
     return pipeline
 
 
-def check_training(folder: Path, registry: Registry, model: dict[str, Any], degrade: Callable[[Any], Any]) -> Path:
+def check_training(
+    folder: Path, registry: Registry, model: dict[str, Any], degrade: Callable[[Any], Any], scale: int = 2
+) -> Path:
     """Two steps of training in ``folder``; gives the checkpoint.
 
     Args:
@@ -43,9 +46,12 @@ def check_training(folder: Path, registry: Registry, model: dict[str, Any], degr
         registry: Where components are looked up.
         model: The section ``model`` of the config; without ``base``, a tiny model is trained from scratch.
         degrade: ``degrade(hr)``, of 1 3 H W in [0, 1], gives the LR image.
+        scale: How many times smaller that is.
     """
+    fitting = lcm(8, scale)  # 8: pixels a latent, and two latents a feature at the bottom of the U-Net
+    side = fitting * ceil(32 / fitting)
     for i in range(2):
-        hr = photo(32, 32, seed=i)
+        hr = photo(side, side, seed=i)
         write_image(hr, folder / "pairs" / "HR" / f"{i}.png")
         write_image(to_image(degrade(to_tensor(hr))), folder / "pairs" / "LR" / f"{i}.png")
     if "base" not in model:
@@ -59,7 +65,7 @@ def check_training(folder: Path, registry: Registry, model: dict[str, Any], degr
             "device": "cpu",
             "trackers": (),
             "model": {"conditioning_widths": (4, 8, 8), **model},
-            "data": {"folders": (folder / "pairs",), "crop": 32},
+            "data": {"folders": (folder / "pairs",), "crop": side},
         }
     )
     checkpoint = train(config, registry)
