@@ -101,6 +101,17 @@ class Counts(Honest):
         return Prompts(high=f"photo {Counts.calls}", source={"high": "counts"}) if "high" in levels else Prompts()
 
 
+class SticksToItsWords(Honest):
+    """Says of every image what it said of the first that it saw."""
+
+    words: Any = None
+
+    def describe_one(self, item: Item, levels: Collection[str]) -> Any:
+        self.words = self.words or super().describe_one(item, ["high", "low"])
+        asked = {level: getattr(self.words, level) for level in levels}
+        return Prompts(**asked, source=dict.fromkeys(asked, "honest"))  # type: ignore[arg-type]
+
+
 class SpeaksOfTheFirst(Honest):
     def describe(self, items: Sequence[Item], levels: Collection[str]) -> Any:
         return [self.describe_one(items[0], levels) for _ in items]
@@ -179,6 +190,7 @@ BROKEN = [
     ("inputs", DrawsOnTheImage),
     ("inputs", UsesUpItems),
     ("determinism", Counts),
+    ("determinism", SticksToItsWords),
     ("batch", SpeaksOfTheFirst),
     ("batch", SortsBySize),
     ("any image", NeedsEightPixels),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 COMMON = {
-    "listing": "name it with small letters, digits, dots and hyphens, and give it a summary in one line",
+    "listing": "name it with small letters, digits, dots and hyphens, and give it a summary",
     "options": "derive Config from xpsr_sdk.Options, leave it frozen and closed to unknown options, describe each "
     "option with Field(description=...), and let an option that may be None have the default None, since TOML has no "
     "null",
@@ -79,7 +79,8 @@ CLAUSES: dict[str, dict[str, str]] = {
     "sampler": COMMON
     | {
         "shape": "return latents of the shape that came in, B C h w, for any B, C, h and w",
-        "dtype": "keep the dtype of the latents, in what the denoiser is asked and in the result: cast schedules to it",
+        "dtype": "keep the dtype of the latents, in what the denoiser is asked, in what the callback is handed and in the "
+        "result: cast schedules to it",
         "device": "work on the device of the latents; noise is drawn on the device of the generators and moved",
         "inputs": "leave the latents, the generators' list, the denoiser and its scheduler as they are: copy the "
         "scheduler before use, and write nothing in place",

@@ -108,6 +108,11 @@ def _determinism(subject: Subject, provider: Any) -> None:
         _describe(provider, [_item(1), _item(2)])
         (again,) = _describe(provider, [_item()])
         require(_texts(again) == _texts(first), f"of the same image it said {_texts(first)}, then {_texts(again)}")
+        fresh = subject.build()
+        _describe(fresh, [_item(1)])
+        (again,) = _describe(fresh, [_item()])
+        fresh.unload()
+        require(_texts(again) == _texts(first), f"asked of another image first, it said {_texts(again)}")
 
 
 def _batch(subject: Subject, provider: Any) -> None:

@@ -143,8 +143,12 @@ def _dtype(subject: Subject) -> None:
     with subject.clause("dtype"):
         for dtype in (torch.float32, torch.bfloat16, torch.float16):
             latents = GaussianDenoiser().start(1, 4, 5, 3).to(dtype)
-            result = _run(subject.build(), _Witness(subject, latents), latents)
+            shown: list[torch.dtype] = []
+            witness = _Witness(subject, latents)
+            result = _run(subject.build(), witness, latents, callback=lambda step, t, x: shown.append(x.dtype))
             require(result.dtype == dtype, f"latents in {dtype} gave a result in {result.dtype}")
+            others = ", ".join({str(other) for other in shown} - {str(dtype)})
+            require(not others, f"of latents in {dtype} the callback was handed some in {others}")
 
 
 def _device(subject: Subject) -> None:
@@ -187,7 +191,9 @@ def _determinism(subject: Subject) -> None:
         sampler = subject.build()
         with global_random_state_kept():
             first = _run(sampler, denoiser, latents, steps, (seed,))
-        _run(sampler, GaussianDenoiser(start_timestep=600), latents[..., :2], steps + 3, (seed + 1,))
+        other = GaussianDenoiser(start_timestep=600, prediction_type="v_prediction")
+        between = [_run(part, other, latents[..., :2], steps + 3, (seed + 1,)) for part in (sampler, subject.build())]
+        require(same(*between), "a call with another denoiser gave another result than with a fresh sampler")
         _run(sampler, denoiser, 1 - latents, steps, (seed + 2,))
         again = _run(sampler, denoiser, latents, steps, (seed,))
         require(same(first, again), "the same call gave another result the second time, after others between")

@@ -136,7 +136,6 @@ def check_common(subject: Subject) -> None:
         fits = re.fullmatch(r"[a-z0-9]+([.-][a-z0-9]+)*", spec.name)
         require(bool(fits), f"the name {spec.name!r} is hard to write on a command line")
         require(bool(spec.summary.strip()), "the summary is empty")
-        require("\n" not in spec.summary, "the summary has several lines")
     with subject.clause("options"):
         schema = subject.registry.resolve(subject.kind, subject.name).Config
         _check_schema(schema)
