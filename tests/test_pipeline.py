@@ -176,6 +176,13 @@ def test_16_bits_stay_16_bits_all_the_way(pipe: Pipeline) -> None:
     assert np.array_equal(np.asarray(result.image), np.round(found / 257).astype(np.uint8))
 
 
+def test_the_colours_of_16_bits_survive_networks_in_half_precision(tiny_model: Path) -> None:
+    half = build_pipeline(model=str(tiny_model), device="cpu", dtype="bfloat16", scale=2.0, num_inference_steps=1)
+    between = 32896  # lies between two numbers of bfloat16
+    result = half(picture_of(np.full((32, 32, 3), between, np.uint16)), color="wavelet")
+    assert abs(result.picture.window(0, 0, 64, 64).mean() - between) < 16
+
+
 @pytest.mark.parametrize("how", ["restore", "resize"])
 def test_flat_parts_of_alpha_stay_exactly(pipe: Pipeline, how: str) -> None:
     photo = tiny.photo(40, 40).convert("RGBA")

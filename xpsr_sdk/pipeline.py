@@ -411,7 +411,7 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         """
         height, width = color.shape[-2:]
         lr = pad(color, (0, self._padded(width) - width, 0, self._padded(height) - height), mode="replicate")
-        lr = lr.to(device=self._execution_device, dtype=self.unet.dtype)
+        lr = lr.to(device=self._execution_device, dtype=torch.float32)
         while True:
             memory = plan_memory(self, lr.shape[-2], lr.shape[-1], run.settings, len(lr))
             try:
@@ -442,7 +442,7 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         return memory.settings.model_copy(update=change)
 
     def _compute(self, lr: Tensor, run: _Run, memory: MemoryPlan, noise: Tensor | None) -> Tensor:
-        """A region, B 3 H W in [0, 1], from the padded input, likewise."""
+        """A region, B 3 H W in [0, 1], from the padded input, likewise; float32, whatever the networks compute in."""
         settings, clock = memory.settings, run.clock
         given = [each.latents for each in run.photos if each.latents is not None]
         start = self.schedule.last if given else self._start_timestep(settings)
@@ -559,7 +559,7 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
             self.controlnet,
             high=torch.cat([photo.high for photo in photos], dim=1),
             low=torch.cat(lows, dim=1) if lows else None,
-            condition=lr,
+            condition=lr.to(self.unet.dtype),
             scheduler=self.scheduler,
             tiles=memory.tiles,
             start_timestep=start,
@@ -581,8 +581,9 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
     def _mean(self, denoiser: GuidedDenoiser, lr: Tensor) -> Tensor:
         """The estimate of the mean of all sharp photos: at the last timestep from zeros, as in training."""
         height, width = (side // self.stride for side in lr.shape[-2:])
-        zeros = torch.zeros(len(lr), self.unet.config.in_channels, height, width).to(lr)
-        mean = denoiser.clean(zeros, self.schedule.last).to(lr)  # under autocast it comes in half precision
+        shape = len(lr), self.unet.config.in_channels, height, width
+        zeros = torch.zeros(shape, device=lr.device, dtype=self.unet.dtype)
+        mean = denoiser.clean(zeros, self.schedule.last).to(zeros)  # under autocast it comes in half precision
         denoiser.restart()  # sampling asks at other timesteps
         return mean
 
@@ -595,18 +596,21 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         mean: Tensor | None,
     ) -> Tensor:
         """Latents at the noise of a timestep: those of the mean or, without one, of the input."""
-        clean = self.backbone.encode(2 * lr - 1, lr, list(generators)).to(lr) if mean is None else mean
+        clean = mean
+        if clean is None:
+            lr = lr.to(self.unet.dtype)
+            clean = self.backbone.encode(2 * lr - 1, lr, list(generators)).to(lr)
         if timestep < 0:
             return clean
         if noise is None:  # each image draws from its own generator: its noise is the same in whatever batch
             noise = torch.cat([torch.randn((1, *clean.shape[1:]), generator=generator) for generator in generators])
-        return self.schedule.add_noise(clean, noise.to(lr), timestep)
+        return self.schedule.add_noise(clean, noise.to(clean), timestep)
 
     def _decode(self, latents: Tensor, lr: Tensor, photos: Sequence[Described]) -> Tensor:
         """The images, B 3 H W in [0, 1], with their colours corrected."""
-        image = (self.backbone.decode(latents, lr) + 1) / 2
+        image = (self.backbone.decode(latents, lr.to(latents)).float() + 1) / 2
         corrected = []
-        for of_one, reference, photo in zip(image.float().split(1), lr.float().split(1), photos, strict=True):
+        for of_one, reference, photo in zip(image.split(1), lr.split(1), photos, strict=True):
             # Rounded (to 8 bits) before the colours are corrected, as the published code does: adain may amplify.
             most = photo.photo.picture.most
             rounded = (of_one.clamp(0, 1) * most).round() / most
