@@ -259,7 +259,7 @@ def test_latents_go_with_one_region(pipe: Pipeline) -> None:
 
 
 def test_a_provider_is_shown_parts_of_a_very_large_photo(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("xpsr_sdk.pipeline.LARGEST_VIEW", 32)
+    monkeypatch.setattr("xpsr_sdk.data.photo.LARGEST_VIEW", 32)
     shown: dict[str, tuple[int, int]] = {}
 
     class Watcher(Provider):

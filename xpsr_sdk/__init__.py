@@ -44,8 +44,9 @@ if TYPE_CHECKING:
         XPSRError,
     )
     from xpsr_sdk.hookspecs import hookimpl
-    from xpsr_sdk.pipeline import Pipeline, Result
+    from xpsr_sdk.pipeline import Pipeline
     from xpsr_sdk.registry import Registry, default_registry
+    from xpsr_sdk.result import Result
 
 __version__ = "0.1.0"
 
@@ -101,8 +102,9 @@ _HOMES = {
     "engine.serving": "Engine",
     "errors": _ERRORS,
     "hookspecs": "hookimpl",
-    "pipeline": "Pipeline Result",
+    "pipeline": "Pipeline",
     "registry": "Registry default_registry",
+    "result": "Result",
 }
 _HOME_OF = {name: f"{__name__}.{module}" for module, names in _HOMES.items() for name in names.split()}
 

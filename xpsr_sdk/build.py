@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from diffusers import UNet2DConditionModel
 
-from xpsr_sdk.config import PRESETS, Component, Offload, PipelineConfig, RestoreConfig, load_config
+from xpsr_sdk.config import PRESETS, Component, Offload, PipelineConfig, RestoreConfig, load_config, read_defaults
 from xpsr_sdk.contracts import Backbone, PromptProvider, Sampler
 from xpsr_sdk.devices import find_device as find_device
 from xpsr_sdk.devices import find_dtype
@@ -20,7 +20,7 @@ from xpsr_sdk.models.checkpoints import WEIGHTS, read_checkpoint, read_json, rea
 from xpsr_sdk.models.controlnet import XPSRControlNet
 from xpsr_sdk.models.fusion import fusions_from
 from xpsr_sdk.models.unet import XPSRUNet
-from xpsr_sdk.pipeline import Pipeline, read_defaults
+from xpsr_sdk.pipeline import Pipeline
 from xpsr_sdk.registry import Registry, default_registry
 
 if TYPE_CHECKING:
@@ -69,13 +69,14 @@ def build_pipeline(
     folder = find_model(config.model)
     # Before the weights are read: what is misspelt is an error at once.
     provider = registry.create("prompt_provider", prompt_provider or config.prompt_provider, default="measured")
-    defaults = read_defaults(read_json(folder / "model_index.json"))
+    index = read_json(folder / "model_index.json")
+    defaults = read_defaults(index)
     chosen_sampler = registry.create("sampler", sampler or config.sampler or defaults.sampler)
     named = config.dtype or defaults.dtype
     dtype = getattr(torch, named) if named else find_dtype(device)
     weights_on = device if config.engine.offload is None else torch.device("cpu")
     with _fits_on(device):
-        pipeline, parts = _load(config, folder, dtype, weights_on, registry, backbone or config.backbone)
+        pipeline, parts = _load(config, folder, index, dtype, weights_on, registry, backbone or config.backbone)
     pipeline.equip(
         backbone=parts,
         prompt_provider=provider,
@@ -125,13 +126,17 @@ def _merged(config: PipelineConfig | None, settings: dict[str, Any]) -> Pipeline
 def _load(
     config: PipelineConfig,
     folder: Path,
+    index: Mapping[str, Any],
     dtype: torch.dtype,
     device: torch.device,
     registry: Registry,
     backbone: Component | Backbone | None,
 ) -> tuple[Pipeline, Backbone]:
-    """The networks of a model's folder as a pipeline, and the backbone that they belong to."""
-    index = read_json(folder / "model_index.json")
+    """The networks of a model's folder as a pipeline, and the backbone that they belong to.
+
+    Args:
+        index: What stands in the folder's ``model_index.json``.
+    """
     of_index = index.get("backbone") or "stable-diffusion"
     parts: Backbone = registry.create("backbone", backbone or of_index)
     parts.load(folder, dtype)

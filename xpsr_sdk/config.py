@@ -204,3 +204,39 @@ def _set(values: dict[str, Any], override: str) -> None:
         if not isinstance(values, dict):
             raise ConfigError(f"{override!r}: {section} is not a section.")
     values[field] = value
+
+
+class ModelDefaults(Settings):
+    """What a model was made for; stands in its ``model_index.json`` under ``defaults``. Its own defaults are XPSR's."""
+
+    num_inference_steps: Steps = Field(20, description="Model evaluations.")
+    guidance_scale: Guidance = Field(5.0, description="Classifier-free guidance; 1 is none.")
+    fidelity: Share = Field(0.0, description="1: closest to the input; 0: most realistic.")
+    start: Literal["lr", "mean"] = Field(
+        "lr",
+        description="What noise is added to before sampling: the input's latents (lr), the less of it the higher the"
+        " fidelity; or the model's estimate of the mean of all sharp photos (mean), with which the result is then"
+        " blended as fidelity says.",
+    )
+    noisiest_start: Share = Field(
+        1.0, description="Share of the noise schedule at which sampling starts, for fidelity 0."
+    )
+    color: ColorCorrection = Field("adain", description="How the colours of the input are kept.")
+    tile: TileSide = Field(512, description="Side of a tile in output pixels; larger photos are restored in tiles.")
+    sampler: Component = Field("unipc", description="Sampler.")
+    dtype: Dtype | None = Field(
+        None, description="Precision. None: bfloat16 where matrices are multiplied in it, else float32."
+    )
+    positive: str = Field(
+        "clean, high-resolution, 8k, high quality, clear text.", description="Words added to every high-level prompt."
+    )
+    negative: str = Field(
+        "blurry, dotted, noise, raster lines, unclear, lowres, over-smoothed.",
+        description="Negative high-level prompt.",
+    )
+    low_negative: str = Field("high resolution, best quality, clear", description="Negative low-level prompt.")
+
+
+def read_defaults(index: Mapping[str, Any]) -> ModelDefaults:
+    """The defaults in a ``model_index.json``."""
+    return load_config(ModelDefaults, index.get("defaults") or {}, "model_index.json, defaults")

@@ -4,164 +4,52 @@ from __future__ import annotations
 
 import gc
 import secrets
-import time
 import warnings
-from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import partial
 from math import ceil
-from os import PathLike
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from diffusers import DiffusionPipeline
 from diffusers.loaders import StableDiffusionLoraLoaderMixin
-from PIL import Image
-from pydantic import Field
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 from torch.nn.functional import pad
 
 from xpsr_sdk.config import (
     SPEEDS,
-    ColorCorrection,
     Component,
-    Dtype,
     EngineConfig,
-    Guidance,
     RestoreConfig,
-    Settings,
-    Share,
-    Steps,
-    TileSide,
     load_config,
+    read_defaults,
 )
-from xpsr_sdk.contracts import Backbone, Item, Level, PromptProvider, Prompts, Sampler, StepCallback
-from xpsr_sdk.data.images import read_picture, sha256_of, write_picture
-from xpsr_sdk.data.picture import Picture, from_pil
-from xpsr_sdk.data.prompts import describe
+from xpsr_sdk.contracts import Backbone, PromptProvider, Prompts, Sampler, StepCallback
+from xpsr_sdk.data.photo import LoadedPhoto, Photo, load_photo
+from xpsr_sdk.engine.clock import Clock
 from xpsr_sdk.engine.color import correct_color
 from xpsr_sdk.engine.denoiser import GuidedDenoiser
 from xpsr_sdk.engine.memory import is_out_of_memory
 from xpsr_sdk.engine.packing import PackedWeights
 from xpsr_sdk.engine.plan import COMPILED_SIDE, MemoryPlan, plan_memory
+from xpsr_sdk.engine.prompting import describe_photo, encode_prompts
 from xpsr_sdk.engine.regions import Canvas, Region, enlarge, is_flat, noise_at, plan_regions
 from xpsr_sdk.engine.rows import autoencoder_in_rows
 from xpsr_sdk.errors import ConfigError, ImageError
 from xpsr_sdk.models.checkpoints import read_json
-from xpsr_sdk.models.prompt_weights import escape_weights
 from xpsr_sdk.models.schedule import NoiseSchedule
 from xpsr_sdk.registry import default_registry
+from xpsr_sdk.result import Plan, Result
 
 SMALLEST = 16
 """Pixels that a photo must have in each direction."""
-LARGEST_VIEW = 2048
-"""Side of the largest square that a prompt provider is shown a whole photo of."""
-
-Photo = str | PathLike[str] | Image.Image | Item | Picture
 StepEndCallback = Callable[["Pipeline", int, int, dict[str, Any]], dict[str, Any] | None]
 Progress = Callable[[int, int], None]
 """``progress(done, total)``, after each region of a photo."""
-
-
-class ModelDefaults(Settings):
-    """What a model was made for; stands in its ``model_index.json`` under ``defaults``. Its own defaults are XPSR's."""
-
-    num_inference_steps: Steps = Field(20, description="Model evaluations.")
-    guidance_scale: Guidance = Field(5.0, description="Classifier-free guidance; 1 is none.")
-    fidelity: Share = Field(0.0, description="1: closest to the input; 0: most realistic.")
-    start: Literal["lr", "mean"] = Field(
-        "lr",
-        description="What noise is added to before sampling: the input's latents (lr), the less of it the higher the"
-        " fidelity; or the model's estimate of the mean of all sharp photos (mean), with which the result is then"
-        " blended as fidelity says.",
-    )
-    noisiest_start: Share = Field(
-        1.0, description="Share of the noise schedule at which sampling starts, for fidelity 0."
-    )
-    color: ColorCorrection = Field("adain", description="How the colours of the input are kept.")
-    tile: TileSide = Field(512, description="Side of a tile in output pixels; larger photos are restored in tiles.")
-    sampler: Component = Field("unipc", description="Sampler.")
-    dtype: Dtype | None = Field(
-        None, description="Precision. None: bfloat16 where matrices are multiplied in it, else float32."
-    )
-    positive: str = Field(
-        "clean, high-resolution, 8k, high quality, clear text.", description="Words added to every high-level prompt."
-    )
-    negative: str = Field(
-        "blurry, dotted, noise, raster lines, unclear, lowres, over-smoothed.",
-        description="Negative high-level prompt.",
-    )
-    low_negative: str = Field("high resolution, best quality, clear", description="Negative low-level prompt.")
-
-
-def read_defaults(index: Mapping[str, Any]) -> ModelDefaults:
-    """The defaults in a ``model_index.json``."""
-    return load_config(ModelDefaults, index.get("defaults") or {}, "model_index.json, defaults")
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How a photo was restored. The same pipeline, settings and seed give the same bits on the same machine.
-
-    Model, sampler and prompt provider are those of the pipeline; seed and prompts stand in the result.
-
-    Attributes:
-        settings: Those of the call, with the pipeline's and the model's filled in.
-        start_timestep: Where sampling began; -1: not at all, the start itself was decoded.
-        regions: How many regions.
-        tiles: How many tiles, in all regions.
-        device: Where it ran.
-        dtype: In which precision.
-        engine: How the networks were run.
-        images: How many photos went through them together.
-    """
-
-    settings: RestoreConfig
-    start_timestep: int
-    regions: int
-    tiles: int
-    device: str
-    dtype: str
-    engine: EngineConfig
-    images: int
-
-
-@dataclass(frozen=True)
-class Result:
-    """A restored photo.
-
-    Attributes:
-        picture: Exactly ``scale`` times the input's size, with the input's channels, bit depth, profile and metadata.
-        prompts: What the photo was described as, without added words, and by whom.
-        seed: Of the noise.
-        plan: How it was made.
-        timings: Seconds of each stage, and ``total``.
-        path: Where the input came from, if from a file.
-    """
-
-    picture: Picture
-    prompts: Prompts
-    seed: int
-    plan: Plan
-    timings: Mapping[str, float] = field(default_factory=dict)
-    path: Path | None = None
-
-    @cached_property
-    def image(self) -> Image.Image:
-        """The picture in 8 bits, in mode RGB, RGBA, L or LA as the input had them."""
-        return self.picture.to_pil()
-
-    def save(self, path: str | PathLike[str]) -> None:
-        """Write the picture, whole or not at all; the suffix says the type.
-
-        Raises:
-            ImageError: The suffix is not supported, or the place cannot be written to.
-        """
-        write_picture(self.picture, Path(path))
 
 
 class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
@@ -352,9 +240,12 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         """
         clock = Clock()
         with clock.stage("prompts"):
-            prompts = [self._describe(photo, each) for photo, each in zip(photos, settings, strict=True)]
+            prompts = [describe_photo(self.prompt_provider, *each) for each in zip(photos, settings, strict=True)]
         with clock.stage("text"):
-            texts = [self._encode_prompts(said, each) for said, each in zip(prompts, settings, strict=True)]
+            device = self._execution_device
+            texts = [
+                encode_prompts(self.backbone, said, each, device) for said, each in zip(prompts, settings, strict=True)
+            ]
         # Texts of one shape make a batch; a photo without a low-level prompt does not go with those that have one.
         groups: dict[Any, dict[int, Described]] = {}
         for i, (photo, each, said, (high, low)) in enumerate(zip(photos, settings, prompts, texts, strict=True)):
@@ -498,51 +389,6 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         """The noise schedule of the model."""
         return NoiseSchedule(self.scheduler)
 
-    def _describe(self, photo: LoadedPhoto, settings: RestoreConfig) -> Prompts:
-        """The user's own words where given, else the provider's; a provider that fails costs its words only."""
-        given: dict[Level, str | None] = {"high": settings.prompt, "low": settings.low_prompt}
-        missing = [level for level, text in given.items() if text is None]
-        said = self._ask(photo, missing)
-        for reason in dict.fromkeys(said.errors.values()):
-            levels = " and ".join(f"{level}-level" for level, why in said.errors.items() if why == reason)
-            warnings.warn(f"No {levels} prompt for {photo.picture.name}: {reason}", stacklevel=2)
-        own: dict[Level, str] = {level: "user" for level in given if level not in missing}
-        high = said.high if settings.prompt is None else settings.prompt
-        low = said.low if settings.low_prompt is None else settings.low_prompt
-        return Prompts(high, low, {**said.source, **own}, said.errors)
-
-    def _ask(self, photo: LoadedPhoto, missing: Collection[Level]) -> Prompts:
-        """What the provider says of each level; its failures are among the errors of what it said."""
-        answers = [describe(self.prompt_provider, [item], levels)[0] for levels, item in photo.views(missing)]
-        return Prompts(
-            next((said.high for said in answers if said.high is not None), None),
-            next((said.low for said in answers if said.low is not None), None),
-            {level: who for said in answers for level, who in said.source.items()},
-            {level: why for said in answers for level, why in said.errors.items()},
-        )
-
-    def _encode_prompts(self, prompts: Prompts, settings: RestoreConfig) -> tuple[Tensor, Tensor | None]:
-        """High- and low-level embeddings, G 1 T D: negative then positive with guidance, else positive alone."""
-        guided = settings.guidance_scale != 1
-        said_high, said_low = prompts.high or "", prompts.low or ""
-        if settings.prompt_weights:  # by the user: brackets in a caption are brackets
-            said_high = said_high if settings.prompt is not None else escape_weights(said_high)
-            said_low = said_low if settings.low_prompt is not None else escape_weights(said_low)
-        positive = join_prompt(said_high, settings.positive or "")
-        high = self._encode_text([settings.negative or "", positive] if guided else [positive], settings)
-        if prompts.low is None:
-            return high, None
-        lows = [settings.low_negative or "", said_low] if guided else [said_low]
-        return high, self._encode_text(lows, settings)
-
-    def _encode_text(self, texts: list[str], settings: RestoreConfig) -> Tensor:
-        """Embeddings of texts as long as each other, G 1 T D."""
-        options: dict[str, Any] = {"long_prompts": settings.long_prompts, "weighted": settings.prompt_weights}
-        if options == {"long_prompts": "cut", "weighted": False}:
-            options = {}
-        embeddings: Tensor = self.backbone.encode_text(texts, **options).embeddings
-        return embeddings[:, None].to(self._execution_device)
-
     def _target_size(self, photo: LoadedPhoto, settings: RestoreConfig) -> tuple[int, int]:
         """Width and height of the result."""
         width, height = photo.picture.size
@@ -641,25 +487,6 @@ class Described:
     latents: Tensor | None
 
 
-class Clock:
-    """Adds up the seconds of named stages."""
-
-    def __init__(self) -> None:
-        self._began = time.perf_counter()
-        self._seconds: defaultdict[str, float] = defaultdict(float)
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Time the block."""
-        began = time.perf_counter()
-        yield
-        self._seconds[name] += time.perf_counter() - began
-
-    def seconds(self) -> dict[str, float]:
-        """Seconds of each stage, and in total."""
-        return {**self._seconds, "total": time.perf_counter() - self._began}
-
-
 @dataclass
 class _Run:
     """What the regions of photos that are restored together share.
@@ -677,65 +504,3 @@ class _Run:
     clock: Clock
     callback: StepCallback | None
     tiles: int = 0
-
-
-@dataclass(frozen=True)
-class LoadedPhoto:
-    """A photo whose header has been read.
-
-    Attributes:
-        picture: Its pixels, which may be decoded later, and what goes with them.
-        path: Where it came from, if from a file.
-        sha256: Hex digest of the file's bytes, if from a file.
-    """
-
-    picture: Picture
-    path: Path | None = None
-    sha256: str | None = None
-
-    def views(self, levels: Collection[Level]) -> Iterator[tuple[list[Level], Item]]:
-        """What a prompt provider is shown for each of the levels.
-
-        That is the whole photo; of one that is too large for that, a small copy tells the content, and the middle, in
-        full resolution, the quality.
-        """
-        width, height = self.picture.size
-        if width * height <= LARGEST_VIEW**2:
-            if levels:
-                yield list(levels), self._item(self.picture)
-            return
-        if "high" in levels:
-            yield ["high"], self._item(self.picture.shrunk(LARGEST_VIEW))
-        if "low" in levels:
-            across, down = min(width, LARGEST_VIEW), min(height, LARGEST_VIEW)
-            middle = self.picture.cropped((width - across) // 2, (height - down) // 2, across, down)
-            yield ["low"], self._item(middle)
-
-    def _item(self, view: Picture) -> Item:
-        return Item(view.to_rgb(), self.path, self.sha256)
-
-
-def load_photo(photo: Photo, settings: RestoreConfig) -> LoadedPhoto:
-    """Read a photo's file, or take what it is already, with its profile and metadata treated as the settings say."""
-    if isinstance(photo, (str, PathLike)):
-        path = Path(photo)
-        loaded = LoadedPhoto(read_picture(path, settings.max_megapixels), path, sha256_of(path))
-    elif isinstance(photo, Item):
-        picture = from_pil(photo.image, str(photo.path or "the image"))
-        loaded = LoadedPhoto(picture, photo.path, photo.sha256)
-    elif isinstance(photo, Image.Image):
-        loaded = LoadedPhoto(from_pil(photo))
-    elif isinstance(photo, Picture):
-        loaded = LoadedPhoto(photo)
-    else:
-        raise ConfigError(f"A photo is a path, a PIL image or an Item, not a {type(photo).__name__}.")
-    picture = loaded.picture.in_srgb() if settings.profile == "convert" else loaded.picture
-    return replace(loaded, picture=replace(picture, metadata={}) if settings.metadata == "strip" else picture)
-
-
-def join_prompt(description: str | None, words: str) -> str:
-    """A description with added words behind it, as two sentences."""
-    description = (description or "").strip()
-    if description and words and description[-1] not in ".!?":
-        description += "."
-    return f"{description} {words}".strip()

@@ -15,7 +15,7 @@ from pathlib import Path
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from xpsr_sdk.builtin.measured import VOCABULARY
-from xpsr_sdk.pipeline import ModelDefaults
+from xpsr_sdk.config import ModelDefaults
 
 SIZE, TOKENS = 1000, 48
 START, END = "<|startoftext|>", "<|endoftext|>"

@@ -14,7 +14,7 @@ from xpsr_sdk.builtin.stored import StoredPrompts
 from xpsr_sdk.data.caption import caption_folder
 from xpsr_sdk.data.images import read_image
 from xpsr_sdk.data.pairs import PairFolder
-from xpsr_sdk.data.photos import PhotoFolder
+from xpsr_sdk.data.photo_folder import PhotoFolder
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from PIL import Image
 
 from tests import tiny
 from xpsr_sdk import Pipeline, build_pipeline
+from xpsr_sdk.data.photo import load_photo
 from xpsr_sdk.engine import plan
-from xpsr_sdk.pipeline import load_photo
 
 PHOTO = tiny.photo(60, 40)
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from tests import tiny
 from xpsr_sdk import ConfigError, Engine, EngineClosed, EngineFull, ImageError, Pipeline, build_pipeline
-from xpsr_sdk.pipeline import load_photo
+from xpsr_sdk.data.photo import load_photo
 
 PHOTOS = [tiny.photo(20, 16, seed) for seed in range(4)]
 

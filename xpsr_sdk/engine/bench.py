@@ -22,10 +22,12 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from xpsr_sdk.builtin.stable_diffusion import StableDiffusion
 from xpsr_sdk.config import PRESETS, SPEEDS, EngineConfig
+from xpsr_sdk.data.photo import load_photo
 from xpsr_sdk.evaluation.metrics import psnr
 from xpsr_sdk.models.controlnet import XPSRControlNet
 from xpsr_sdk.models.unet import XPSRUNet
-from xpsr_sdk.pipeline import Pipeline, Result, load_photo
+from xpsr_sdk.pipeline import Pipeline
+from xpsr_sdk.result import Result
 
 PUBLISHED = EngineConfig(
     cache_condition=False, cache_text=False, training_heads=True, channels_last=False, pack_weights=False

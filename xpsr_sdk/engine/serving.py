@@ -12,8 +12,10 @@ from typing import Any, Self
 from torch import Tensor
 
 from xpsr_sdk.config import RestoreConfig
+from xpsr_sdk.data.photo import LoadedPhoto, Photo, load_photo
 from xpsr_sdk.errors import EngineClosed, EngineFull
-from xpsr_sdk.pipeline import LoadedPhoto, Photo, Pipeline, Result, load_photo
+from xpsr_sdk.pipeline import Pipeline
+from xpsr_sdk.result import Result
 
 OWN = {"seed", "prompt", "low_prompt", "positive", "negative", "low_negative", "color"}
 """Settings in which requests of one batch may differ."""

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from xpsr_sdk.data.images import find_images, read_image
 from xpsr_sdk.data.pairs import PairFolder
-from xpsr_sdk.data.photos import PhotoFolder
+from xpsr_sdk.data.photo_folder import PhotoFolder
 from xpsr_sdk.data.samples import Batch, DamagedImage, Degrader, Levels, Sample, Source, collate, draw_sample
 from xpsr_sdk.data.seeds import generator_for
 from xpsr_sdk.data.shards import ShardFolder, find_shards, read_part

@@ -1,0 +1,75 @@
+"""A photo that is to be restored, in whatever form it comes, and what prompt providers are shown of it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
+from os import PathLike
+from pathlib import Path
+
+from PIL import Image
+
+from xpsr_sdk.config import RestoreConfig
+from xpsr_sdk.contracts import Item, Level
+from xpsr_sdk.data.images import read_picture, sha256_of
+from xpsr_sdk.data.picture import Picture, from_pil
+from xpsr_sdk.errors import ConfigError
+
+LARGEST_VIEW = 2048
+"""Side of the largest square that a prompt provider is shown a whole photo of."""
+
+Photo = str | PathLike[str] | Image.Image | Item | Picture
+
+
+@dataclass(frozen=True)
+class LoadedPhoto:
+    """A photo whose header has been read.
+
+    Attributes:
+        picture: Its pixels, which may be decoded later, and what goes with them.
+        path: Where it came from, if from a file.
+        sha256: Hex digest of the file's bytes, if from a file.
+    """
+
+    picture: Picture
+    path: Path | None = None
+    sha256: str | None = None
+
+    def views(self, levels: Collection[Level]) -> Iterator[tuple[list[Level], Item]]:
+        """What a prompt provider is shown for each of the levels.
+
+        That is the whole photo; of one that is too large for that, a small copy tells the content, and the middle, in
+        full resolution, the quality.
+        """
+        width, height = self.picture.size
+        if width * height <= LARGEST_VIEW**2:
+            if levels:
+                yield list(levels), self._item(self.picture)
+            return
+        if "high" in levels:
+            yield ["high"], self._item(self.picture.shrunk(LARGEST_VIEW))
+        if "low" in levels:
+            across, down = min(width, LARGEST_VIEW), min(height, LARGEST_VIEW)
+            middle = self.picture.cropped((width - across) // 2, (height - down) // 2, across, down)
+            yield ["low"], self._item(middle)
+
+    def _item(self, view: Picture) -> Item:
+        return Item(view.to_rgb(), self.path, self.sha256)
+
+
+def load_photo(photo: Photo, settings: RestoreConfig) -> LoadedPhoto:
+    """Read a photo's file, or take what it is already, with its profile and metadata treated as the settings say."""
+    if isinstance(photo, (str, PathLike)):
+        path = Path(photo)
+        loaded = LoadedPhoto(read_picture(path, settings.max_megapixels), path, sha256_of(path))
+    elif isinstance(photo, Item):
+        picture = from_pil(photo.image, str(photo.path or "the image"))
+        loaded = LoadedPhoto(picture, photo.path, photo.sha256)
+    elif isinstance(photo, Image.Image):
+        loaded = LoadedPhoto(from_pil(photo))
+    elif isinstance(photo, Picture):
+        loaded = LoadedPhoto(photo)
+    else:
+        raise ConfigError(f"A photo is a path, a PIL image or an Item, not a {type(photo).__name__}.")
+    picture = loaded.picture.in_srgb() if settings.profile == "convert" else loaded.picture
+    return replace(loaded, picture=replace(picture, metadata={}) if settings.metadata == "strip" else picture)

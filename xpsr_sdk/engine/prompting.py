@@ -1,0 +1,71 @@
+"""From a photo to the embeddings of its prompts: who describes it, and how the words are put together."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Collection
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from xpsr_sdk.config import RestoreConfig
+from xpsr_sdk.contracts import Backbone, Level, PromptProvider, Prompts
+from xpsr_sdk.data.photo import LoadedPhoto
+from xpsr_sdk.data.prompts import describe
+from xpsr_sdk.models.prompt_weights import escape_weights
+
+
+def describe_photo(provider: PromptProvider, photo: LoadedPhoto, settings: RestoreConfig) -> Prompts:
+    """The user's own words where given, else the provider's; a provider that fails costs its words only."""
+    given: dict[Level, str | None] = {"high": settings.prompt, "low": settings.low_prompt}
+    missing = [level for level, text in given.items() if text is None]
+    said = _ask(provider, photo, missing)
+    for reason in dict.fromkeys(said.errors.values()):
+        levels = " and ".join(f"{level}-level" for level, why in said.errors.items() if why == reason)
+        warnings.warn(f"No {levels} prompt for {photo.picture.name}: {reason}", stacklevel=2)
+    own: dict[Level, str] = {level: "user" for level in given if level not in missing}
+    high = said.high if settings.prompt is None else settings.prompt
+    low = said.low if settings.low_prompt is None else settings.low_prompt
+    return Prompts(high, low, {**said.source, **own}, said.errors)
+
+
+def _ask(provider: PromptProvider, photo: LoadedPhoto, missing: Collection[Level]) -> Prompts:
+    """What the provider says of each level; its failures are among the errors of what it said."""
+    answers = [describe(provider, [item], levels)[0] for levels, item in photo.views(missing)]
+    return Prompts(
+        next((said.high for said in answers if said.high is not None), None),
+        next((said.low for said in answers if said.low is not None), None),
+        {level: who for said in answers for level, who in said.source.items()},
+        {level: why for said in answers for level, why in said.errors.items()},
+    )
+
+
+def encode_prompts(
+    backbone: Backbone, prompts: Prompts, settings: RestoreConfig, device: torch.device
+) -> tuple[Tensor, Tensor | None]:
+    """High- and low-level embeddings, G 1 T D: negative then positive with guidance, else positive alone."""
+    guided = settings.guidance_scale != 1
+    said_high, said_low = prompts.high or "", prompts.low or ""
+    if settings.prompt_weights:  # by the user: brackets in a caption are brackets
+        said_high = said_high if settings.prompt is not None else escape_weights(said_high)
+        said_low = said_low if settings.low_prompt is not None else escape_weights(said_low)
+    options: dict[str, Any] = {"long_prompts": settings.long_prompts, "weighted": settings.prompt_weights}
+    if options == {"long_prompts": "cut", "weighted": False}:
+        options = {}
+
+    def encode(negative: str | None, positive: str) -> Tensor:
+        texts = [negative or "", positive] if guided else [positive]
+        embeddings: Tensor = backbone.encode_text(texts, **options).embeddings
+        return embeddings[:, None].to(device)
+
+    high = encode(settings.negative, join_prompt(said_high, settings.positive or ""))
+    return high, None if prompts.low is None else encode(settings.low_negative, said_low)
+
+
+def join_prompt(description: str | None, words: str) -> str:
+    """A description with added words behind it, as two sentences."""
+    description = (description or "").strip()
+    if description and words and description[-1] not in ".!?":
+        description += "."
+    return f"{description} {words}".strip()
