@@ -42,6 +42,15 @@ def pipe(tiny_model: Path) -> Pipeline:
     return build_pipeline(model=str(tiny_model), device="cpu")
 
 
+@pytest.fixture(scope="module")
+def sd_pipe() -> Pipeline:
+    """A pipeline of Stable Diffusion's architecture, tiny. Call it, but leave it as it is."""
+    from tests import tiny
+    from xpsr_sdk import build_pipeline
+
+    return build_pipeline(tiny.sd_config())
+
+
 @pytest.fixture(scope="session")
 def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of four training pairs, with prompts."""

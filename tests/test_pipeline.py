@@ -4,82 +4,33 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import pyvips
 import torch
-from diffusers import StableDiffusionPipeline, UNet2DConditionModel
-from diffusers.utils import convert_state_dict_to_diffusers
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from peft import LoraConfig
-from peft.utils import get_peft_model_state_dict
 from PIL import Image
 
 from tests import tiny
+from tests.tiny import PHOTO, alike, same
 from xpsr_sdk import (
-    BrokenPlugin,
-    CheckpointError,
     ConfigError,
     ImageError,
     Item,
     Pipeline,
     PipelineConfig,
-    Prompts,
     Registry,
     UnknownComponent,
     build_pipeline,
 )
-from xpsr_sdk.builtin.residual import ResidualBackbone
 from xpsr_sdk.builtin.samplers import DiffusersSampler
 from xpsr_sdk.config import read_toml
 from xpsr_sdk.data.images import resize, to_image, to_tensor
-from xpsr_sdk.data.picture import picture_of
-from xpsr_sdk.models.controlnet import XPSRControlNet
 
 SAMPLERS = [c.spec.name for c in Registry([]).specs("sampler")]
-PHOTO = tiny.photo(17, 20)
-
-
-@pytest.fixture(scope="module")
-def sd_pipe() -> Pipeline:
-    return build_pipeline(
-        model=str(tiny.SD_TINY / "base"), checkpoint=tiny.SD_TINY / "xpsr", device="cpu", dtype="float32"
-    )
-
-
-class Provider:
-    """Says how many photos it has seen, or fails."""
-
-    def __init__(self, error: Exception | None = None) -> None:
-        self.error = error
-        self.asked: list[set[str]] = []
-
-    def describe(self, items: Sequence[Item], levels: Collection[str]) -> list[Prompts]:
-        self.asked.append(set(levels))
-        if self.error:
-            raise self.error
-        return [Prompts("a house", "blurry", {"high": "test", "low": "test"}) for _ in items]
-
-    def unload(self) -> None:
-        pass
-
-
-def with_provider(tiny_model: Path, provider: Any) -> Pipeline:
-    return build_pipeline(model=str(tiny_model), device="cpu", prompt_provider=provider)
-
-
-def same(a: Image.Image, b: Image.Image) -> bool:
-    return np.array_equal(np.asarray(a), np.asarray(b))
-
-
-def alike(a: Image.Image, b: Image.Image) -> bool:
-    """But for rounding: diffusers' own loading leaves weights as they lie in the file."""
-    return int(np.abs(np.asarray(a, int) - np.asarray(b, int)).max()) <= 1
 
 
 # Sizes
@@ -156,123 +107,6 @@ def test_the_result_saves_itself(pipe: Pipeline, tmp_path: Path) -> None:
     assert same(Image.open(tmp_path / "new" / "photo.png"), result.image)
     with pytest.raises(ImageError, match=r"cannot write \.xyz"):
         result.save(tmp_path / "photo.xyz")
-
-
-# What is kept of the photo
-
-
-@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])
-def test_the_result_has_the_channels_of_the_photo(pipe: Pipeline, mode: str) -> None:
-    photo = PHOTO.convert("L").convert(mode) if mode == "LA" else PHOTO.convert(mode)
-    assert pipe(photo, scale=2, num_inference_steps=1).image.mode == mode
-
-
-def test_16_bits_stay_16_bits_all_the_way(pipe: Pipeline) -> None:
-    levels = (np.linspace(0.3, 0.3 + 40 / 255, 32 * 32 * 3).reshape(32, 32, 3) * 65535).astype(np.uint16)
-    result = pipe(picture_of(levels), scale=2, fidelity=1)
-    found = result.picture.window(0, 0, 64, 64)
-    assert found.dtype == np.uint16
-    assert len(np.unique(found[..., 0])) > 1000
-    assert np.array_equal(np.asarray(result.image), np.round(found / 257).astype(np.uint8))
-
-
-def test_the_colours_of_16_bits_survive_networks_in_half_precision(tiny_model: Path) -> None:
-    half = build_pipeline(model=str(tiny_model), device="cpu", dtype="bfloat16", scale=2.0, num_inference_steps=1)
-    between = 32896  # lies between two numbers of bfloat16
-    result = half(picture_of(np.full((32, 32, 3), between, np.uint16)), color="wavelet")
-    assert abs(result.picture.window(0, 0, 64, 64).mean() - between) < 16
-
-
-@pytest.mark.parametrize("how", ["restore", "resize"])
-def test_flat_parts_of_alpha_stay_exactly(pipe: Pipeline, how: str) -> None:
-    photo = tiny.photo(40, 40).convert("RGBA")
-    mask = Image.new("L", (40, 40), 0)
-    mask.paste(255, (20, 0, 40, 40))
-    photo.putalpha(mask)
-    alpha = np.asarray(pipe(photo, scale=2, alpha=how, seed=0).image)[..., 3]
-    assert (alpha[:, :28] == 0).all()
-    assert (alpha[:, 52:] == 255).all()
-    opaque = pipe(PHOTO.convert("RGBA"), scale=2, alpha=how, seed=0)
-    assert np.asarray(opaque.image)[..., 3].min() == 255
-
-
-def test_hidden_colours_change_nothing(pipe: Pipeline) -> None:
-    results = []
-    for hidden in ("black", "magenta"):
-        photo = Image.new("RGBA", (32, 32), hidden)
-        photo.putalpha(0)
-        photo.paste(tiny.photo(16, 16).convert("RGBA"), (8, 8))
-        results.append(pipe(photo, scale=2, seed=0, fidelity=1, low_prompt="").image)
-    assert same(*results)
-
-
-@pytest.mark.parametrize("treatment", ["keep", "convert"])
-def test_a_profile_is_kept_or_converted(pipe: Pipeline, treatment: str) -> None:
-    profile = bytes(pyvips.Operation.call("profile_load", "p3"))
-    photo = PHOTO.copy()
-    photo.info["icc_profile"] = profile
-    result = pipe(photo, scale=2, profile=treatment)
-    assert result.picture.profile == (profile if treatment == "keep" else None)
-
-
-def test_metadata_is_kept_unless_it_is_not_wanted(pipe: Pipeline, tmp_path: Path) -> None:
-    exif = Image.Exif()
-    exif[0x010F] = "Camera"
-    PHOTO.save(tmp_path / "photo.jpg", exif=exif)
-    for treatment in ("keep", "strip"):
-        pipe(tmp_path / "photo.jpg", scale=2, metadata=treatment).save(tmp_path / "result.jpg")
-        with Image.open(tmp_path / "result.jpg") as image:
-            assert image.getexif().get(0x010F) == ("Camera" if treatment == "keep" else None)
-
-
-# Regions
-
-
-def test_a_large_photo_is_restored_in_regions_without_a_seam(pipe: Pipeline) -> None:
-    photo = tiny.photo(90, 70)
-    done: list[tuple[int, int]] = []
-    options: dict[str, Any] = {"scale": 4, "fidelity": 0.9, "num_inference_steps": 1, "seed": 2, "low_prompt": ""}
-    parts = pipe(photo, region=256, region_overlap=64, progress=lambda i, n: done.append((i, n)), **options)
-    assert parts.image.size == (360, 280)
-    assert parts.plan.regions == len(done) == 4
-    assert done[-1] == (4, 4)
-    whole = pipe(photo, **options)
-    assert whole.plan.regions == 1
-    of_parts, of_whole = (np.abs(np.diff(np.asarray(r.image, float), axis=1)).mean((0, 2)) for r in (parts, whole))
-    assert of_parts.max() <= 1.2 * of_whole.max()
-    assert same(parts.image, pipe(photo, region=256, region_overlap=64, **options).image)
-
-
-def test_alpha_and_16_bits_go_through_regions(pipe: Pipeline) -> None:
-    levels = np.full((70, 90, 4), 30000, np.uint16)
-    levels[:, :45, 3] = 0
-    result = pipe(picture_of(levels), region=256, region_overlap=32, num_inference_steps=1, alpha="resize")
-    found = result.picture.window(0, 0, 360, 280)
-    assert (found.dtype, found.shape) == (np.uint16, (280, 360, 4))
-    assert (found[:, 0, 3] == 0).all()
-    assert (found[:, -1, 3] == 30000).all()
-
-
-def test_latents_go_with_one_region(pipe: Pipeline) -> None:
-    with pytest.raises(ConfigError, match="latents are for photos of one region, not of 4: give a larger region"):
-        pipe(tiny.photo(90, 90), latents=torch.zeros(1, 48, 90, 90), region=256, region_overlap=0)
-
-
-def test_a_provider_is_shown_parts_of_a_very_large_photo(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("xpsr_sdk.data.photo.LARGEST_VIEW", 32)
-    shown: dict[str, tuple[int, int]] = {}
-
-    class Watcher(Provider):
-        def describe(self, items: Sequence[Item], levels: Collection[str]) -> list[Prompts]:
-            shown.update({level: item.image.size for item in items for level in levels})
-            return super().describe(items, levels)
-
-    pipe = with_provider(tiny_model, Watcher())
-    prompts = pipe(tiny.photo(80, 40), scale=1, num_inference_steps=1).prompts
-    assert shown == {"high": (32, 16), "low": (32, 32)}
-    assert (prompts.high, prompts.low) == ("a house", "blurry")
-    pipe(tiny.photo(32, 32), scale=1, num_inference_steps=1)
-    assert shown == {"high": (32, 32), "low": (32, 32)}
 
 
 # Seeds, the dial and the plan
@@ -362,83 +196,8 @@ def test_every_sampler_runs_from_every_start(sd_pipe: Pipeline, sampler: str, fi
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_every_sampler_runs_with_stable_diffusion(sd_pipe: Pipeline, sampler: str) -> None:
-    pipe = build_pipeline(sd_config(), sampler=sampler)
+    pipe = build_pipeline(tiny.sd_config(), sampler=sampler)
     assert pipe(PHOTO, num_inference_steps=3, seed=0, guidance_scale=1).image.size == (68, 80)
-
-
-def sd_config() -> PipelineConfig:
-    return PipelineConfig(
-        model=str(tiny.SD_TINY / "base"), checkpoint=tiny.SD_TINY / "xpsr", device="cpu", dtype="float32"
-    )
-
-
-# Prompts
-
-
-def test_the_users_words_come_first(tiny_model: Path) -> None:
-    provider = Provider()
-    pipe = with_provider(tiny_model, provider)
-    prompts = pipe(PHOTO, prompt="a cat").prompts
-    assert (prompts.high, prompts.low) == ("a cat", "blurry")
-    assert prompts.source == {"high": "user", "low": "test"}
-    assert provider.asked == [{"low"}]
-    prompts = pipe(PHOTO, prompt="", low_prompt="sharp").prompts
-    assert (prompts.high, prompts.low) == ("", "sharp")
-    assert prompts.source == {"high": "user", "low": "user"}
-    assert len(provider.asked) == 1
-
-
-def test_the_measured_provider_is_the_default(pipe: Pipeline) -> None:
-    prompts = pipe(PHOTO).prompts
-    assert prompts.high is None
-    assert prompts.low
-    assert prompts.source == {"low": "measured"}
-
-
-@pytest.mark.parametrize("setting", ["prompt", "low_prompt", "positive"])
-def test_words_change_the_image(pipe: Pipeline, setting: str) -> None:
-    images = [pipe(PHOTO, seed=0, fidelity=0, **{setting: words}).image for words in ("blurry", "tiny resolution")]
-    assert not same(*images)
-
-
-@pytest.mark.parametrize("setting", ["negative", "low_negative"])
-def test_negative_words_matter_with_guidance_only(pipe: Pipeline, setting: str) -> None:
-    def image(words: str, guidance: float) -> Image.Image:
-        return pipe(PHOTO, seed=0, fidelity=0, guidance_scale=guidance, **{setting: words}).image
-
-    assert same(image("blurry", 1), image("noise", 1))
-    assert not same(image("blurry", 4), image("noise", 4))
-
-
-def test_a_provider_that_fails_costs_its_words_only(tiny_model: Path) -> None:
-    pipe = with_provider(tiny_model, Provider(RuntimeError("out of memory")))
-    with pytest.warns(UserWarning, match="No .*-level prompt for the image: RuntimeError: out of memory") as caught:
-        result = pipe(PHOTO, prompt="a cat")
-    assert len(caught) == 1
-    assert result.prompts.errors == {"low": "RuntimeError: out of memory"}
-    assert (result.prompts.high, result.prompts.low) == ("a cat", None)
-
-
-@pytest.mark.parametrize("answer", [[], None, [("a house", "blurry")]])
-def test_a_provider_that_answers_nonsense_costs_its_words_only(tiny_model: Path, answer: Any) -> None:
-    provider = Provider()
-    provider.describe = lambda items, levels: answer  # type: ignore[method-assign]
-    pipe = with_provider(tiny_model, provider)
-    with pytest.warns(UserWarning, match="No high-level and low-level prompt for the image"):
-        assert pipe(PHOTO).image.size == (68, 80)
-
-
-def test_a_provider_that_fails_at_both_levels_warns_once(tiny_model: Path) -> None:
-    pipe = with_provider(tiny_model, Provider(RuntimeError("out of memory")))
-    with pytest.warns(UserWarning, match="RuntimeError: out of memory") as caught:
-        result = pipe(PHOTO)
-    assert len(caught) == 1
-    assert result.prompts.errors.keys() == {"high", "low"}
-
-
-def test_a_long_prompt_is_cut_with_a_warning(pipe: Pipeline) -> None:
-    with pytest.warns(UserWarning, match=r"A prompt of \d+ tokens was cut to 46"):
-        pipe(PHOTO, prompt="blurry noise " * 60)
 
 
 # Settings
@@ -564,182 +323,3 @@ def test_half_precision(tiny_model: Path, pipe: Pipeline, dtype: str) -> None:
     assert result.plan.dtype == dtype
     difference = np.asarray(result.image, float) - np.asarray(pipe(PHOTO, seed=0).image, float)
     assert np.abs(difference).mean() < 3
-
-
-# Models
-
-
-def test_a_pipeline_is_saved_and_loaded_like_any_of_diffusers(pipe: Pipeline, tmp_path: Path) -> None:
-    pipe.save_pretrained(tmp_path / "saved")
-    expected = pipe(PHOTO, seed=0).image
-    assert alike(Pipeline.from_pretrained(tmp_path / "saved")(PHOTO, seed=0).image, expected)
-    assert same(build_pipeline(model=str(tmp_path / "saved"), device="cpu")(PHOTO, seed=0).image, expected)
-
-
-def test_a_base_with_a_checkpoint_is_saved_as_a_whole_model(sd_pipe: Pipeline, tmp_path: Path) -> None:
-    sd_pipe.save_pretrained(tmp_path / "saved")
-    options: dict[str, Any] = {"seed": 0, "num_inference_steps": 2}
-    expected = sd_pipe(PHOTO, **options).image
-    assert alike(Pipeline.from_pretrained(tmp_path / "saved")(PHOTO, **options).image, expected)
-    assert same(build_pipeline(model=str(tmp_path / "saved"), device="cpu")(PHOTO, **options).image, expected)
-
-
-@pytest.mark.parametrize("backbone", [{"name": "residual"}, ResidualBackbone()])
-def test_a_backbone_with_options_or_as_an_object_is_saved_too(
-    tiny_model: Path, pipe: Pipeline, tmp_path: Path, backbone: Any
-) -> None:
-    chosen = build_pipeline(model=str(tiny_model), backbone=backbone, device="cpu")
-    chosen.save_pretrained(tmp_path / "saved")
-    saved = json.loads((tmp_path / "saved" / "model_index.json").read_text())["backbone"]
-    assert saved == (backbone if isinstance(backbone, dict) else "residual")
-    expected = pipe(PHOTO, seed=0).image
-    assert alike(Pipeline.from_pretrained(tmp_path / "saved")(PHOTO, seed=0).image, expected)
-    assert same(build_pipeline(model=str(tmp_path / "saved"), device="cpu")(PHOTO, seed=0).image, expected)
-
-
-def test_offloading_brings_the_controlnet_in_before_it_embeds(tiny_model: Path, pipe: Pipeline) -> None:
-    offloaded = build_pipeline(model=str(tiny_model), device="cpu")
-    offloaded.enable_model_cpu_offload(device="cpu")  # to another device, where there is one
-    hook = offloaded.controlnet._hf_hook
-    called_with: list[int] = []
-    before = hook.pre_forward
-
-    def record(module: Any, *args: Any, **kwargs: Any) -> Any:
-        called_with.append(len(args))
-        return before(module, *args, **kwargs)
-
-    hook.pre_forward = record
-    assert same(offloaded(PHOTO, seed=0).image, pipe(PHOTO, seed=0).image)
-    assert called_with[0] == 0  # for embed_condition, before any forward pass
-    assert same(offloaded(PHOTO, seed=0).image, pipe(PHOTO, seed=0).image)
-
-
-@pytest.mark.parametrize("offload", ["model", "group"])
-def test_offloaded_weights_give_the_same_image(sd_pipe: Pipeline, offload: str) -> None:
-    offloaded = build_pipeline(sd_config(), engine={"offload": offload})
-    options: dict[str, Any] = {"seed": 0, "num_inference_steps": 2}
-    expected = sd_pipe(PHOTO, **options).image
-    for _ in range(2):
-        assert same(offloaded(PHOTO, **options).image, expected)
-
-
-def test_a_lora_file_changes_the_image(sd_pipe: Pipeline, tmp_path: Path) -> None:
-    pipe = build_pipeline(sd_config())
-    options: dict[str, Any] = {"seed": 0, "num_inference_steps": 2, "guidance_scale": 1, "prompt": "a cat"}
-    before = pipe(PHOTO, **options).image
-    lora = LoraConfig(r=2, lora_alpha=2, init_lora_weights=False, target_modules=r".*\.attentions\..*attn2\.to_[qv]")
-    pipe.unet.add_adapter(lora)
-    layers = get_peft_model_state_dict(pipe.unet)
-    assert layers
-    Pipeline.save_lora_weights(tmp_path, unet_lora_layers=layers)
-    with_lora = pipe(PHOTO, **options).image
-
-    fresh = build_pipeline(sd_config())
-    fresh.load_lora_weights(tmp_path)
-    assert same(fresh(PHOTO, **options).image, with_lora)
-    assert not same(before, with_lora)
-    fresh.unload_lora_weights()
-    assert same(fresh(PHOTO, **options).image, before)
-
-
-def test_a_lora_file_of_the_base_model_loads(tmp_path: Path) -> None:
-    base = UNet2DConditionModel.from_pretrained(tiny.SD_TINY / "base" / "unet")
-    base.add_adapter(LoraConfig(r=2, lora_alpha=2, init_lora_weights=False, target_modules=["to_q", "to_v"]))
-    layers = convert_state_dict_to_diffusers(get_peft_model_state_dict(base))
-    StableDiffusionPipeline.save_lora_weights(tmp_path, unet_lora_layers=layers)
-    pipe = build_pipeline(sd_config())
-    options: dict[str, Any] = {"seed": 0, "num_inference_steps": 2, "guidance_scale": 1, "prompt": "a cat"}
-    before = pipe(PHOTO, **options).image
-    pipe.load_lora_weights(tmp_path, adapter_name="style")
-    assert pipe.get_active_adapters() == ["style"]
-    assert not same(pipe(PHOTO, **options).image, before)
-    pipe.set_adapters("style", 0.0)
-    assert alike(pipe(PHOTO, **options).image, before)
-
-
-@pytest.mark.parametrize("how", ["enable_model_cpu_offload", "enable_group_offload"])
-def test_offloading_changes_no_bit(how: str) -> None:
-    options: dict[str, Any] = {"seed": 0, "num_inference_steps": 2}
-    expected = build_pipeline(sd_config())(PHOTO, **options).image
-    pipe = build_pipeline(sd_config())
-    cpu = torch.device("cpu")  # there may be no other
-    if how == "enable_group_offload":
-        pipe.enable_group_offload(onload_device=cpu, offload_type="leaf_level")
-    else:
-        pipe.enable_model_cpu_offload(device=cpu)
-    assert same(pipe(PHOTO, **options).image, expected)
-
-
-def test_a_callback_of_diffusers_kind_sees_and_changes_the_latents(pipe: Pipeline) -> None:
-    seen: list[tuple[int, int]] = []
-
-    def zero_at_the_end(asked: Any, step: int, timestep: int, kwargs: dict[str, Any]) -> dict[str, Any]:
-        assert asked is pipe
-        seen.append((step, timestep))
-        return {"latents": torch.zeros_like(kwargs["latents"])} if step == 1 else {}
-
-    options: dict[str, Any] = {"seed": 0, "num_inference_steps": 2, "fidelity": 0}
-    result = pipe(PHOTO, callback_on_step_end=zero_at_the_end, **options)
-    assert [step for step, _ in seen] == [0, 1]
-    bicubic = resize(to_tensor(PHOTO), 80, 68)
-    assert np.abs(np.asarray(result.image, int) - np.asarray(to_image(bicubic), int)).max() <= 1
-    assert same(pipe(PHOTO, callback_on_step_end=lambda *_: None, **options).image, pipe(PHOTO, **options).image)
-    with pytest.raises(ConfigError, match="callback or callback_on_step_end, not both"):
-        pipe(PHOTO, callback=lambda *_: None, callback_on_step_end=lambda *_: None)
-
-
-def test_a_model_with_the_fusion_of_a_plugin_is_saved_and_loaded(tiny_model: Path, tmp_path: Path) -> None:
-    base = UNet2DConditionModel(**tiny.UNET)
-    model = tmp_path / "gated"
-    shutil.copytree(tiny_model, model)
-    torch.manual_seed(0)
-    controlnet = XPSRControlNet.from_unet(base, tiny.CONDITIONING_WIDTHS, "gated")
-    tiny.shake(controlnet)
-    shutil.rmtree(model / "controlnet")
-    controlnet.save_pretrained(model / "controlnet")
-    pipe = build_pipeline(model=str(model), device="cpu")
-    expected = pipe(PHOTO, seed=0).image
-    pipe.save_pretrained(tmp_path / "saved")
-    assert alike(Pipeline.from_pretrained(tmp_path / "saved")(PHOTO, seed=0).image, expected)
-    assert same(build_pipeline(model=str(tmp_path / "saved"), device="cpu")(PHOTO, seed=0).image, expected)
-
-
-def test_a_base_alone_asks_for_a_checkpoint() -> None:
-    with pytest.raises(
-        CheckpointError, match=r"it has no controlnet/. Name an XPSR checkpoint for it \(--checkpoint\)"
-    ):
-        build_pipeline(model=str(tiny.SD_TINY / "base"))
-
-
-def test_a_checkpoint_for_another_base_is_refused(tiny_model: Path) -> None:
-    with pytest.raises(CheckpointError, match="does not fit"):
-        build_pipeline(model=str(tiny_model), checkpoint=tiny.SD_TINY / "xpsr")
-
-
-@pytest.mark.parametrize("part", ["vae", "text_encoder", "tokenizer", "scheduler", "unet", "controlnet"])
-def test_a_missing_part_is_a_clear_error(tiny_model: Path, tmp_path: Path, part: str) -> None:
-    shutil.copytree(tiny_model, tmp_path / "model")
-    shutil.rmtree(tmp_path / "model" / part)
-    with pytest.raises(CheckpointError, match="model"):
-        build_pipeline(model=str(tmp_path / "model"))
-
-
-@pytest.mark.parametrize("content", ["", "{}", '{"defaults": {"fidelty": 1}}', '{"backbone": "residul"}'])
-def test_a_wrong_index_is_a_clear_error(tiny_model: Path, tmp_path: Path, content: str) -> None:
-    shutil.copytree(tiny_model, tmp_path / "model")
-    (tmp_path / "model" / "model_index.json").write_text(content)
-    with pytest.raises((CheckpointError, ConfigError, UnknownComponent)):
-        build_pipeline(model=str(tmp_path / "model"))
-
-
-def test_a_broken_backbone_is_named(tiny_model: Path) -> None:
-    class Broken:
-        __name__ = "broken"
-
-    with pytest.raises(BrokenPlugin, match="backbone 'mine'"):
-        build_pipeline(model=str(tiny_model), backbone="mine", registry=Registry([Broken()]))
-
-
-def test_a_backbone_can_be_handed_over_as_an_object(tiny_model: Path, pipe: Pipeline) -> None:
-    handed_over = build_pipeline(model=str(tiny_model), backbone=ResidualBackbone(), device="cpu")
-    assert handed_over(PHOTO, seed=3).image.tobytes() == pipe(PHOTO, seed=3).image.tobytes()
