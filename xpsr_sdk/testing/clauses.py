@@ -72,15 +72,15 @@ CLAUSES: dict[str, dict[str, str]] = {
         "batch": "draw the parameters of image i from generators[i] and nothing else, so that its result does not "
         "depend on the rest of the batch",
         "alignment": "keep the picture where and what it is: a degraded photo must resemble its original, made smaller",
-        "pickling": "keep nothing in the object that does not pickle: a data loader that holds it sends it to its worker "
-        "processes",
+        "pickling": "keep nothing in the object that does not pickle: a data loader that holds it sends it to its "
+        "worker processes",
         "training": "try it in xpsr data prepare and xpsr train: a model must take a step on its pairs",
     },
     "sampler": COMMON
     | {
         "shape": "return latents of the shape that came in, B C h w, for any B, C, h and w",
-        "dtype": "keep the dtype of the latents, in what the denoiser is asked, in what the callback is handed and in the "
-        "result: cast schedules to it",
+        "dtype": "keep the dtype of the latents, in what the denoiser is asked, in what the callback is handed and in "
+        "the result: cast schedules to it",
         "device": "work on the device of the latents; noise is drawn on the device of the generators and moved",
         "inputs": "leave the latents, the generators' list, the denoiser and its scheduler as they are: copy the "
         "scheduler before use, and write nothing in place",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -139,13 +140,18 @@ def _shape(subject: Subject) -> None:
         )
 
 
+def _note_dtype(shown: list[torch.dtype], step: int, timestep: int, latents: Tensor) -> None:
+    shown.append(latents.dtype)
+
+
 def _dtype(subject: Subject) -> None:
     with subject.clause("dtype"):
         for dtype in (torch.float32, torch.bfloat16, torch.float16):
             latents = GaussianDenoiser().start(1, 4, 5, 3).to(dtype)
             shown: list[torch.dtype] = []
             witness = _Witness(subject, latents)
-            result = _run(subject.build(), witness, latents, callback=lambda step, t, x: shown.append(x.dtype))
+            callback = partial(_note_dtype, shown)
+            result = _run(subject.build(), witness, latents, callback=callback)
             require(result.dtype == dtype, f"latents in {dtype} gave a result in {result.dtype}")
             others = ", ".join({str(other) for other in shown} - {str(dtype)})
             require(not others, f"of latents in {dtype} the callback was handed some in {others}")
