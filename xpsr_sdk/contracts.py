@@ -105,9 +105,12 @@ class PromptProvider(Protocol):
     """
 
     def describe(self, items: Sequence[Item], levels: Collection[Level]) -> list[Prompts]:
-        """Describe each item at the asked levels; a level that is not offered is ``None``.
+        """Describe each item at the asked levels.
 
-        A failure is reported in ``Prompts.errors``, never raised: a captioner must not stop a restoration.
+        A level that is not offered, or of which there is nothing to say of that image, is ``None`` and no error: the
+        photo is restored without it, silently, and ``xpsr caption`` does not ask again. A failure is reported in
+        ``Prompts.errors``, never raised, since a captioner must not stop a restoration: a warning says why, and
+        ``xpsr caption`` asks again the next time. In both cases ``ensemble`` asks the next provider.
         """
         ...
 

@@ -83,12 +83,14 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"{hint}Known: {', '.join(names) or 'none'}."
 
 
-def one_line(error: BaseException | None) -> str:
-    """Any exception in one line, cut where it gets long: to end an error message with."""
+def one_line(error: BaseException | None, secret: str = "") -> str:
+    """Any exception in one line, without the secret, cut where it gets long: to end an error message with."""
     try:
         text = " ".join(str(error).split())
     except Exception:  # whoever wrote that exception
         text = "its message cannot be had"
+    if secret:
+        text = text.replace(secret, "***")  # before it is cut: half of it is one, too
     text = text if len(text) <= 300 else f"{text[:297]}..."
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -25,6 +27,7 @@ from xpsr_sdk.data.prompts import LONGEST, describe
 
 ITEMS = [Item(tiny.photo(40, 30, seed)) for seed in range(3)]
 KEY = "sk-very-secret"
+QUESTION = "Describe and evaluate the quality of the image."
 Answer = Callable[["Handler"], None]
 
 
@@ -184,6 +187,18 @@ def status(number: int, message: str = "no", **headers: str) -> Answer:
     return lambda handler: handler.send(json.dumps({"error": {"message": message}}), number, **headers)
 
 
+def ends(reason: str, text: str | None) -> Answer:
+    return lambda handler: handler.send(completion(text).replace('"stop"', f'"{reason}"'))
+
+
+def half_chunked(handler: Handler) -> None:
+    handler.send_response(200)
+    handler.send_header("Transfer-Encoding", "chunked")
+    handler.end_headers()
+    handler.wfile.write(b'a\r\n{"choices"\r\n')
+    handler.close_connection = True
+
+
 FAULTS: dict[str, tuple[Answer, int, str]] = {
     "drops": (drop, 3, "APIConnectionError: Connection error"),
     "429": (status(429, "slow down"), 3, "RateLimitError: Error code: 429 - slow down"),
@@ -194,7 +209,33 @@ FAULTS: dict[str, tuple[Answer, int, str]] = {
     "half a JSON": (half, 3, "the endpoint's answer is not JSON"),
     "breaks off": (broken_off, 3, "APIConnectionError"),
     "another JSON": (lambda h: h.send('{"choices": []}'), 3, "the endpoint's answer is no chat completion"),
-    "text": (lambda h: h.send("hello", Content_Type="text/plain"), 3, "the endpoint's answer is no chat completion"),
+    "text": (lambda h: h.send("hello", Content_Type="text/plain"), 3, "the endpoint's answer is not JSON: .*: hello"),
+    "a web page": (
+        lambda h: h.send("<html>", Content_Type="text/html"),
+        3,
+        "the endpoint's answer is not JSON: .*<html>",
+    ),
+    "not UTF-8": (lambda h: h.send(b"\xff" + completion("a").encode()), 3, "the endpoint's answer is not JSON"),
+    "deep JSON": (lambda h: h.send("[" * 100_000), 3, "the endpoint's answer is not JSON"),
+    "nothing at all": (lambda h: h.send(""), 3, "the endpoint's answer is not JSON"),
+    "choices in a dict": (lambda h: h.send('{"choices": {}}'), 3, "the endpoint's answer is no chat completion"),
+    "a text as message": (lambda h: h.send('{"choices": [{"message": "a"}]}'), 3, "answer is no chat completion"),
+    "an error as success": (lambda h: h.send('{"error": "crashed"}'), 3, "no chat completion: {.error.: .crashed.}"),
+    "a number": (says(5), 3, "the endpoint's answer is no chat completion"),
+    "a table": (says({"text": "a house"}), 3, "the endpoint's answer is no chat completion"),
+    "a picture": (says([{"type": "image_url"}]), 1, "any gave an empty answer"),
+    "filtered": (ends("content_filter", "a half"), 1, "any: the answer was not finished, since .* 'content_filter'"),
+    "too long to begin": (ends("length", None), 1, "any: the answer was not finished, since .* 'length'"),
+    "a call of tools": (ends("tool_calls", None), 1, "any: the answer was not finished, since .* 'tool_calls'"),
+    "thoughts alone": (says("<think>What is asked of me"), 1, "any gave an empty answer"),
+    "the question": (says(QUESTION), 1, "any gave an empty answer"),
+    "redirects": (lambda h: h.send("", 307, Location=h.path), 63, "APIConnectionError: Connection error"),
+    "403": (status(403), 1, "PermissionDeniedError: Error code: 403 - no"),
+    "413": (status(413, "too large"), 1, "APIStatusError: Error code: 413 - too large"),
+    "an hour of 429": (status(429, "later", Retry_After="3600"), 1, "RateLimitError: Error code: 429 - later"),
+    "chunks that end early": (half_chunked, 3, "APIConnectionError"),
+    "a key where it is cut": (status(401, "x" * 250 + KEY), 1, r"x\*\*\*"),
+    "a key in a web page": (lambda h: h.send("x" * 218 + KEY), 3, r"x\*\*\*"),
     "nothing": (says(None), 1, "any gave an empty answer"),
     "blanks": (says(" \n"), 1, "any gave an empty answer"),
     "refusal": (says(None, refusal="I'd rather not."), 1, "the model refused: I'd rather not"),
@@ -209,7 +250,7 @@ def test_every_fault_is_an_error_after_so_many_tries(server: Server, fault: str)
     assert said.low is None
     assert re.search(reason, said.errors["low"]), said.errors
     assert len(server.seen) == tries
-    assert KEY not in repr(said)
+    assert KEY[:6] not in repr(said)
     assert len(said.errors["low"]) < 1000
 
 
@@ -234,6 +275,25 @@ def test_a_fault_that_passes_costs_nothing(server: Server, fault: Answer) -> Non
     (said,) = describe(captioner(server.url), ITEMS[:1], ["high"])
     assert said == Prompts(high="a house", source={"high": "any"})
     assert len(server.seen) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        ([{"type": "text", "text": "a house"}, {"type": "image_url"}, {"type": "text", "text": "by a river"}],
+         "a house by a river"),
+        ("<think>\nWhat is it?\n</think>\n\nA house.", "A house."),
+        ("What is it?\n</think>\nA house.", "A house."),
+        (f"{QUESTION}\nA house.", "A house."),
+        ("\x1b[31mA\x1b[0m \x1b]0;window\x07house.\x1b", "A house."),
+        ("A\0 house\ud800.\u202e", "A house ."),
+        (f"A house, {KEY}.", "A house, ***."),
+    ],
+)  # fmt: skip
+def test_what_is_read_of_an_answer(server: Server, text: Any, read: str) -> None:
+    server.answer = says(text)
+    (said,) = describe(captioner(server.url), ITEMS[:1], ["low"])
+    assert said == Prompts(low=read, source={"low": "any"})
 
 
 def test_an_enormous_answer_is_cut(server: Server) -> None:
@@ -280,6 +340,37 @@ def test_the_key_is_another_variable_or_none(server: Server, monkeypatch: pytest
     monkeypatch.delenv("OPENAI_API_KEY")
     describe(captioner(server.url), ITEMS[:1], ["high"])
     assert [handler.headers["Authorization"] for handler in server.seen] == ["Bearer other", "Bearer none"]
+
+
+def test_a_key_from_a_file_may_end_in_a_new_line(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.answer = says("a house")
+    monkeypatch.setenv("OPENAI_API_KEY", f"{KEY}\r\n")
+    describe(captioner(server.url), ITEMS[:1], ["high"])
+    assert server.seen[0].headers["Authorization"] == f"Bearer {KEY}"
+
+
+@pytest.mark.parametrize("key", ["sk-ké", "sk-a\nb"])
+def test_a_key_that_cannot_be_sent_is_told_at_once(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    with pytest.raises(ConfigError, match=r"The key in OPENAI_API_KEY holds characters that no key has\.$"):
+        captioner("http://localhost/v1")
+
+
+def test_without_a_key_nothing_is_hidden(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.answer = status(404, "none of the models has that name")
+    monkeypatch.delenv("OPENAI_API_KEY")
+    (said,) = describe(captioner(server.url), ITEMS[:1], ["high"])
+    assert said.errors["high"].endswith("none of the models has that name")
+
+
+def test_ctrl_c_drops_the_questions(server: Server) -> None:
+    def interrupt(handler: Handler) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        handler.rfile.read(1)  # until the other side hangs up
+
+    server.answer = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        captioner(server.url, timeout=1000).describe(ITEMS[:1], ["high"])
 
 
 def test_a_restoration_goes_on_without_words(server: Server, tiny_model: Path) -> None:

@@ -73,3 +73,25 @@ def test_files_that_are_no_utf8(tmp_path: Path) -> None:
     write(tmp_path / "a.low.txt", "\ufeffblurry".encode("utf-16-le"))
     found = said(tmp_path / "a.jpg")
     assert (found.high, found.low) == ("caf noir", "blurry")
+
+
+def test_files_that_are_no_text(tmp_path: Path) -> None:
+    write(tmp_path / "a.txt", b"\x89PNG\r\n\0\0")
+    write(tmp_path / "a.low.txt", " \n")
+    found = said(tmp_path / "a.jpg")
+    assert found.errors == {
+        "high": f"{tmp_path}/a.txt: The description is no text: it holds zero bytes.",
+        "low": f"{tmp_path}/a.low.txt: The description is empty.",
+    }
+
+
+def test_an_enormous_file_is_cut(tmp_path: Path) -> None:
+    write(tmp_path / "a.txt", "word " * 2_000_000)
+    with pytest.warns(UserWarning, match="A description of 1048576 characters was cut to 1999"):
+        assert said(tmp_path / "a.jpg").high == ("word " * 400).strip()
+
+
+def test_what_is_no_file_is_none(tmp_path: Path) -> None:
+    (tmp_path / "a.high.txt").mkdir()
+    (tmp_path / "a.low.txt").symlink_to(tmp_path / "gone")
+    assert all(error.startswith("There is no ") for error in said(tmp_path / "a.jpg").errors.values())

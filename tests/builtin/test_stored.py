@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from xpsr_sdk.data.caption import caption_folder
 from xpsr_sdk.data.images import read_image
 from xpsr_sdk.data.pairs import PairFolder
 from xpsr_sdk.data.photo_folder import PhotoFolder
+from xpsr_sdk.data.prompts import describe
 
 
 @pytest.fixture
@@ -41,6 +44,22 @@ def test_a_store_elsewhere(captioned: Path, tmp_path: Path) -> None:
     assert provider.describe([photo], ["high"])[0].high == "a house"
     provider.unload()
     assert "comes from no file" in provider.describe([Item(photo.image)], ["high"])[0].errors["high"]
+
+
+def test_a_damaged_store_is_an_error_of_its_levels(captioned: Path) -> None:
+    store = captioned / "prompts.sqlite"
+    store.write_bytes(store.read_bytes()[:5000])
+    (said,) = describe(StoredPrompts(), [read_image(captioned / "more" / "a.png")], ["high"])
+    assert (
+        "prompts.sqlite cannot be used as a store of prompts: database disk image is malformed" in said.errors["high"]
+    )
+
+
+def test_a_store_that_a_later_version_wrote(captioned: Path) -> None:
+    with closing(sqlite3.connect(captioned / "prompts.sqlite")) as store:
+        store.execute("ALTER TABLE prompts ADD COLUMN written TEXT")
+    (said,) = StoredPrompts().describe([read_image(captioned / "more" / "a.png")], ["high"])
+    assert said.high == "a house"
 
 
 def test_training_reads_the_store_where_there_are_no_files(pairs: Path, tmp_path: Path) -> None:

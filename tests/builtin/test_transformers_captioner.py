@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from tests import tiny, tiny_vlm
-from xpsr_sdk import ConfigError, Item, build_pipeline
+from xpsr_sdk import ConfigError, Item, Prompts, build_pipeline
 from xpsr_sdk.builtin import CAPTIONERS, transformers_captioner
 from xpsr_sdk.builtin.transformers_captioner import TransformersCaptioner
 from xpsr_sdk.data.prompts import describe
@@ -109,6 +114,48 @@ def test_a_model_that_cannot_be_loaded_is_tried_once(
         assert result.prompts.source == {}
     assert len(tries) == 1
     assert set(result.prompts.errors) == {"high", "low"}
+
+
+def damage_weights(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    save_file(dict(sorted(weights.items())[::2]), folder / "model.safetensors", {"format": "pt"})
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (damage_weights, r"CheckpointError: \d+ of its weights are missing, for instance \S+\."),
+        (lambda folder: (folder / "model.safetensors").write_bytes(b"x" * 100), "SafetensorError: "),
+        (lambda folder: (folder / "chat_template.jinja").unlink(), "does not have a chat template"),
+        (lambda folder: (folder / "processor_config.json").unlink(), "OSError: Can't load image processor"),
+        (lambda folder: (folder / "config.json").write_text("{"), "JSONDecodeError: "),
+    ],
+)
+def test_a_damaged_model_is_an_error(
+    models: Path, tmp_path: Path, damage: Callable[[Path], object], reason: str
+) -> None:
+    shutil.copytree(models / "llava", tmp_path / "model")
+    damage(tmp_path / "model")
+    (said,) = describe(captioner(tmp_path / "model"), ITEMS[:1], ["high"])
+    assert said.high is None
+    assert re.search(reason, said.errors["high"]), said.errors
+
+
+def test_when_memory_runs_out_the_words_are_missing(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    provider = captioner(models / "llava", batch_size=3)
+    model, _ = provider._load(str(models / "llava"))
+    generate = model.generate
+
+    def scarce(**inputs: Any) -> Any:
+        if len(inputs["input_ids"]) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return generate(**inputs)
+
+    monkeypatch.setattr(model, "generate", scarce)
+    assert all(prompts.high for prompts in describe(provider, ITEMS, ["high"]))  # one by one
+    monkeypatch.setattr(model, "generate", Mock(side_effect=torch.OutOfMemoryError("CUDA out of memory")))
+    error = f"{models / 'llava'}: OutOfMemoryError: CUDA out of memory"
+    assert describe(provider, ITEMS, ["high"]) == [Prompts(errors={"high": error})] * 3
 
 
 def test_wrong_options_are_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

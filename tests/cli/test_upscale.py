@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -320,6 +321,16 @@ def test_a_provider_that_fails_is_a_warning(
         f"Warning: No high-level and low-level prompt for {photo}: {reason}"
         for photo in (photos / "one.png", photos / "trip" / "two.jpg")
     ]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names are text")
+def test_names_that_are_no_utf8(run: Run, photos: Path, tmp_path: Path) -> None:
+    name = os.fsdecode(b"h\xe4us.png")
+    (photos / "one.png").rename(photos / name)
+    result = run(photos / name, "-o", tmp_path / "out", "--log", tmp_path / "log.jsonl")
+    assert result.exit_code == 0, result.stderr
+    assert (tmp_path / "out" / name).is_file()
+    assert json.loads((tmp_path / "log.jsonl").read_text())["photo"] == str(photos / name)
 
 
 # Wrong use

@@ -113,6 +113,15 @@ def test_copies_are_asked_about_once(folder: Path, asked: list[tuple[str, tuple[
     assert [name for name, _ in asked] == ["a.png", "a.png"]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names are text")
+def test_names_that_are_no_utf8(folder: Path, asked: list[tuple[str, tuple[str, ...]]]) -> None:
+    (folder / "a.png").rename(folder / os.fsdecode(b"h\xe4us.png"))
+    assert caption(folder).described == 4
+    asked.clear()
+    assert (caption(folder).known, asked) == (4, [])
+    assert "h\\xe4us.png" in [image.path for image in PromptStore(folder / "prompts.sqlite").images(4)]
+
+
 def test_what_cannot_be_read_is_reported(folder: Path) -> None:
     (folder / "b.png").write_text("no image")
     report = caption(folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -13,6 +14,8 @@ from xpsr_sdk.contracts import Level, Options, Prompts
 from xpsr_sdk.errors import ConfigError
 
 LEVELS: tuple[Level, ...] = ("high", "low")
+THOUGHTS = re.compile(r"^.*</think>|<think>.*$", re.DOTALL)
+"""How models that reason mark it; an answer that is cut may not come to its end, and a template may have begun it."""
 
 
 class CaptionerOptions(Options):
@@ -39,6 +42,11 @@ class Answer(NamedTuple):
 
     text: str = ""
     error: str = ""
+
+
+def without_thoughts(answer: str, question: str) -> str:
+    """What is left of an answer without the thoughts that led to it and the question, if it says them first."""
+    return THOUGHTS.sub("", answer).lstrip().removeprefix(question)
 
 
 def as_prompts(count: int, answers: Mapping[Level, Sequence[Answer]], sources: Mapping[Level, str]) -> list[Prompts]:

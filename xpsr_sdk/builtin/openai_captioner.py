@@ -8,15 +8,22 @@ import io
 import json
 import os
 from collections.abc import Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 from pydantic import Field
 
-from xpsr_sdk.builtin.captioning import LEVELS, Answer, CaptionerOptions, as_prompts, need_package, shrunk
+from xpsr_sdk.builtin.captioning import (
+    LEVELS,
+    Answer,
+    CaptionerOptions,
+    as_prompts,
+    need_package,
+    shrunk,
+    without_thoughts,
+)
 from xpsr_sdk.contracts import Item, Level, PromptKey, Prompts
-from xpsr_sdk.errors import one_line
+from xpsr_sdk.errors import ConfigError, one_line
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -25,6 +32,14 @@ NO_KEY = "none"
 """Sent where the environment holds no key: local servers ask for none."""
 FIRST_WAIT = 0.5
 """Seconds before a question is asked again."""
+
+
+class BadReply(Exception):
+    """An answer that is none: it is asked for again."""
+
+
+class Withheld(Exception):
+    """The model, or the endpoint, does not let it say anything: it is not asked again."""
 
 
 class OpenAICaptioner:
@@ -59,6 +74,7 @@ class OpenAICaptioner:
     def __init__(self, config: Config) -> None:
         need_package("openai", "openai", "The prompt provider 'openai'")
         self.config = config
+        self._key()  # one that cannot be sent is told at once
 
     def prompt_key(self, level: Level) -> PromptKey:
         """Model and question; not the endpoint, which may move."""
@@ -67,8 +83,11 @@ class OpenAICaptioner:
     def describe(self, items: Sequence[Item], levels: Collection[Level]) -> list[Prompts]:
         """The answers to the questions of the asked levels; failures are reported in ``Prompts.errors``."""
         asked = [level for level in LEVELS if level in levels]
-        with ThreadPoolExecutor(1) as pool:  # this thread may run an event loop of its own, as notebooks do
-            answers = pool.submit(asyncio.run, self._ask_all(items, asked)).result()
+        from anyio.from_thread import start_blocking_portal  # which comes with openai
+
+        # This thread may run an event loop of its own, as notebooks do. Ctrl-C drops the questions.
+        with start_blocking_portal() as portal:
+            answers = portal.call(self._ask_all, items, asked)
         return as_prompts(len(items), answers, {level: self._model_of(level) for level in asked})
 
     def unload(self) -> None:
@@ -77,28 +96,35 @@ class OpenAICaptioner:
     def _model_of(self, level: Level) -> str:
         return (self.config.low_model if level == "low" else None) or self.config.model
 
+    def _key(self) -> str:
+        """The key, without the blanks that a file has at its end; empty if there is none."""
+        key = os.environ.get(self.config.api_key_variable, "").strip()
+        if not (key.isascii() and key.isprintable()):
+            raise ConfigError(f"The key in {self.config.api_key_variable} holds characters that no key has.")
+        return key
+
     async def _ask_all(self, items: Sequence[Item], levels: Sequence[Level]) -> dict[Level, list[Answer]]:
         from openai import AsyncOpenAI
 
-        config = self.config
-        key = os.environ.get(config.api_key_variable) or NO_KEY
+        config, key = self.config, self._key()
         slots = asyncio.Semaphore(config.concurrency)
         async with AsyncOpenAI(
-            api_key=key, base_url=config.base_url, timeout=config.timeout, max_retries=config.max_retries
+            api_key=key or NO_KEY, base_url=config.base_url, timeout=config.timeout, max_retries=config.max_retries
         ) as client:
 
             async def answer(item: Item, level: Level) -> Answer:
                 async with slots:
                     try:
-                        return Answer(await self._ask(client, item.image, level))
+                        text = without_thoughts(await self._ask(client, item.image, level), config.question(level))
+                        return Answer(text.replace(key, "***") if key else text)
                     except Exception as error:
-                        return Answer(error=f"{self._model_of(level)}: {_reason(error)}".replace(key, "***"))
+                        return Answer(error=f"{self._model_of(level)}: {_reason(error, key)}")
 
             answers = await asyncio.gather(*(answer(item, level) for level in levels for item in items))
         return {level: answers[i * len(items) :][: len(items)] for i, level in enumerate(levels)}
 
     async def _ask(self, client: AsyncOpenAI, image: Image.Image, level: Level) -> str:
-        """The answer to a question. Broken JSON, which the client takes for an answer, is a reason to ask again."""
+        """The answer to a question. One that is none, which the client does not see, is a reason to ask again."""
         config = self.config
         picture = {"type": "image_url", "image_url": {"url": _data_url(shrunk(image, config.max_side))}}
         question = {"type": "text", "text": config.question(level)}
@@ -109,30 +135,40 @@ class OpenAICaptioner:
         async with asyncio.timeout(config.timeout * (config.max_retries + 1)):  # an answer may trickle in for ever
             for tries in range(config.max_retries + 1):
                 try:
-                    reply = await client.chat.completions.create(
+                    reply = await client.chat.completions.with_raw_response.create(
                         model=self._model_of(level), messages=messages, **request
                     )
-                    return _text_of(reply)
-                except ValueError:
+                    return _text_of(reply.content)
+                except BadReply:
                     if tries == config.max_retries:
                         raise
                     await asyncio.sleep(FIRST_WAIT * 2**tries)
         raise AssertionError
 
 
-def _text_of(reply: Any) -> str:
+def _text_of(reply: bytes) -> str:
     """What the model said.
 
     Raises:
-        ValueError: The answer has another form than that of chat completions.
-        RuntimeError: The model was not let say it.
+        BadReply: It is not JSON, or has another form than a chat completion.
+        Withheld: The model refused, or ended without a word for another reason than that it was done.
     """
-    choices = getattr(reply, "choices", None)
-    if not choices or getattr(choices[0], "message", None) is None:
-        raise ValueError(f"the endpoint's answer is no chat completion: {str(reply)[:100]!r}")
-    if refusal := getattr(choices[0].message, "refusal", None):
-        raise RuntimeError(f"the model refused: {refusal}")
-    return str(choices[0].message.content or "")
+    try:
+        choice = json.loads(reply)["choices"][0]
+        message, ended = choice["message"], choice.get("finish_reason")
+        said, refusal = message.get("content"), message.get("refusal")
+        if isinstance(said, list):  # of parts, of which some are no text
+            said = " ".join(part["text"] for part in said if part["type"] == "text")
+        said = "" if said is None else said + ""
+    except (ValueError, RecursionError) as error:
+        raise BadReply(f"the endpoint's answer is not JSON: {error}: {reply.decode(errors='replace')}") from None
+    except (LookupError, TypeError, AttributeError):
+        raise BadReply(f"the endpoint's answer is no chat completion: {reply.decode(errors='replace')}") from None
+    if refusal:
+        raise Withheld(f"the model refused: {refusal}")
+    if ended == "content_filter" or (not said.strip() and ended not in (None, "stop")):
+        raise Withheld(f"the answer was not finished, since finish_reason is {ended!r}")
+    return said
 
 
 def _data_url(image: Image.Image) -> str:
@@ -142,10 +178,11 @@ def _data_url(image: Image.Image) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def _reason(error: Exception) -> str:
-    """Why there is no answer, in one line."""
+def _reason(error: Exception, key: str) -> str:
+    """Why there is no answer, in one line, without the key."""
     if isinstance(error, TimeoutError):
         return "no answer came in time"
-    if isinstance(error, json.JSONDecodeError):
-        return f"the endpoint's answer is not JSON: {error}"
-    return one_line(error) + (f" ({one_line(error.__cause__)})" if error.__cause__ else "")
+    reason = one_line(error, key)
+    if isinstance(error, BadReply | Withheld):
+        return reason.partition(": ")[2]
+    return reason + (f" ({one_line(error.__cause__, key)})" if error.__cause__ else "")

@@ -20,6 +20,8 @@ FOLDERS_OF_HR: dict[Level, tuple[str, ...]] = {
     "low": ("lowlevel_prompt_q_GT",),
 }
 """The published folders, the preferred first; those of the sharp photos, which lie in ``HR/``, are their own."""
+LONGEST_FILE = 2**20
+"""Bytes of a file that are read."""
 
 
 class SidecarPrompts:
@@ -65,7 +67,12 @@ class SidecarPrompts:
         found = next((file for file in candidates if file.is_file()), None)
         if found is None:
             raise ValueError(f"There is no {candidates[0]}, nor any other file of its {level}-level prompt.")
-        return clean_description(found.read_bytes()) if found.stat().st_size else ""
+        with found.open("rb") as file:
+            content = file.read(LONGEST_FILE)
+        try:
+            return clean_description(content)
+        except ValueError as error:
+            raise ValueError(f"{found}: {error}") from None
 
     def _candidates(self, photo: Path, level: Level) -> Iterator[Path]:
         folder = self.config.folder or photo.parent

@@ -45,7 +45,7 @@ class StoredPrompts:
                 errors=dict.fromkeys(levels, f"There is no {STORE_NAME} by it or above: xpsr caption makes one.")
             )
         found = {level: self._store_at(file).newest(item.sha256, level) for level in levels}
-        texts: dict[Level, str] = {level: str(prompt.text) for level, prompt in found.items() if prompt}
+        texts: dict[Level, str] = {level: prompt.text or "" for level, prompt in found.items() if prompt}
         source: dict[Level, str] = {level: prompt.source for level, prompt in found.items() if prompt}
         errors: dict[Level, str] = {
             level: f"{file} holds no {level}-level prompt of it: xpsr caption adds one."

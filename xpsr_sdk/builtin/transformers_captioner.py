@@ -14,10 +14,18 @@ import torch
 from pydantic import Field
 from transformers import AutoModelForImageTextToText, AutoProcessor, BitsAndBytesConfig, TorchAoConfig
 
-from xpsr_sdk.builtin.captioning import LEVELS, Answer, CaptionerOptions, as_prompts, need_package, shrunk
+from xpsr_sdk.builtin.captioning import (
+    LEVELS,
+    Answer,
+    CaptionerOptions,
+    as_prompts,
+    need_package,
+    shrunk,
+    without_thoughts,
+)
 from xpsr_sdk.contracts import Item, Level, PromptKey, Prompts
 from xpsr_sdk.devices import find_device, free_memory
-from xpsr_sdk.errors import ConfigError, one_line
+from xpsr_sdk.errors import CheckpointError, ConfigError, one_line
 
 Quantization = Literal["bitsandbytes-4bit", "bitsandbytes-8bit", "torchao-int8"]
 
@@ -88,7 +96,7 @@ class TransformersCaptioner:
     def _answers(self, name: str, items: Sequence[Item], question: str) -> list[Answer]:
         """One answer a photo; if a batch fails, for want of memory or for one photo's sake, each is asked alone."""
         try:
-            return [Answer(text) for text in self._ask(name, items, question)]
+            return [Answer(without_thoughts(text, question)) for text in self._ask(name, items, question)]
         except Exception as error:
             if len(items) == 1 or name in self._broken:
                 return [Answer(error=f"{name}: {one_line(error)}")] * len(items)
@@ -129,13 +137,16 @@ class TransformersCaptioner:
         processor = AutoProcessor.from_pretrained(name, trust_remote_code=trust)
         processor.tokenizer.padding_side = "left"  # so that all answers of a batch begin at the same token
         device_map = self.config.device_map or {"": find_device(None)}
-        model = AutoModelForImageTextToText.from_pretrained(
+        model, found = AutoModelForImageTextToText.from_pretrained(
             name,
+            output_loading_info=True,
             dtype=self.config.dtype,
             device_map=device_map,
             quantization_config=_quantization(self.config.quantization),
             trust_remote_code=trust,
         )
+        if missing := found["missing_keys"]:  # they would be random numbers
+            raise CheckpointError(f"{len(missing)} of its weights are missing, for instance {min(missing)}.")
         return model.eval(), processor
 
     def _make_room(self, before: str) -> None:

@@ -134,7 +134,7 @@ def _tell(report: Captioned, file: Path) -> None:
             click.echo(f"{words}: {len(reasons) - LISTED} more", err=True)
     if report.given_up:
         click.echo(f"Stopped, since {report.given_up}", err=True)
-    click.echo(f"{report.described} images described, {report.known} were before: {file}")
+    click.echo(f"{report.described} images described, {report.known} were before: {click.format_filename(file)}")
     if report.failed or report.unprompted:
         raise click.exceptions.Exit(1)
 
@@ -149,7 +149,7 @@ def _merge(others: Sequence[Path], file: Path) -> None:
             if merged.conflicts > len(merged.examples):
                 click.echo(f"Conflict: {merged.conflicts - len(merged.examples)} more", err=True)
             counts = f"{merged.added} prompts added, {merged.known} known, {merged.conflicts} in conflict"
-            click.echo(f"{other}: {counts}: {file}")
+            click.echo(f"{click.format_filename(other)}: {counts}: {click.format_filename(file)}")
 
 
 def _show(folder: Path, file: Path, sheet: Path | None, count: int) -> None:
@@ -180,4 +180,4 @@ def _show(folder: Path, file: Path, sheet: Path | None, count: int) -> None:
     print_table(table)
     where = sheet or folder.resolve().with_name(f"{folder.resolve().name}-prompts.png")
     write_image(contact_sheet(entries), where)
-    click.echo(f"{len(entries)} of {store.image_count()} images: {where}")
+    click.echo(f"{len(entries)} of {store.image_count()} images: {click.format_filename(where)}")

@@ -180,7 +180,7 @@ class Summary:
         if self.log:
             time = datetime.now(UTC).isoformat(timespec="seconds")
             line = {"time": time, "photo": str(source), "result": str(target), "status": status, **details}
-            with self.log.open("a", encoding="utf-8") as file:
+            with self.log.open("a", encoding="utf-8", errors="backslashreplace") as file:
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
     def tell(self) -> None:
@@ -196,7 +196,7 @@ class Summary:
         if left:
             parts.append(f"{left} left")
         if self.restored or self.skipped:
-            click.echo(f"{', '.join(parts)}: {self.where}")
+            click.echo(f"{', '.join(parts)}: {click.format_filename(self.where)}")
 
 
 def _restore_all(pipeline: Pipeline, jobs: list[tuple[Path, Path]], summary: Summary) -> None:

@@ -86,8 +86,9 @@ def _open_with_vips(path: Path) -> pyvips.Image | None:
     """The image, of which only the header has been read; None: the type is none of libvips'."""
 
     def opened(fail_on: str) -> pyvips.Image:
-        # A source, since names of files may end in what libvips would take for options.
-        return pyvips.Image.new_from_source(pyvips.Source.new_from_file(str(path)), "", fail_on=fail_on)
+        # A source, since names may end in what libvips would take for options; bytes, since they may be no UTF-8.
+        source = pyvips.Source.new_from_file(os.fsencode(path))
+        return pyvips.Image.new_from_source(source, "", fail_on=fail_on)
 
     try:
         image = opened("truncated")

@@ -163,8 +163,9 @@ class PromptStore:
 
     def newest(self, sha256: str, level: Level) -> StoredPrompt | None:
         """The prompt of that level that was stored last for that content, whoever gave it."""
-        query = "SELECT * FROM prompts WHERE sha256 = ? AND level = ? AND text IS NOT NULL ORDER BY id DESC LIMIT 1"
-        for _, content, of_level, provider, model, question, text, source in self._rows(query, sha256, level):
+        newest = "WHERE sha256 = ? AND level = ? AND text IS NOT NULL ORDER BY id DESC LIMIT 1"
+        query = f"SELECT {COLUMNS} FROM prompts {newest}"
+        for content, of_level, provider, model, question, text, source in self._rows(query, sha256, level):
             return StoredPrompt(content, of_level, PromptKey(provider, model, question), text, source)
         return None
 
@@ -180,9 +181,10 @@ class PromptStore:
         return found.text if found else None
 
     def name_of(self, photo: Path) -> str:
-        """The path of an image below the store's folder, or, elsewhere, the whole path."""
+        """The path of an image below the store's folder, or else the whole path; bytes that are no UTF-8, escaped."""
         path, folder = Path(os.path.abspath(photo)), Path(os.path.abspath(self.file.parent))
-        return (path.relative_to(folder) if path.is_relative_to(folder) else path).as_posix()
+        name = (path.relative_to(folder) if path.is_relative_to(folder) else path).as_posix()
+        return os.fsencode(name).decode(errors="backslashreplace")
 
     def seen(self, path: str) -> SeenImage | None:
         """What was at that path, below the store's folder, when it was described."""

@@ -35,6 +35,10 @@ REFUSAL = re.compile(
 """How an answer begins that is none."""
 
 
+ESCAPE = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?|[@-Z\\^_])")
+"""What a terminal takes for a command (ECMA-48): colours, the window's title."""
+
+
 def describe(provider: PromptProvider, items: Sequence[Item], levels: Collection[Level]) -> list[Prompts]:
     """What the provider says of each item, cleaned; whatever goes wrong costs the descriptions only.
 
@@ -76,7 +80,8 @@ def clean_description(text: str | bytes) -> str:
     """A description as plain text in one line.
 
     - ``""`` stays: that is how a user or a file says that there is to be no text.
-    - Bytes are read as UTF-8 (or UTF-16, with its mark); bytes that are neither are left out.
+    - Bytes are read as UTF-8 (or UTF-16, with its mark); bytes that are neither are left out. Zero bytes are no text.
+    - A terminal's commands are left out: colours, the window's title.
     - Control and format characters, private ones and half surrogates become spaces, and runs of blanks one space.
     - ``<|``, with which the special tokens of text encoders begin, becomes ``< |``.
     - What goes beyond ``LONGEST`` characters is cut at a blank, with a warning.
@@ -105,11 +110,16 @@ def clean_description(text: str | bytes) -> str:
 
 def printable(text: str) -> str:
     """Text without anything that is not to be seen, in one line, which no terminal or tokenizer takes for a command."""
+    text = ESCAPE.sub(" ", text)
     seen = "".join(" " if unicodedata.category(letter)[0] == "C" else letter for letter in text)
     return " ".join(seen.replace("\N{REPLACEMENT CHARACTER}", "").replace("<|", "< |").split())
 
 
 def _decoded(content: bytes) -> str:
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return content.decode("utf-16", errors="replace")
-    return content.decode("utf-8-sig", errors="replace")
+        text = content.decode("utf-16", errors="replace")
+    else:
+        text = content.decode("utf-8-sig", errors="replace")
+    if "\0" in text:
+        raise ValueError("The description is no text: it holds zero bytes.")
+    return text
