@@ -84,6 +84,11 @@ def test_options_are_checked_whatever_they_are(steps: int) -> None:
             registry.config("sampler", {"name": "stub", "steps": steps})
 
 
+def test_what_an_option_s_own_check_says_is_told(registry: Registry) -> None:
+    with pytest.raises(ConfigError, match=r"\n  \S+: at least one weight must be above 0, not .*0, 0"):
+        registry.config("degradation_model", {"name": "realesrgan", "first": {"resize_weights": [0, 0, 0]}})
+
+
 @given(st.permutations(["a", "b", "c"]))
 def test_the_order_of_plugins_has_no_meaning(order: list[str]) -> None:
     plugins = [offering(sampler(name), distribution=f"xpsr-{name}") for name in order]

@@ -319,10 +319,9 @@ def config_error(where: str, error: ValidationError, schema: type[BaseModel]) ->
             lines.append(f"  {field}: there is no such option. {hint}".rstrip())
         elif detail["type"] == "missing":
             lines.append(f"  {field}: is required.")
-        elif detail["type"] == "value_error":  # of a validator: a sentence of its author's
-            lines.append(f"  {field}: {str(detail['ctx']['error']).rstrip('.')}.")
         else:
-            lines.append(f"  {field}: {detail['msg']}, not {short(detail['input'])}.")
+            reason = detail["msg"].removeprefix("Value error, ")  # which says no more than that a validator said it
+            lines.append(f"  {field}: {reason}, not {short(detail['input'])}.")
     return ConfigError("\n".join(lines))
 
 
