@@ -66,6 +66,15 @@ def test_a_photo_that_is_gone_is_left_out_of_the_sheet(photos: Path) -> None:
     assert "2 of 3 images" in result.stdout
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_warnings_are_told_in_a_line(photos: Path, tmp_path: Path, workers: int) -> None:
+    words = "word " * 500
+    (tmp_path / "words.toml").write_text(f'[prompt_provider]\nname = "fixed"\nhigh = "{words}"\n')
+    result = caption(photos, "--config", tmp_path / "words.toml", "--workers", workers)
+    told = f"Warning: A description of 2500 characters was cut to 1999: {words[:60]!r}..."
+    assert (result.exit_code, set(result.stderr.splitlines())) == (0, {told})
+
+
 def test_failures_are_listed_and_the_rest_is_done(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (photos / "0.png").write_text("no image")
 

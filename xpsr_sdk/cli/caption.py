@@ -11,7 +11,7 @@ import click
 from rich import box
 from rich.table import Table
 
-from xpsr_sdk.cli.output import print_table, progress_bar, quiet_libraries
+from xpsr_sdk.cli.output import print_table, progress_bar, quiet_libraries, warnings_told
 from xpsr_sdk.config import Component, PipelineConfig, read_toml
 from xpsr_sdk.contracts import Level
 from xpsr_sdk.data.prompt_store import STORE_NAME, PromptStore
@@ -104,7 +104,7 @@ def caption(
     quiet_libraries()
     from xpsr_sdk.data.caption import Shard, caption_folder  # after what can be told at once, since it loads torch
 
-    with progress_bar() as bar:
+    with progress_bar() as bar, warnings_told():
         task = bar.add_task("describing", total=None)
         report = caption_folder(
             folder,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import warnings
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -259,6 +260,9 @@ def _in_processes(job: Job, shards: Sequence[Shard]) -> Iterator[tuple[int, Capt
                             f"A worker died with exit code {worker.exitcode}; what it had stored stays."
                         ) from None
                     continue
+                if isinstance(message, Warning):
+                    warnings.warn(message, stacklevel=2)
+                    continue
                 if isinstance(message, Exception):
                     raise message
                 yield message
@@ -270,6 +274,7 @@ def _in_processes(job: Job, shards: Sequence[Shard]) -> Iterator[tuple[int, Capt
 def _work(job: Job, shard: Shard, pipe: Connection) -> None:
     """A worker: describes its shard for as long as somebody wants to know."""
     end_with_parent()
+    warnings.showwarning = lambda message, *_: pipe.send(UserWarning(str(message)))  # told by whoever asked
     try:
         for outcome in _caption(job, shard):
             pipe.send(outcome)
