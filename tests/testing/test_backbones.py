@@ -12,6 +12,7 @@ from torch import Tensor
 
 from tests.testing.registering import registry_with
 from xpsr_sdk import CheckpointError, Conditioning
+from xpsr_sdk.builtin.residual import ResidualBackbone
 from xpsr_sdk.builtin.stable_diffusion import StableDiffusion
 from xpsr_sdk.testing import ContractViolation, check_backbone, tiny
 from xpsr_sdk.testing.clauses import CLAUSES, COMMON
@@ -103,6 +104,36 @@ class RefusesLongText(StableDiffusion):
         return super().encode_text(texts)
 
 
+class CutsInChunks(StableDiffusion):
+    def encode_text(self, texts: Sequence[str], *, long_prompts: Any = "cut", weighted: bool = False) -> Conditioning:
+        return super().encode_text(texts, weighted=weighted)
+
+
+class IgnoresWeights(StableDiffusion):
+    def encode_text(self, texts: Sequence[str], *, long_prompts: Any = "cut", weighted: bool = False) -> Conditioning:
+        return super().encode_text(texts, long_prompts=long_prompts)
+
+
+class AlwaysWeighted(StableDiffusion):
+    def encode_text(self, texts: Sequence[str], *, long_prompts: Any = "cut", weighted: bool = False) -> Conditioning:
+        return super().encode_text(texts, long_prompts=long_prompts, weighted=True)
+
+
+class ForgetsTheScale(StableDiffusion):
+    def encode(self, image: Tensor, lr: Tensor, generators: Any = None) -> Tensor:
+        return super().encode(image, lr, generators) / self.vae.config.scaling_factor
+
+
+class ScalesTwice(StableDiffusion):
+    def decode(self, latents: Tensor, lr: Tensor) -> Tensor:
+        return super().decode(latents / self.vae.config.scaling_factor, lr)
+
+
+class ForgetsTheInput(ResidualBackbone):
+    def decode(self, latents: Tensor, lr: Tensor) -> Tensor:
+        return super().decode(latents, 0.5 * torch.ones_like(lr))
+
+
 class Crops(StableDiffusion):
     def decode(self, latents: Tensor, lr: Tensor) -> Tensor:
         return super().decode(latents, lr)[..., 1:]
@@ -153,10 +184,10 @@ class NoGradients(StableDiffusion):
 
 
 class FailsInAPipeline(StableDiffusion):
-    def encode_text(self, texts: Sequence[str]) -> Conditioning:
+    def encode_text(self, texts: Sequence[str], **options: Any) -> Conditioning:
         if "exposure" in texts[0]:
             raise ValueError("measured")
-        return super().encode_text(texts)
+        return super().encode_text(texts, **options)
 
 
 class OfItsOwnModule(StableDiffusion):
@@ -184,6 +215,11 @@ BROKEN = [
     ("text", Deaf),
     ("long text", CutsSilently),
     ("long text", RefusesLongText),
+    ("long text", CutsInChunks),
+    ("weights", IgnoresWeights),
+    ("weights", AlwaysWeighted),
+    ("scale", ForgetsTheScale),
+    ("scale", ScalesTwice),
     ("shape", Crops),
     ("shape", SquareOnly),
     ("determinism", DrawsFromTorch),
@@ -204,6 +240,14 @@ def test_a_broken_one_is_caught(base: Path, clause: str, part: type) -> None:
     assert caught.value.clause == clause, str(caught.value)
 
 
+def test_a_broken_promise_to_lose_nothing_is_caught(tmp_path: Path) -> None:
+    tiny.write_base_model(tmp_path / "base")
+    registry = registry_with("backbone", ForgetsTheInput)
+    with pytest.raises(ContractViolation) as caught:
+        check_backbone("part", tmp_path / "base", registry, lossless=True)
+    assert caught.value.clause == "lossless"
+
+
 def test_the_honest_one_passes_and_its_folder_is_left_as_it_is(base: Path) -> None:
     before = sorted(base.rglob("*"))
     check_backbone("part", base, registry_with("backbone", Honest))
@@ -211,4 +255,4 @@ def test_the_honest_one_passes_and_its_folder_is_left_as_it_is(base: Path) -> No
 
 
 def test_every_clause_has_a_broken_backbone() -> None:
-    assert {clause for clause, _ in BROKEN} | set(COMMON) == set(CLAUSES["backbone"])
+    assert {clause for clause, _ in BROKEN} | {"lossless"} | set(COMMON) == set(CLAUSES["backbone"])

@@ -68,6 +68,11 @@ class Float64(Honest):
         return super().__call__(hr, generators).double()
 
 
+class Float32(Honest):
+    def __call__(self, hr: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+        return super().__call__(hr, generators).float()
+
+
 class Unclamped(Honest):
     def __call__(self, hr: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
         small = self.smaller(hr)
@@ -143,6 +148,16 @@ class Negative(Honest):
         return 1 - super().smaller(hr)
 
 
+class MovesByAPixel(Honest):
+    def smaller(self, hr: Tensor) -> Tensor:
+        return super().smaller(hr).roll(1, -1)
+
+
+class SwapsColors(Honest):
+    def smaller(self, hr: Tensor) -> Tensor:
+        return super().smaller(hr).flip(1)
+
+
 class HoldsALambda(Honest):
     def __init__(self, config: Honest.Config) -> None:
         super().__init__(config)
@@ -164,6 +179,7 @@ BROKEN = [
     ("shape", LosesAColumn),
     ("shape", FirstImageOnly),
     ("dtype", Float64),
+    ("dtype", Float32),
     ("range", Unclamped),
     ("range", Levels),
     ("range", DividesByTheContrast),
@@ -177,6 +193,8 @@ BROKEN = [
     ("batch", CentresTheBatch),
     ("alignment", Mirrors),
     ("alignment", Negative),
+    ("alignment", MovesByAPixel),
+    ("alignment", SwapsColors),
     ("pickling", HoldsALambda),
     ("training", DislikesAPhoto),
 ]

@@ -172,6 +172,13 @@ class DetachesFeatures(Honest):
         return super().forward(attend, x.detach(), high, low)
 
 
+class DetachesOnTheWay(Honest):
+    """Lets gradients through to the features, but other ones than its attention has."""
+
+    def forward(self, attend: Attend, x: Tensor, high: Tensor, low: Tensor | None) -> Any:
+        return super().forward(lambda x, text: attend(x.detach(), text) + x - x.detach(), x, high, low)
+
+
 class NoGradForContent(Honest):
     def forward(self, attend: Attend, x: Tensor, high: Tensor, low: Tensor | None) -> Tensor:
         return super().forward(attend, x, high.detach(), low)
@@ -254,6 +261,7 @@ BROKEN = [
     ("data-independent control flow", ReadsAValue),
     ("gradients", UnusedParameter),
     ("gradients", DetachesFeatures),
+    ("gradients", DetachesOnTheWay),
     ("gradients", NoGradForContent),
     ("state dict", KeepsATensor),
     ("state dict", NonPersistentBuffer),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 import warnings
 from collections.abc import Iterator
@@ -39,7 +40,9 @@ TEXTS = ("", "a photo of a cat", "strong blur, no noise.", "ein Haus am See, 湖
 WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.safetensors.index.json")
 
 
-def check_backbone(choice: Choice, folder: Path | None = None, registry: Registry | None = None) -> None:
+def check_backbone(
+    choice: Choice, folder: Path | None = None, registry: Registry | None = None, *, lossless: bool = False
+) -> None:
     """Check a backbone against the whole contract of [Backbone][xpsr_sdk.contracts.Backbone].
 
     Args:
@@ -47,6 +50,7 @@ def check_backbone(choice: Choice, folder: Path | None = None, registry: Registr
         folder: A small base model that it can load, in the diffusers layout; it is only read. None: a tiny Stable
             Diffusion with random weights.
         registry: Where it is looked up, for instance ``Registry([my_plugin])``. None: what is installed.
+        lossless: Whether it promises that decoding undoes encoding, up to rounding.
 
     Raises:
         ContractViolation: A clause is broken; the message says which one and how to mend it.
@@ -62,9 +66,12 @@ def check_backbone(choice: Choice, folder: Path | None = None, registry: Registr
         backbone = _parts(subject, base)
         for check in (_precision, _from_scratch, _damage):
             check(subject, base)
-        for test in (_text, _long_text, _shape, _inputs, _determinism, _batch, _gradients):
+        for test in (_text, _long_text, _weights, _shape, _inputs, _determinism, _batch, _gradients):
             test(subject, backbone)
         _derived(subject, backbone)
+        _scale(subject, backbone)
+        if lossless:
+            _lossless(subject, backbone)
         _end_to_end(subject, backbone, base)
 
 
@@ -167,12 +174,33 @@ def _text(subject: Subject, backbone: Any) -> None:
 @torch.no_grad()
 def _long_text(subject: Subject, backbone: Any) -> None:
     with subject.clause("long text"):
+        text = "a house and a tree " * 200
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            conditioning = backbone.encode_text(["a house and a tree " * 200])
+            conditioning = backbone.encode_text([text])
         require_tensor(conditioning.embeddings[0, 0], (backbone.text_width,), "the embedding of a long text")
         cut = conditioning.embeddings.shape[1] < 800
         require(not cut or bool(caught), "it cut a long text without a word")
+        whole, other = (backbone.encode_text([t], long_prompts="chunks").embeddings for t in (text, text + "cat"))
+        require(whole.shape[1] >= 800, f"in chunks, too, it read {whole.shape[1]} tokens of a text of 1000")
+        require(not same(whole, other), "in chunks it did not read the last word of a long text")
+
+
+@torch.no_grad()
+def _weights(subject: Subject, backbone: Any) -> None:
+    with subject.clause("weights"):
+        plain = backbone.encode_text(["a photo of a cat"]).embeddings
+        require_close(
+            backbone.encode_text(["a photo of a cat"], weighted=True).embeddings,
+            plain,
+            1e-4,
+            "with weighted=True a text without brackets has other embeddings",
+        )
+        weighted = backbone.encode_text(["a photo of a (cat:1.5)"], weighted=True).embeddings
+        require(weighted.shape == plain.shape, f"a weight gives embeddings of shape {tuple(weighted.shape)}")
+        require(not torch.allclose(weighted, plain, atol=1e-4), "a weight changes nothing")
+        as_text = backbone.encode_text(["a photo of a (cat:1.5)"]).embeddings
+        require(not same(weighted, as_text), "without weighted=True, too, brackets set weights")
 
 
 def _tokens(backbone: Any) -> int:
@@ -199,6 +227,38 @@ def _shape(subject: Subject, backbone: Any) -> None:
 
     with subject.clause("shape"):
         for_all(test, examples=4, batch=st.integers(1, 2), rows=st.integers(2, 7), columns=st.integers(2, 7))
+
+
+@torch.no_grad()
+def _scale(subject: Subject, backbone: Any) -> None:
+    with subject.clause("scale"):
+        factor = getattr(backbone.vae.config, "scaling_factor", None)
+        if factor is None:
+            return
+        double = _of_parts(subject, backbone)
+        double.vae = copy.deepcopy(backbone.vae)
+        double.vae.register_to_config(scaling_factor=2 * factor)
+        image, lr = _images(backbone)
+        latents, twice = backbone.encode(image, lr), double.encode(image, lr)
+        require_close(twice, 2 * latents, 1e-4, "with twice the scaling_factor, latents are not twice as large")
+        problem = "with another scaling_factor, decoding does not undo the scale of encoding"
+        require_close(double.decode(twice, lr), backbone.decode(latents, lr), 1e-4, problem)
+
+
+@torch.no_grad()
+def _lossless(subject: Subject, backbone: Any) -> None:
+    with subject.clause("lossless"):
+        image, lr = _images(backbone)
+        again = backbone.decode(backbone.encode(image, lr), lr)
+        require_close(again, image, 1e-4, "encoded and decoded again, an image is another")
+
+
+def _of_parts(subject: Subject, backbone: Any) -> Any:
+    """A fresh one that was handed the parts of ``backbone``, as ``from_pretrained`` does."""
+    fresh = subject.build()
+    for part in ("tokenizer", "text_encoder", "vae", "scheduler"):
+        setattr(fresh, part, getattr(backbone, part))
+    return fresh
 
 
 @torch.no_grad()
@@ -264,9 +324,7 @@ def _gradients(subject: Subject, backbone: Any) -> None:
 @torch.no_grad()
 def _derived(subject: Subject, backbone: Any) -> None:
     with subject.clause("derived"):
-        fresh = subject.build()
-        for part in ("tokenizer", "text_encoder", "vae", "scheduler"):
-            setattr(fresh, part, getattr(backbone, part))
+        fresh = _of_parts(subject, backbone)
         for name in ("latent_channels", "stride", "text_width"):
             require(getattr(fresh, name) == getattr(backbone, name), f"{name} depends on what load() keeps")
         image, lr = _images(backbone)

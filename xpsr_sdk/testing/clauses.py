@@ -27,8 +27,7 @@ CLAUSES: dict[str, dict[str, str]] = {
         "inputs": "leave the items and their images as they are: work on copies",
         "determinism": "say the same of the same image each time: no sampling, or a fixed seed",
         "batch": "describe each image by itself: its text must not depend on the others, nor on the order",
-        "any image": "take images of any size, however small or long; where there is nothing to say of one, leave the "
-        "level None, without an error",
+        "any image": "take images of any size, however small or long",
         "failure": "catch what goes wrong with an image and report it in Prompts.errors: a captioner must not stop a "
         "restoration, nor cost other images their texts",
         "unload": "let unload() be called at any time, several times, and load again at the next describe()",
@@ -51,8 +50,8 @@ CLAUSES: dict[str, dict[str, str]] = {
         "batch": "compute each image from its own features and text alone",
         "data-independent control flow": "branch on no tensor's value (no .item(), no bool(tensor)): models are "
         "compiled",
-        "gradients": "let every parameter take part in the result, and detach nothing: features and weights must get "
-        "gradients",
+        "gradients": "let every parameter take part in the result, and detach nothing: features, text and weights must "
+        "get the gradients of what is computed",
         "state dict": "keep all that the result depends on in parameters and persistent buffers that safetensors can "
         "write: the rest is lost when a model is saved",
         "identity at start": "let the fresh fusion add exactly nothing to attend(x, high), for instance through a gate "
@@ -64,7 +63,7 @@ CLAUSES: dict[str, dict[str, str]] = {
     | {
         "scale": "set scale to a whole number from 1 on, that of the option if there is one",
         "shape": "return B 3 H/s W/s for every H and W that are multiples of s",
-        "dtype": "return the dtype of hr",
+        "dtype": "return the dtype of hr, float32 or float64",
         "device": "return the result on the device of hr; the generators stay on the CPU",
         "range": "clamp the result to [0, 1], and let it be finite for every image",
         "inputs": "leave hr as it is: no operation in place",
@@ -72,7 +71,8 @@ CLAUSES: dict[str, dict[str, str]] = {
         "from a generator of your own; keep nothing from one call to the next",
         "batch": "draw the parameters of image i from generators[i] and nothing else, so that its result does not "
         "depend on the rest of the batch",
-        "alignment": "keep the picture where and what it is: a degraded photo must resemble its original, made smaller",
+        "alignment": "keep the picture where and what it is: a degraded photo must resemble its original, made "
+        "smaller, channel by channel and without a shift",
         "pickling": "keep nothing in the object that does not pickle: a data loader that holds it sends it to its "
         "worker processes",
         "training": "try it in xpsr data prepare and xpsr train: a model must take a step on its pairs",
@@ -80,7 +80,7 @@ CLAUSES: dict[str, dict[str, str]] = {
     "sampler": COMMON
     | {
         "shape": "return latents of the shape that came in, B C h w, for any B, C, h and w",
-        "dtype": "keep the dtype of the latents, in what the denoiser is asked, in what the callback is handed and in "
+        "dtype": "keep the dtype of the latents in what the denoiser is asked, in what the callback is handed and in "
         "the result: cast schedules to it",
         "device": "work on the device of the latents; noise is drawn on the device of the generators and moved",
         "inputs": "leave the latents, the generators' list, the denoiser and its scheduler as they are: copy the "
@@ -112,8 +112,14 @@ CLAUSES: dict[str, dict[str, str]] = {
         "derived": "derive everything from tokenizer, text_encoder, vae and scheduler: from_pretrained sets those four "
         "and never calls load()",
         "text": "encode_text gives Conditioning(embeddings B T D), D = text_width, one an entry, of finite numbers",
-        "long text": "cut a text that is too long, with a warning, instead of failing",
+        "long text": "cut a text that is too long, with a warning, instead of failing; with long_prompts='chunks', "
+        "read all of it, in parts whose embeddings follow one another",
+        "weights": "with weighted=True, read (word:1.2) as the word with that weight, see "
+        "xpsr_sdk.models.prompt_weights; without it, as text",
         "shape": "encode B 3 H W to B latent_channels H/stride W/stride, and decode that back, whatever H and W",
+        "scale": "multiply latents by vae.config.scaling_factor, where there is one, in encode(), and divide by it in "
+        "decode()",
+        "lossless": "let decode(encode(image, lr), lr) be the image",
         "determinism": "draw from the images' generators alone, and nothing without them; no state between calls",
         "batch": "treat each text and each image by itself, and draw for image i from generators[i]",
         "inputs": "leave images and latents as they are: no operation in place",

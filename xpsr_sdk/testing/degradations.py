@@ -93,10 +93,11 @@ def _shape(subject: Subject) -> None:
 
 def _dtype_and_device(subject: Subject) -> None:
     model = subject.build()
+    hr = _hr(model.scale)
     with subject.clause("dtype"):
-        hr = _hr(model.scale)
-        found = _run(model, hr).dtype
-        require(found == hr.dtype, f"an image in {hr.dtype} gave one in {found}")
+        for dtype in (torch.float32, torch.float64):
+            found = _run(model, hr.to(dtype)).dtype
+            require(found == dtype, f"an image in {dtype} gave one in {found}")
     with subject.clause("device"):
         for device in devices():
             there = hr.to(device)
@@ -167,6 +168,26 @@ def _alignment(subject: Subject) -> None:
         likeness = [_correlation(_run(model, hr, seed), original) for seed in range(8)]
         mean = sum(likeness) / len(likeness)
         require(mean > 0.5, f"results correlate with the original, made smaller, by {mean:.2f} only")
+        _check_place(model)
+
+
+def _check_place(model: Any) -> None:
+    """Squares of random colors, three LR pixels wide, must be found where they were, each channel in its own."""
+    squares = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    original, hr = (interpolate(squares, scale_factor=factor) for factor in (3, 3 * model.scale))
+    results = [_run(model, hr, seed) for seed in range(12)]
+
+    def likeness(rows: int = 0, columns: int = 0, channels: int = 0) -> float:
+        """To the original, moved by so many pixels and channels."""
+        moved = original.roll((channels, rows, columns), (1, 2, 3))
+        return sum(_correlation(result, moved) for result in results) / len(results)
+
+    own = likeness() + 0.03  # chance may favour another by a little
+    for rows, columns in ((rows, columns) for rows in (-1, 0, 1) for columns in (-1, 0, 1)):
+        found = likeness(rows, columns) <= own
+        require(found, f"the picture is moved by {rows} pixels down and {columns} to the right")
+    for channels in (1, 2):
+        require(likeness(channels=channels) <= own, "its channels resemble others of the original more than their own")
 
 
 def _correlation(a: Tensor, b: Tensor) -> float:

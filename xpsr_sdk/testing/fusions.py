@@ -236,6 +236,27 @@ def _gradients(fused: _Fused) -> None:
         require(not idle, f"no gradient reaches {', '.join(idle)}")
         for name, tensor in (("x", x), ("high", high)):
             require(tensor.grad is not None and bool(tensor.grad.any()), f"no gradient passes through to {name}")
+        _check_slopes(fused)
+
+
+def _check_slopes(fused: _Fused) -> None:
+    """Gradients must foretell what a small step changes: what is detached on the way does not."""
+    fused.to(torch.float64).fusion.eval()
+    tensors = dict(zip(("x", "high", "low"), (tensor.double() for tensor in fused.inputs()), strict=True))
+    weights = torch.linspace(0.5, 1.5, tensors["x"].numel(), dtype=torch.float64).reshape(tensors["x"].shape)
+    for name, tensor in tensors.items():
+        start, direction = tensor.requires_grad_(), noise(*tensor.shape, seed=4).double()
+        with torch.no_grad():
+            there, here = (_loss(fused, tensors | {name: start + step * direction}, weights) for step in (1e-3, -1e-3))
+        slope = float(there - here) / 2e-3
+        (gradient,) = torch.autograd.grad(_loss(fused, tensors, weights), start, allow_unused=True)
+        found = 0.0 if gradient is None else float((gradient * direction).sum())
+        problem = f"along {name} the result changes by {slope:.4g} a step, and the gradient says {found:.4g}"
+        require(abs(found - slope) <= 0.02 * max(abs(slope), 1.0), problem)
+
+
+def _loss(fused: _Fused, tensors: dict[str, Tensor], weights: Tensor) -> Tensor:
+    return (fused(**tensors).square() * weights).sum()
 
 
 @torch.no_grad()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -120,6 +119,11 @@ def _run(
         return sampler.sample(denoiser, latents, num_inference_steps=steps, generators=own, **extra)
 
 
+def _written_to(calls: list[tuple[int, int, Tensor]]) -> Callable[[int, int, Tensor], None]:
+    """A callback that keeps what it is handed."""
+    return lambda *step: calls.append(step)
+
+
 def _shape(subject: Subject) -> None:
     def test(batch: int, channels: int, height: int, width: int, steps: int, start: int) -> None:
         denoiser = GaussianDenoiser(start_timestep=start)
@@ -140,20 +144,15 @@ def _shape(subject: Subject) -> None:
         )
 
 
-def _note_dtype(shown: list[torch.dtype], step: int, timestep: int, latents: Tensor) -> None:
-    shown.append(latents.dtype)
-
-
 def _dtype(subject: Subject) -> None:
     with subject.clause("dtype"):
         for dtype in (torch.float32, torch.bfloat16, torch.float16):
             latents = GaussianDenoiser().start(1, 4, 5, 3).to(dtype)
-            shown: list[torch.dtype] = []
+            shown: list[tuple[int, int, Tensor]] = []
             witness = _Witness(subject, latents)
-            callback = partial(_note_dtype, shown)
-            result = _run(subject.build(), witness, latents, callback=callback)
+            result = _run(subject.build(), witness, latents, callback=_written_to(shown))
             require(result.dtype == dtype, f"latents in {dtype} gave a result in {result.dtype}")
-            others = ", ".join({str(other) for other in shown} - {str(dtype)})
+            others = ", ".join({str(x.dtype) for _, _, x in shown} - {str(dtype)})
             require(not others, f"of latents in {dtype} the callback was handed some in {others}")
 
 
@@ -261,7 +260,7 @@ def _callback(subject: Subject) -> None:
         calls: list[tuple[int, int, Tensor]] = []
         denoiser = _Witness(subject)
         latents = denoiser.start(1, 4, 5, 3)
-        result = _run(subject.build(), denoiser, latents, steps, callback=lambda *step: calls.append(step))
+        result = _run(subject.build(), denoiser, latents, steps, callback=_written_to(calls))
         require(bool(calls), "the callback was never called")
         numbers, timesteps = [call[0] for call in calls], [call[1] for call in calls]
         require(numbers == list(range(len(calls))), f"the steps were counted {numbers}")
