@@ -14,7 +14,7 @@ from torch import Tensor
 from tests.testing.registering import registry_with
 from xpsr_sdk import Options
 from xpsr_sdk.data.images import to_tensor
-from xpsr_sdk.testing import ContractViolation, check_degradation_model, tiny
+from xpsr_sdk.testing import ContractViolation, check_degradation_model, degradations, tiny
 from xpsr_sdk.testing.clauses import CLAUSES, COMMON
 
 
@@ -29,7 +29,7 @@ class Honest:
 
     def __call__(self, hr: Tensor, generators: Sequence[torch.Generator]) -> Any:
         small = self.smaller(hr)
-        return (small + self.noise(small, generators)).clamp(0, 1).to(hr)
+        return (small + self.noise(small, generators).to(small)).clamp(0, 1)
 
     def smaller(self, hr: Tensor) -> Tensor:
         rows = hr.unflatten(-2, (-1, self.scale)).mean(-2)
@@ -210,6 +210,24 @@ def test_a_broken_one_is_caught(clause: str, part: type) -> None:
     with pytest.raises(ContractViolation) as caught:
         check_degradation_model("part", registry_with("degradation_model", part))
     assert caught.value.clause == clause, str(caught.value)
+
+
+class GivesItOnTheCPU(Honest):
+    def __call__(self, hr: Tensor, generators: Sequence[torch.Generator]) -> Any:
+        result = super().__call__(hr, generators)
+        return torch.zeros(result.shape) if hr.is_meta else result
+
+
+@pytest.mark.parametrize("part", [Honest, GivesItOnTheCPU])
+def test_a_result_on_another_device_is_caught(monkeypatch: pytest.MonkeyPatch, part: type) -> None:
+    monkeypatch.setattr(degradations, "devices", lambda: [torch.device("cpu"), torch.device("meta")])
+    registry = registry_with("degradation_model", part)
+    if part is Honest:
+        check_degradation_model("part", registry)
+        return
+    with pytest.raises(ContractViolation) as caught:
+        check_degradation_model("part", registry)
+    assert caught.value.clause == "device", str(caught.value)
 
 
 def test_every_clause_has_a_broken_degradation() -> None:

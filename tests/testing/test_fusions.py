@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tests.testing.registering import registry_with
 from xpsr_sdk import AttentionSite, Options
-from xpsr_sdk.testing import ContractViolation, check_fusion_attention
+from xpsr_sdk.testing import ContractViolation, check_fusion_attention, fusions
 from xpsr_sdk.testing.clauses import CLAUSES, COMMON
 
 Attend = Callable[[Tensor, Tensor], Tensor]
@@ -285,6 +285,25 @@ def test_a_broken_one_is_caught(clause: str, part: type) -> None:
     with pytest.raises(ContractViolation) as caught:
         check_fusion_attention("part", registry_with("fusion_attention", part), identity_at_start=True)
     assert caught.value.clause == clause, str(caught.value)
+
+
+class AddsATensorOfTheCPU(Honest):
+    def forward(self, attend: Attend, x: Tensor, high: Tensor, low: Tensor | None) -> Any:
+        return super().forward(attend, x, high, low) + torch.zeros(x.shape[1:], dtype=x.dtype)
+
+
+class GivesItOnTheCPU(Honest):
+    def forward(self, attend: Attend, x: Tensor, high: Tensor, low: Tensor | None) -> Any:
+        fused = super().forward(attend, x, high, low)
+        return torch.zeros(x.shape, dtype=x.dtype) if x.is_meta else fused
+
+
+@pytest.mark.parametrize("part", [AddsATensorOfTheCPU, GivesItOnTheCPU])
+def test_tensors_on_another_device_are_caught(monkeypatch: pytest.MonkeyPatch, part: type) -> None:
+    monkeypatch.setattr(fusions, "devices", lambda: [torch.device("cpu"), torch.device("meta")])
+    with pytest.raises(ContractViolation) as caught:
+        check_fusion_attention("part", registry_with("fusion_attention", part))
+    assert caught.value.clause == "device", str(caught.value)
 
 
 def test_every_clause_has_a_broken_fusion() -> None:

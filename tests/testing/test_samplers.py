@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tests.testing.registering import registry_with
 from xpsr_sdk import Denoiser, Options
-from xpsr_sdk.testing import ContractViolation, GaussianDenoiser, check_sampler
+from xpsr_sdk.testing import ContractViolation, GaussianDenoiser, check_sampler, samplers
 from xpsr_sdk.testing.clauses import CLAUSES
 
 
@@ -441,6 +441,27 @@ def test_a_broken_one_is_caught(clause: str, part: type) -> None:
         f"The sampler 'part' of xpsr-test 0 breaks the clause {clause!r} of its contract: {caught.value.problem}.\n"
         f"To mend it: {CLAUSES['sampler'][clause]}."
     )
+
+
+class WorksOnTheCPU(Wrapping):
+    def before(self, denoiser: Any, latents: Tensor, options: dict[str, Any]) -> Tensor:
+        return torch.zeros(latents.shape, dtype=latents.dtype) if latents.is_meta else latents
+
+
+class GivesItOnTheCPU(Wrapping):
+    def after(self, result: Tensor, latents: Tensor) -> Tensor:
+        return torch.zeros(result.shape, dtype=result.dtype) if latents.is_meta else result
+
+
+@pytest.mark.parametrize("part", [None, WorksOnTheCPU, GivesItOnTheCPU])
+def test_work_on_another_device_is_caught(monkeypatch: pytest.MonkeyPatch, part: type | None) -> None:
+    monkeypatch.setattr(samplers, "devices", lambda: [torch.device("cpu"), torch.device("meta")])
+    if part is None:
+        check_sampler("part", registry_with("sampler", Honest))
+        return
+    with pytest.raises(ContractViolation) as caught:
+        check_sampler("part", registry_with("sampler", part))
+    assert caught.value.clause == "device", str(caught.value)
 
 
 @pytest.mark.parametrize(("name", "summary"), [("Part", "A part."), ("a_part", "A part."), ("part", " ")])

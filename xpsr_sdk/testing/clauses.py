@@ -27,7 +27,8 @@ CLAUSES: dict[str, dict[str, str]] = {
         "inputs": "leave the items and their images as they are: work on copies",
         "determinism": "say the same of the same image each time: no sampling, or a fixed seed",
         "batch": "describe each image by itself: its text must not depend on the others, nor on the order",
-        "any image": "take images of any size, however small or long",
+        "any image": "take images of any size, however small or long; where there is nothing to say of one, leave the "
+        "level None, without an error",
         "failure": "catch what goes wrong with an image and report it in Prompts.errors: a captioner must not stop a "
         "restoration, nor cost other images their texts",
         "unload": "let unload() be called at any time, several times, and load again at the next describe()",
