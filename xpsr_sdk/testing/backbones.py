@@ -200,7 +200,7 @@ def _weights(subject: Subject, backbone: Any) -> None:
         require(weighted.shape == plain.shape, f"a weight gives embeddings of shape {tuple(weighted.shape)}")
         require(not torch.allclose(weighted, plain, atol=1e-4), "a weight changes nothing")
         as_text = backbone.encode_text(["a photo of a (cat:1.5)"]).embeddings
-        require(not same(weighted, as_text), "without weighted=True, too, brackets set weights")
+        require(not same(weighted, as_text), "it reads (cat:1.5) alike with weighted=True and without")
 
 
 def _tokens(backbone: Any) -> int:
