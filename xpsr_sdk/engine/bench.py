@@ -62,13 +62,13 @@ def variants(compile_mode: str | None = None) -> list[Variant]:
     """The baseline, the exact gains (all, then all but one), and the approximations."""
     chosen = [Variant("baseline", PUBLISHED, {"tile_batch": 1}, together=False), Variant("exact")]
     for name in ("cache_condition", "cache_text", "channels_last", "pack_weights"):
-        chosen.append(Variant(f"exact, {name} off", EngineConfig(**{name: False})))
-    chosen.append(Variant("exact, training_heads on", EngineConfig(training_heads=True)))
-    chosen.append(Variant("exact, one tile a pass", settings={"tile_batch": 1}, together=False))
+        chosen.append(Variant(f"without {name}", EngineConfig(**{name: False})))
+    chosen.append(Variant("with training_heads", EngineConfig(training_heads=True)))
+    chosen.append(Variant("one tile a pass", settings={"tile_batch": 1}, together=False))
     chosen += [Variant(speed, settings={"speed": speed}) for speed in ("balanced", "fast")]
     if compile_mode:  # last, since compiled networks stay compiled
         engine = EngineConfig.model_validate({"compile": compile_mode})
-        chosen += [Variant("exact, compiled", engine), Variant("fast, compiled", engine, {"speed": "fast"})]
+        chosen += [Variant("exact compiled", engine), Variant("fast compiled", engine, {"speed": "fast"})]
     return chosen
 
 
