@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.utils import convert_state_dict_to_diffusers
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
+from safetensors.torch import save_file
 
 from tests import tiny
 from tests.tiny import PHOTO, alike, same
@@ -104,11 +106,25 @@ def test_a_lora_file_changes_the_image(sd_pipe: Pipeline, tmp_path: Path) -> Non
     assert same(fresh(PHOTO, **options).image, before)
 
 
-def test_a_lora_file_of_the_base_model_loads(tmp_path: Path) -> None:
+def as_kohya_names(layers: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Layers of a LoRA named as kohya's trainers do, which most files on the web come from, with an alpha each."""
+    names = {name: re.sub(r"\.lora_[AB]\.weight$", "", name).replace(".", "_") for name in layers}
+    found = {f"lora_unet_{name}.alpha": torch.tensor(2.0) for name in names.values()}
+    for name, weight in layers.items():
+        found[f"lora_unet_{names[name]}.lora_{'down' if '.lora_A.' in name else 'up'}.weight"] = weight.contiguous()
+    return found
+
+
+@pytest.mark.parametrize("names", ["diffusers", "kohya"])
+def test_a_lora_file_of_the_base_model_loads(tmp_path: Path, names: str) -> None:
     base = UNet2DConditionModel.from_pretrained(tiny.SD_TINY / "base" / "unet")
     base.add_adapter(LoraConfig(r=2, lora_alpha=2, init_lora_weights=False, target_modules=["to_q", "to_v"]))
-    layers = convert_state_dict_to_diffusers(get_peft_model_state_dict(base))
-    StableDiffusionPipeline.save_lora_weights(tmp_path, unet_lora_layers=layers)
+    layers = get_peft_model_state_dict(base)
+    if names == "kohya":
+        save_file(as_kohya_names(layers), tmp_path / "pytorch_lora_weights.safetensors")
+    else:
+        layers = convert_state_dict_to_diffusers(layers)
+        StableDiffusionPipeline.save_lora_weights(tmp_path, unet_lora_layers=layers)
     pipe = build_pipeline(tiny.sd_config())
     options: dict[str, Any] = {"seed": 0, "num_inference_steps": 2, "guidance_scale": 1, "prompt": "a cat"}
     before = pipe(PHOTO, **options).image
