@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -137,7 +138,7 @@ def _load(
     Args:
         index: What stands in the folder's ``model_index.json``.
     """
-    of_index = index.get("backbone") or "stable-diffusion"
+    of_index = backbone_of(index)
     parts: Backbone = registry.create("backbone", backbone or of_index)
     parts.load(folder, dtype)
     unet, controlnet = _networks(config, folder, registry, dtype, device)
@@ -170,7 +171,7 @@ def build_for_training(
             f"model.from_scratch is true, but model.checkpoint names {section.checkpoint}: leave one of them out."
         )
     registry = registry or default_registry()
-    backbone: Backbone = registry.create("backbone", section.backbone)
+    backbone: Backbone = registry.create("backbone", trained_backbone(section))
     with fusions_from(registry):
         backbone.load(section.base, dtype=torch.float32, from_scratch=section.from_scratch)
         if section.from_scratch:
@@ -183,10 +184,50 @@ def build_for_training(
             checkpoint = section.checkpoint or _checkpoint_in(section.base)
             if checkpoint:
                 _only_for_fresh_networks(section, checkpoint)
-                return backbone, *read_checkpoint(checkpoint, dtype=torch.float32)
+                unet, controlnet = read_checkpoint(checkpoint, dtype=torch.float32)
+                _check_fit(unet, controlnet, backbone, f"{checkpoint} does not fit the base model {section.base}")
+                return backbone, unet, controlnet
             base = read_model(UNet2DConditionModel, section.base / "unet", dtype=torch.float32)
+        _check_widths(section, backbone)
         controlnet = XPSRControlNet.from_unet(base, section.conditioning_widths, section.fusion)
-        return backbone, XPSRUNet.from_base(base), controlnet
+        unet = XPSRUNet.from_base(base)
+        _check_fit(unet, controlnet, backbone, f"The U-Net of {section.base} does not fit its backbone")
+        return backbone, unet, controlnet
+
+
+def backbone_of(index: Mapping[str, Any]) -> Component:
+    """The backbone that a ``model_index.json`` names."""
+    return index.get("backbone") or "stable-diffusion"
+
+
+def trained_backbone(section: ModelSection) -> Component:
+    """The backbone of a training run: the config's, else the base's own.
+
+    Raises:
+        CheckpointError: The base has no index.
+    """
+    return section.backbone or backbone_of(read_json(section.base / "model_index.json"))
+
+
+def warn_of_another_backbone(section: ModelSection) -> None:
+    """Tell that a checkpoint of a run will need a backbone that its base does not name."""
+    named, trained = backbone_of(read_json(section.base / "model_index.json")), trained_backbone(section)
+    if trained not in (named, {"name": named}):
+        warnings.warn(
+            f"{section.base} names the backbone {named!r}, but this trains with {trained!r}: its checkpoints need "
+            "--backbone, or that entry in the base's model_index.json.",
+            stacklevel=2,
+        )
+
+
+def _check_widths(section: ModelSection, backbone: Backbone) -> None:
+    """The conditioning encoder halves the input at each level but the first, down to the size of the latents."""
+    count, needed = len(section.conditioning_widths), int(backbone.stride).bit_length()
+    if count != needed:
+        raise ConfigError(
+            f"model.conditioning_widths has {count} levels, for {2 ** (count - 1)} pixels a latent; the backbone has "
+            f"{backbone.stride}: give {needed} widths."
+        )
 
 
 def _only_for_fresh_networks(section: ModelSection, checkpoint: Path) -> None:

@@ -24,7 +24,7 @@ def config(output: Path, pairs: Path, base: Path, **changes: Any) -> TrainConfig
         "device": "cpu",
         "log_every": 1,
         "trackers": [],
-        "model": {"base": base, "backbone": "residual"},
+        "model": {"base": base},
         "data": {"folders": [pairs], "crop": 32, "hr_as_input": 0.2},
         "optimizer": {"learning_rate": 1e-3, "ema_decay": 0.5},
     }

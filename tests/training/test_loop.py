@@ -15,8 +15,10 @@ import torch
 from safetensors import SafetensorError
 
 from tests import tiny
+from tests.testing.registering import registry_with
 from tests.training.runs import config, log_of, weights
 from xpsr_sdk import ConfigError, Registry, TrainingError, build_pipeline
+from xpsr_sdk.builtin.residual import ResidualBackbone
 from xpsr_sdk.models.checkpoints import read_checkpoint, write_checkpoint
 from xpsr_sdk.models.controlnet import XPSRControlNet
 from xpsr_sdk.training import state
@@ -49,7 +51,6 @@ def test_stable_diffusion_trains_from_a_base_alone(tmp_path: Path, pairs: Path) 
         tmp_path,
         pairs,
         tiny.SD_TINY / "base",
-        model__backbone="stable-diffusion",
         model__conditioning_widths=(4, 4, 4, 4),
     )
     last = train(run)
@@ -144,6 +145,32 @@ def test_a_base_is_trained_from_scratch_with_its_text_encoder(tmp_path: Path, pa
     assert pipe(tiny.photo(16, 16), num_inference_steps=1).image.size == (64, 64)
     again = train(config(tmp_path / "two", pairs, last, steps=1))  # which another run can go on from
     assert weights(again).keys() == weights(last).keys()
+
+
+class OtherResidual(ResidualBackbone):
+    """A backbone that fits where ``residual`` does."""
+
+
+def test_a_checkpoint_that_needs_another_backbone_than_its_base_names(
+    tmp_path: Path, pairs: Path, tiny_model: Path
+) -> None:
+    registry = registry_with("backbone", OtherResidual)
+    run = config(tmp_path / "run", pairs, tiny_model, steps=1, model__backbone="part")
+    with pytest.warns(UserWarning, match=r"names the backbone 'residual', but this trains with 'part'"):
+        train(run, registry=registry)
+
+
+def test_a_whole_model_names_the_backbone_that_it_was_trained_with(tmp_path: Path, pairs: Path, base: Path) -> None:
+    trained = {"model__from_scratch": True, "model__train": ("unet.*", "controlnet.*", "text_encoder.*")}
+    run = config(tmp_path / "run", pairs, base, steps=1, model__backbone="part", **trained)
+    last = train(run, registry=registry_with("backbone", OtherResidual))
+    assert json.loads((last / "model_index.json").read_text())["backbone"] == "part"
+
+
+def test_conditioning_widths_must_lead_to_the_latents(tmp_path: Path, pairs: Path, base: Path) -> None:
+    run = config(tmp_path / "run", pairs, base, model__from_scratch=True, model__conditioning_widths=(8, 8))
+    with pytest.raises(ConfigError, match=r"conditioning_widths has 2 levels, for 2 pixels a latent; .* has 4: give 3"):
+        train(run)
 
 
 def test_another_fusion_is_trained(tmp_path: Path, pairs: Path, base: Path) -> None:

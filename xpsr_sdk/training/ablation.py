@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from xpsr_sdk.build import trained_backbone
 from xpsr_sdk.config import load_config
 from xpsr_sdk.data.images import write_whole
 from xpsr_sdk.errors import ConfigError, did_you_mean
@@ -179,7 +180,7 @@ def _changed(config: TrainConfig, changes: Changes, output: Path, seed: int) -> 
 
 def _bicubic(config: TrainConfig, registry: Registry) -> Row:
     """What enlargement alone gives."""
-    backbone = registry.create("backbone", config.model.backbone)
+    backbone = registry.create("backbone", trained_backbone(config.model))
     backbone.load(config.model.base, torch.float32, from_scratch=config.model.from_scratch)
     figures = Validation(config, backbone, registry).bicubic()
     return Row(BICUBIC, {metric: [figures[metric]] for metric in METRICS if metric in figures})

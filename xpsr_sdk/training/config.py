@@ -21,10 +21,14 @@ class ModelSection(Settings):
     from_scratch: bool = Field(
         False, description="Start U-Net and text encoder from random weights: base then needs their configs only."
     )
-    backbone: Component = Field("stable-diffusion", description="Backbone that reads the base folder.")
+    backbone: Component | None = Field(
+        None, description="Backbone that reads the base folder. None: the one that the base names."
+    )
     fusion: Component | None = Field(None, description="Fusion attention of a fresh ControlNet. None: XPSR's own.")
     conditioning_widths: tuple[int, ...] = Field(
-        (16, 32, 96, 256), min_length=2, description="Widths of a fresh conditioning encoder, one a level."
+        (16, 32, 96, 256),
+        min_length=2,
+        description="Widths of a fresh conditioning encoder, one a level: 4 for 8 pixels a latent, 3 for 4.",
     )
     train: tuple[str, ...] = Field(
         ("controlnet.*", "unet.*pixel_attentions*", "unet.*fusions*"),

@@ -19,7 +19,7 @@ from accelerate.utils import DistributedDataParallelKwargs
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 
-from xpsr_sdk.build import build_for_training
+from xpsr_sdk.build import build_for_training, warn_of_another_backbone
 from xpsr_sdk.data.samples import Batch
 from xpsr_sdk.data.seeds import generator_for
 from xpsr_sdk.devices import find_device
@@ -115,6 +115,8 @@ class TrainingRun:
         self.data = TrainingData(config.data, config.seed, registry)
         self._batches: Iterator[Batch] | None = None
         self.recent_losses: deque[float] = deque(maxlen=REMEMBERED)
+        if not self.trains_text:  # whole models name their backbone themselves
+            warn_of_another_backbone(config.model)
         self.checkpoints = Checkpoints(config.output, config.keep_checkpoints)
         self.log = Log(config, self.accelerator)
         self.validation = Validation(config, self.backbone, registry) if config.validation else None

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
+from xpsr_sdk.build import trained_backbone
 from xpsr_sdk.config import RestoreConfig, load_config
 from xpsr_sdk.contracts import Item
 from xpsr_sdk.data.images import to_image, to_tensor
@@ -97,7 +98,7 @@ class Validation:
         pipeline = Pipeline(
             vae=parts.vae, text_encoder=parts.text_encoder, tokenizer=parts.tokenizer, scheduler=parts.scheduler,
             unet=unet, controlnet=controlnet,
-            backbone=self._config.model.backbone, defaults=self._index.get("defaults"),
+            backbone=trained_backbone(self._config.model), defaults=self._index.get("defaults"),
         )  # fmt: skip
         pipeline.equip(
             backbone=parts,
