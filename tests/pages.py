@@ -77,7 +77,8 @@ class Reader:
 
     Blocks with a title are written to that file, and ``python`` blocks are run in one session. In a tutorial the
     ``bash`` blocks are run, too, and a ``text`` block is what the block before it must have printed, where ``...``
-    stands for anything. An installation ends the Python session, since parts are looked up once a session.
+    stands for anything. An installation ends the Python session, since parts are looked up once a session, and so does
+    ``cd``, which a session that is open knows nothing of.
 
     Args:
         page: What to read.
@@ -118,6 +119,7 @@ class Reader:
             case ["mkdir", folder]:
                 Path(folder).mkdir()
             case ["cd", folder]:
+                self.session = {"__name__": "__main__"}
                 self.patch.chdir(folder)
                 self.patch.syspath_prepend(str(Path.cwd()))
             case ["ls", folder]:

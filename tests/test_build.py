@@ -125,7 +125,8 @@ def test_a_backbone_is_loaded_for_training_as_its_contract_says(
 
     monkeypatch.setattr(ResidualBackbone, "load", strict)
     base = tmp_path / "base" if from_scratch else tiny_model
-    build_for_training(ModelSection(base=base, backbone="residual", from_scratch=from_scratch))
+    widths = {"conditioning_widths": tiny.CONDITIONING_WIDTHS} if from_scratch else {}
+    build_for_training(ModelSection.model_validate({"base": base, "from_scratch": from_scratch, **widths}))
     assert loaded == [(torch.float32, from_scratch)]
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from diffusers import UNet2DConditionModel
 
-from xpsr_sdk.config import PRESETS, Component, Offload, PipelineConfig, RestoreConfig, load_config, read_defaults
+from xpsr_sdk.config import PRESETS, Component, Offload, PipelineConfig, RestoreConfig, read_defaults, with_settings
 from xpsr_sdk.contracts import Backbone, PromptProvider, Sampler
 from xpsr_sdk.devices import find_device as find_device
 from xpsr_sdk.devices import find_dtype
@@ -65,7 +65,9 @@ def build_pipeline(
         CheckpointError: The model is missing, damaged or of another architecture.
     """
     registry = registry or default_registry()
-    config = _merged(config, settings)
+    if config is not None and not isinstance(config, PipelineConfig):
+        raise ConfigError(f"The config is {config!r}, not a PipelineConfig: a model is named as model=...")
+    config = with_settings(config, settings, "build_pipeline")
     device = find_device(config.device)
     folder = find_model(config.model)
     # Before the weights are read: what is misspelt is an error at once.
@@ -113,15 +115,6 @@ def _place(pipeline: Pipeline, device: torch.device, offload: Offload | None) ->
         pipeline.enable_group_offload(onload_device=device, offload_type="leaf_level")
     else:
         pipeline.to(device)
-
-
-def _merged(config: PipelineConfig | None, settings: dict[str, Any]) -> PipelineConfig:
-    """The config, with those settings that are given in place of its own."""
-    if config is not None and not isinstance(config, PipelineConfig):
-        raise ConfigError(f"The config is {config!r}, not a PipelineConfig: a model is named as model=...")
-    given = config.model_dump(exclude_unset=True) if config else {}
-    given |= {name: value for name, value in settings.items() if value is not None}
-    return load_config(PipelineConfig, given, "build_pipeline")
 
 
 def _load(

@@ -173,6 +173,13 @@ def load_config(cls: type[AnySettings], values: Mapping[str, Any], where: str) -
         raise config_error(where, error, cls) from None
 
 
+def with_settings(config: PipelineConfig | None, settings: Mapping[str, Any], where: str) -> PipelineConfig:
+    """The config, with those settings that are not None in place of its own. See ``load_config``."""
+    given = config.model_dump(exclude_unset=True) if config else {}
+    given |= {name: value for name, value in settings.items() if value is not None}
+    return load_config(PipelineConfig, given, where)
+
+
 def read_toml(cls: type[AnySettings], file: Path, overrides: Sequence[str] = ()) -> AnySettings:
     """A config from a TOML file, with ``"section.field=value"`` overrides.
 

@@ -63,7 +63,13 @@ class StableDiffusion:
         self.text_encoder.eval()
 
     def load_autoencoder(self, folder: Path, dtype: torch.dtype) -> Any:
-        """The autoencoder of ``folder``, in ``dtype``; its features overflow float16, so then in float32."""
+        """The autoencoder in ``folder``, the model's ``vae/``, in ``dtype``; float32 for float16, which it overflows.
+
+        A backbone with another autoencoder overrides this.
+
+        Raises:
+            OSError: Or any other exception: ``folder`` is missing or damaged; ``load`` makes a CheckpointError of it.
+        """
         if dtype == torch.float16:
             dtype = torch.float32
         return AutoencoderKL.from_pretrained(folder, torch_dtype=dtype, local_files_only=True).eval()

@@ -26,9 +26,11 @@ from xpsr_sdk.config import (
     ProfileTreatment,
     Speed,
     read_toml,
+    with_settings,
 )
 from xpsr_sdk.data.files import WRITABLE
 from xpsr_sdk.errors import ConfigError, XPSRError, one_line
+from xpsr_sdk.registry import default_registry
 
 if TYPE_CHECKING:
     from xpsr_sdk import Pipeline, Result
@@ -95,17 +97,15 @@ def upscale(
     after the current photo, a second one at once; nothing half-written is left.
     """
     jobs = plan_outputs(inputs, output, file_type)
-    settings = read_toml(PipelineConfig, config) if config else None
+    settings = _settings(config, offload, options)
     summary = Summary(len(jobs), jobs[0][1] if len(jobs) == 1 else output, _opened(log))
-    todo = jobs if overwrite else [job for job in jobs if not summary.skip_existing(*job)]
+    todo = [job for job in jobs if not summary.fail_missing(*job)]
+    todo = todo if overwrite else [job for job in todo if not summary.skip_existing(*job)]
     if todo:
         quiet_libraries()
         from xpsr_sdk import build_pipeline  # after what can be told at once, since it loads torch
 
-        if offload:
-            engine = settings.engine.model_dump(exclude_unset=True) if settings else {}
-            options["engine"] = engine | {"offload": offload}
-        pipeline = build_pipeline(settings, **{name: value for name, value in options.items() if value is not None})
+        pipeline = build_pipeline(settings)
         if explain:
             for source, _ in todo:
                 click.echo(f"{source}\n{pipeline.explain(source)}")
@@ -114,6 +114,20 @@ def upscale(
     summary.tell()
     if summary.failed or summary.interrupted:
         raise click.exceptions.Exit(INTERRUPTED if summary.interrupted else 1)
+
+
+def _settings(file: Path | None, offload: Offload | None, options: dict[str, Any]) -> PipelineConfig:
+    """The options, and for the rest what stands in the file; what is misspelt is told before anything is loaded."""
+    of_file = read_toml(PipelineConfig, file) if file else None
+    engine = of_file.engine.model_dump(exclude_unset=True) if of_file else {}
+    settings = with_settings(
+        of_file, options | {"engine": engine | ({"offload": offload} if offload else {})}, "xpsr upscale"
+    )
+    for kind in ("backbone", "prompt_provider", "sampler"):
+        choice = getattr(settings, kind)
+        if isinstance(choice, str):
+            default_registry().find(kind, choice)
+    return settings
 
 
 def _opened(log: Path | None) -> Path | None:
@@ -146,6 +160,12 @@ class Summary:
     interrupted: bool = False
     seconds: float = 0
     megapixels: float = 0
+
+    def fail_missing(self, source: Path, target: Path) -> bool:
+        """Whether there is no such photo."""
+        if not source.exists():
+            self.fail(source, target, f"{source} does not exist.")
+        return not source.exists()
 
     def skip_existing(self, source: Path, target: Path) -> bool:
         """Whether the result is there already."""

@@ -134,7 +134,7 @@ def _from_scratch(subject: Subject, folder: Path) -> None:
 
 def _damage(subject: Subject, folder: Path) -> None:
     with subject.clause("damage"):
-        for damage in ("an empty folder", "no scheduler", "no vae", "no tokenizer", "a truncated text encoder"):
+        for damage in ("nothing in it", "no scheduler", "no vae", "no tokenizer", "a truncated text encoder"):
             with TemporaryDirectory() as temporary:
                 broken = Path(temporary, "broken")
                 shutil.copytree(folder, broken)
@@ -144,12 +144,15 @@ def _damage(subject: Subject, folder: Path) -> None:
                 except CheckpointError:
                     continue
                 except Exception as error:
-                    require(False, f"of {damage} it raised {type(error).__name__}, not CheckpointError")
-                require(False, f"it loaded {damage}")
+                    require(
+                        False,
+                        f"given a folder with {damage}, load() raised {type(error).__name__}, not CheckpointError",
+                    )
+                require(False, f"given a folder with {damage}, load() went through without a complaint")
 
 
 def _break(folder: Path, damage: str) -> None:
-    if damage == "an empty folder":
+    if damage == "nothing in it":
         shutil.rmtree(folder)
         folder.mkdir()
     elif damage == "a truncated text encoder":

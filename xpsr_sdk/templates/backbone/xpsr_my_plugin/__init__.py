@@ -9,6 +9,8 @@ from xpsr_sdk import ComponentSpec, hookimpl
 def xpsr_backbones() -> list[ComponentSpec]:
     return [
         ComponentSpec(
-            "my-plugin", "xpsr_my_plugin.backbone:MyPluginBackbone", "Stable Diffusion, decoded twice and averaged."
+            "my-plugin",
+            "xpsr_my_plugin.backbone:MyPluginBackbone",
+            "Stable Diffusion, decoded twice and averaged.",
         )
     ]

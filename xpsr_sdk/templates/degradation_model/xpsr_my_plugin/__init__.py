@@ -8,5 +8,9 @@ from xpsr_sdk import ComponentSpec, hookimpl
 @hookimpl
 def xpsr_degradation_models() -> list[ComponentSpec]:
     return [
-        ComponentSpec("my-plugin", "xpsr_my_plugin.degradation_model:MyPluginDegradation", "Larger pixels, and noise.")
+        ComponentSpec(
+            "my-plugin",
+            "xpsr_my_plugin.degradation_model:MyPluginDegradation",
+            "Larger pixels, and noise.",
+        )
     ]

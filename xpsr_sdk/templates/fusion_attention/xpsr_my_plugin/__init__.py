@@ -9,6 +9,8 @@ from xpsr_sdk import ComponentSpec, hookimpl
 def xpsr_fusion_attentions() -> list[ComponentSpec]:
     return [
         ComponentSpec(
-            "my-plugin", "xpsr_my_plugin.fusion_attention:MyPluginFusion", "One weight a channel mixes both prompts."
+            "my-plugin",
+            "xpsr_my_plugin.fusion_attention:MyPluginFusion",
+            "One weight a channel mixes both prompts.",
         )
     ]
