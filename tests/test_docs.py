@@ -13,7 +13,6 @@ import shutil
 import sys
 import tomllib
 from collections.abc import Callable, Iterator
-from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ import pytest
 import xpsr_sdk
 from tests import tiny
 from tests.pages import DOCS, Reader, blocks, navigation
-from xpsr_sdk import testing
+from xpsr_sdk import Pipeline, PipelineConfig, testing
 from xpsr_sdk.cli.main import SUMMARIES, xpsr
 from xpsr_sdk.config import load_config
 from xpsr_sdk.contracts import KINDS
@@ -67,8 +66,14 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 @pytest.fixture
 def tiny_default(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """``build_pipeline()`` builds the tiny model, with settings for speed."""
+    build = xpsr_sdk.build_pipeline
     fast = {"device": "cpu", "num_inference_steps": 2, "tile": 128, "tile_overlap": 0, "tile_batch": 32}
-    small = partial(xpsr_sdk.build_pipeline, model=str(tiny_model), **fast)
+
+    def small(config: PipelineConfig | None = None, **settings: Any) -> Pipeline:
+        given = set() if config is None else config.model_fields_set
+        own = {name: value for name, value in {"model": str(tiny_model), **fast}.items() if name not in given}
+        return build(config, **own | settings)
+
     monkeypatch.setattr(xpsr_sdk, "build_pipeline", small)
 
 
