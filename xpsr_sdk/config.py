@@ -115,7 +115,7 @@ class SpeedSet(Settings):
 SPEEDS: dict[Speed, SpeedSet] = {
     "exact": SpeedSet(),
     "balanced": SpeedSet(guidance_interval=(0.2, 1.0), reuse_interval=2),
-    "fast": SpeedSet(steps_share=0.6, guidance_interval=(0.4, 1.0), reuse_interval=2),
+    "fast": SpeedSet(steps_share=0.5, guidance_interval=(0.4, 1.0), reuse_interval=2),
 }
 """The sets of approximations, from the slowest to the fastest."""
 

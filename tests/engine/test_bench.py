@@ -31,7 +31,7 @@ def test_all_but_the_approximations_give_the_same_photo(own: Pipeline) -> None:
         same = bench.mean_psnr(run.results, exact) > 60
         assert same == (name not in ("balanced", "fast")), name
         assert run.results[0].plan.images == (1 if name in ("baseline", "one tile a pass") else 2)
-    assert runs["fast"].results[0].plan.settings.num_inference_steps == 3
+    assert runs["fast"].results[0].plan.settings.num_inference_steps == 2
 
 
 def test_measurements_are_ratios_to_the_first_variant(own: Pipeline) -> None:
