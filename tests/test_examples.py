@@ -220,6 +220,17 @@ def test_make_tokenizer_gives_every_word_of_the_measured_prompts_one_token(tmp_p
     assert len(made) == len(kept)
 
 
+def test_a_fresh_fusion_takes_the_place_of_the_trained_one(tiny_model: Path, tmp_path: Path) -> None:
+    run("train_nano/fresh_fusion.py", "xpsr", "--model", tiny_model, "-o", tmp_path / "fresh")
+    before, after = (
+        xpsr_sdk.build_pipeline(model=str(model), device="cpu").controlnet.state_dict()
+        for model in (tiny_model, tmp_path / "fresh")
+    )
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed
+    assert all(".fusions." in name for name in changed)
+
+
 def test_an_exported_model_restores_as_its_parts_do(tiny_model: Path, tmp_path: Path) -> None:
     run("train_nano/export.py", tiny_model, tiny_model, "-o", tmp_path / "model")
     index, original = (
