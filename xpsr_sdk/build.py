@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +10,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 from diffusers import UNet2DConditionModel
 
-from xpsr_sdk.config import PRESETS, Component, Offload, PipelineConfig, RestoreConfig, read_defaults, with_settings
+from xpsr_sdk.config import (
+    PRESETS,
+    Component,
+    Offload,
+    PipelineConfig,
+    RestoreConfig,
+    backbone_of,
+    read_defaults,
+    with_settings,
+)
 from xpsr_sdk.contracts import Backbone, PromptProvider, Sampler
 from xpsr_sdk.devices import find_device as find_device
 from xpsr_sdk.devices import find_dtype
@@ -188,11 +196,6 @@ def build_for_training(
         return backbone, unet, controlnet
 
 
-def backbone_of(index: Mapping[str, Any]) -> Component:
-    """The backbone that a ``model_index.json`` names."""
-    return index.get("backbone") or "stable-diffusion"
-
-
 def trained_backbone(section: ModelSection) -> Component:
     """The backbone of a training run: the config's, else the base's own.
 
@@ -202,15 +205,13 @@ def trained_backbone(section: ModelSection) -> Component:
     return section.backbone or backbone_of(read_json(section.base / "model_index.json"))
 
 
-def warn_of_another_backbone(section: ModelSection) -> None:
-    """Tell that a checkpoint of a run will need a backbone that its base does not name."""
-    named, trained = backbone_of(read_json(section.base / "model_index.json")), trained_backbone(section)
-    if trained not in (named, {"name": named}):
-        warnings.warn(
-            f"{section.base} names the backbone {named!r}, but this trains with {trained!r}: its checkpoints need "
-            "--backbone, or that entry in the base's model_index.json.",
-            stacklevel=2,
-        )
+def trained_index(section: ModelSection) -> dict[str, Any]:
+    """The ``model_index.json`` of a whole model that a run leaves: the base's, with the backbone of the run.
+
+    Raises:
+        CheckpointError: The base has none.
+    """
+    return read_json(section.base / "model_index.json") | {"backbone": trained_backbone(section)}
 
 
 def _check_widths(section: ModelSection, backbone: Backbone) -> None:

@@ -244,6 +244,11 @@ class ModelDefaults(Settings):
     low_negative: str = Field("high resolution, best quality, clear", description="Negative low-level prompt.")
 
 
+def backbone_of(index: Mapping[str, Any]) -> Component:
+    """The backbone that a ``model_index.json`` names."""
+    return index.get("backbone") or "stable-diffusion"
+
+
 def read_defaults(index: Mapping[str, Any]) -> ModelDefaults:
     """The defaults in a ``model_index.json``."""
     return load_config(ModelDefaults, index.get("defaults") or {}, "model_index.json, defaults")

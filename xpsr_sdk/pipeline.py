@@ -25,6 +25,7 @@ from xpsr_sdk.config import (
     Component,
     EngineConfig,
     RestoreConfig,
+    backbone_of,
     load_config,
     read_defaults,
 )
@@ -90,7 +91,7 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         """As in diffusers, from a whole model's folder; the backbone's plug-in is imported first, as that demands."""
         index = Path(pretrained_model_name_or_path) / "model_index.json"
         if index.is_file():
-            default_registry().config("backbone", read_json(index).get("backbone") or "stable-diffusion")
+            default_registry().config("backbone", backbone_of(read_json(index)))
         pipeline: Pipeline = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
         pipeline.equip()
         return pipeline
@@ -106,7 +107,7 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         """Choose the parts that are no networks, before the first call; None: the model's own, or the default."""
         registry = default_registry()
         if backbone is None:
-            parts: Any = registry.create("backbone", self.config.backbone or "stable-diffusion")
+            parts: Any = registry.create("backbone", backbone_of(self.config))
             parts.vae, parts.scheduler = self.vae, self.scheduler
             parts.text_encoder, parts.tokenizer = self.text_encoder, self.tokenizer
             backbone = parts

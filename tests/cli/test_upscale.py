@@ -426,9 +426,26 @@ def test_an_explanation_restores_nothing(run: Run, photos: Path, tmp_path: Path)
     assert not (tmp_path / "out").exists()
 
 
+def test_an_explanation_of_some_photos_alone_is_a_failure(run: Run, photos: Path, tmp_path: Path) -> None:
+    result = run(photos / "none.png", photos / "one.png", "-o", tmp_path / "out", "--explain")
+    assert result.exit_code == 1
+    assert "none.png does not exist." in result.stderr
+    assert "Tiles:" in result.stdout
+
+
+@pytest.mark.parametrize("sampler", ["'dpmp-2m'", '{ name = "dpmp-2m" }'])
+def test_a_misspelt_part_is_told_before_anything_is_loaded(
+    run: Run, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sampler: str
+) -> None:
+    monkeypatch.delattr("xpsr_sdk.build.build_pipeline")
+    (tmp_path / "settings.toml").write_text(f"sampler = {sampler}")
+    result = run(photos, "-o", tmp_path / "out", "--config", tmp_path / "settings.toml")
+    refused(result, "Did you mean 'dpmpp-2m'?")
+
+
 def test_a_speed_is_a_set_of_approximations(run: Run, photos: Path, tmp_path: Path, pipe: Pipeline) -> None:
     assert run(photos / "one.png", "-o", tmp_path / "fast.png", "--speed", "fast", "--seed", 1).exit_code == 0
-    by_hand = pipe(photos / "one.png", seed=1, num_inference_steps=3, guidance_interval=(0.4, 1.0), reuse_interval=2)
+    by_hand = pipe(photos / "one.png", seed=1, num_inference_steps=2, guidance_interval=(0.4, 1.0), reuse_interval=2)
     assert np.array_equal(np.asarray(Image.open(tmp_path / "fast.png")), np.asarray(by_hand.image))
     refused(run(photos / "one.png", "-o", tmp_path / "x.png", "--speed", "fastest"), "'fastest' is not one of")
 

@@ -160,6 +160,16 @@ def test_a_checkpoint_that_needs_another_backbone_than_its_base_names(
         train(run, registry=registry)
 
 
+@pytest.mark.parametrize("index", ["residual", {"name": "residual"}, None])
+def test_the_same_backbone_is_no_other_one(tmp_path: Path, pairs: Path, tiny_model: Path, index: Any) -> None:
+    base = shutil.copytree(tiny_model, tmp_path / "base")
+    changed = json.loads((base / "model_index.json").read_text()) | {"backbone": index}
+    (base / "model_index.json").write_text(json.dumps(changed))
+    if index is None:
+        (base / "model_index.json").unlink()
+    train(config(tmp_path / "run", pairs, base, steps=1, model__backbone="residual"))  # warnings are errors here
+
+
 def test_a_whole_model_names_the_backbone_that_it_was_trained_with(tmp_path: Path, pairs: Path, base: Path) -> None:
     trained = {"model__from_scratch": True, "model__train": ("unet.*", "controlnet.*", "text_encoder.*")}
     run = config(tmp_path / "run", pairs, base, steps=1, model__backbone="part", **trained)

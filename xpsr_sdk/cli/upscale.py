@@ -109,9 +109,10 @@ def upscale(
         if explain:
             for source, _ in todo:
                 click.echo(f"{source}\n{pipeline.explain(source)}")
-            return
-        _restore_all(pipeline, todo, summary)
-    summary.tell()
+        else:
+            _restore_all(pipeline, todo, summary)
+    if not (explain and todo):
+        summary.tell()
     if summary.failed or summary.interrupted:
         raise click.exceptions.Exit(INTERRUPTED if summary.interrupted else 1)
 
@@ -125,8 +126,9 @@ def _settings(file: Path | None, offload: Offload | None, options: dict[str, Any
     )
     for kind in ("backbone", "prompt_provider", "sampler"):
         choice = getattr(settings, kind)
-        if isinstance(choice, str):
-            default_registry().find(kind, choice)
+        name = choice.get("name") if isinstance(choice, dict) else choice
+        if isinstance(name, str):
+            default_registry().find(kind, name)
     return settings
 
 

@@ -19,8 +19,10 @@ class Clock:
     def stage(self, name: str) -> Iterator[None]:
         """Time the block."""
         began = time.perf_counter()
-        yield
-        self._seconds[name] += time.perf_counter() - began
+        try:
+            yield
+        finally:
+            self._seconds[name] += time.perf_counter() - began
 
     def seconds(self) -> dict[str, float]:
         """Seconds of each stage, and in total."""

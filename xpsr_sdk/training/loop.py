@@ -6,6 +6,7 @@ import math
 import os
 import statistics
 import time
+import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -19,16 +20,18 @@ from accelerate.utils import DistributedDataParallelKwargs
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 
-from xpsr_sdk.build import build_for_training, warn_of_another_backbone
+from xpsr_sdk.build import build_for_training, trained_index
+from xpsr_sdk.config import backbone_of
 from xpsr_sdk.data.samples import Batch
 from xpsr_sdk.data.seeds import generator_for
 from xpsr_sdk.devices import find_device
 from xpsr_sdk.errors import ConfigError, TrainingError
 from xpsr_sdk.evaluation.perceptual import Perceptual
 from xpsr_sdk.models.blocks import checkpoint_gradients
+from xpsr_sdk.models.checkpoints import read_json
 from xpsr_sdk.models.schedule import NoiseSchedule
 from xpsr_sdk.registry import Registry
-from xpsr_sdk.training.config import TrainConfig
+from xpsr_sdk.training.config import ModelSection, TrainConfig
 from xpsr_sdk.training.data import TrainingData, batches
 from xpsr_sdk.training.lora import LORA_PATTERN, add_lora
 from xpsr_sdk.training.objective import Objective, PerceptualLoss, StepInputs
@@ -100,6 +103,11 @@ class TrainingRun:
         self.backbone, self.unet, self.controlnet = build_for_training(config.model, registry)
         _check_heads(config, self.controlnet.config)
         self._choose_parameters()
+        self.model_index: dict[str, Any] | None = None
+        if self.trains_text:
+            self.model_index = trained_index(config.model)
+        elif self.accelerator.is_main_process:
+            _warn_of_another_backbone(config.model)
         self.schedule = NoiseSchedule(self.backbone.scheduler)
         objective = Objective(
             self.unet, self.controlnet, self.backbone.text_encoder, self.schedule, config.loss, self._perceptual()
@@ -115,8 +123,6 @@ class TrainingRun:
         self.data = TrainingData(config.data, config.seed, registry)
         self._batches: Iterator[Batch] | None = None
         self.recent_losses: deque[float] = deque(maxlen=REMEMBERED)
-        if not self.trains_text:  # whole models name their backbone themselves
-            warn_of_another_backbone(config.model)
         self.checkpoints = Checkpoints(config.output, config.keep_checkpoints)
         self.log = Log(config, self.accelerator)
         self.validation = Validation(config, self.backbone, registry) if config.validation else None
@@ -325,6 +331,22 @@ class TrainingRun:
             return (distances * (inputs.timesteps < self.schedule.last)).mean()
 
         return distance
+
+
+def _warn_of_another_backbone(section: ModelSection) -> None:
+    """Tell that checkpoints, which are no whole models, will need a backbone that the base does not name."""
+    index = section.base / "model_index.json"
+    if section.backbone is None or not index.is_file():
+        return
+    named = backbone_of(read_json(index))
+    own, trained = (name if isinstance(name, dict) else {"name": name} for name in (named, section.backbone))
+    if own != trained:
+        warnings.warn(
+            f"{section.base} names the backbone {named!r}, but this trains with {section.backbone!r}: what uses "
+            f"its checkpoints needs backbone = {section.backbone!r} (build_pipeline, or xpsr upscale --config), "
+            "or that entry in the base's model_index.json.",
+            stacklevel=2,
+        )
 
 
 def _accelerator(config: TrainConfig) -> Accelerator:

@@ -21,10 +21,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from xpsr_sdk.build import trained_backbone
 from xpsr_sdk.data.samples import Batch
 from xpsr_sdk.errors import TrainingError, one_line
-from xpsr_sdk.models.checkpoints import read_json, whole_folder, write_model
+from xpsr_sdk.models.checkpoints import whole_folder, write_model
 from xpsr_sdk.training.lora import merged_state
 from xpsr_sdk.training.objective import StepInputs
 from xpsr_sdk.training.sharding import gathered
@@ -157,8 +156,7 @@ def _add_rest_of_model(run: TrainingRun, folder: Path) -> None:
     run.backbone.text_encoder.save_pretrained(folder / "text_encoder")
     for part in ("tokenizer", "scheduler", "vae"):
         shutil.copytree(base / part, folder / part)
-    index = read_json(base / "model_index.json") | {"backbone": trained_backbone(run.config.model)}
-    (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+    (folder / "model_index.json").write_text(json.dumps(run.model_index, indent=2) + "\n", encoding="utf-8")
 
 
 def keep_batch(run: TrainingRun, batch: Batch, inputs: StepInputs) -> Path:
