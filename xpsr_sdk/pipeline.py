@@ -304,14 +304,19 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         height, width = color.shape[-2:]
         lr = pad(color, (0, self._padded(width) - width, 0, self._padded(height) - height), mode="replicate")
         lr = lr.to(device=self._execution_device, dtype=torch.float32)
+        latents = None
         while True:
             memory = plan_memory(self, lr.shape[-2], lr.shape[-1], run.settings, len(lr))
             try:
-                image = self._compute(lr, run, memory, noise)
+                with autoencoder_in_rows(self.vae, memory.vae_rows):
+                    if latents is None:
+                        latents = self._sample(lr, run, memory, noise)
+                    with run.clock.stage("decode"):
+                        image = self._decode(latents, lr, run.photos)
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
-                run.settings = self._smaller(memory, error)
+                run.settings = self._smaller(memory, error, decoding=latents is not None)
             else:
                 run.settings = memory.settings
                 run.tiles += len(memory.tiles)
@@ -323,43 +328,42 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         multiple = COMPILED_SIDE if self.engine.compile else self.stride
         return -(-side // multiple) * multiple
 
-    def _smaller(self, memory: MemoryPlan, error: Exception) -> RestoreConfig:
+    def _smaller(self, memory: MemoryPlan, error: Exception, decoding: bool) -> RestoreConfig:
         """Settings that take less memory; raises ``error`` where there are none."""
-        change = memory.smaller()
+        change = memory.smaller(decoding)
         if change is None:
             raise error
         self.prompt_provider.unload()
+        self._packed = PackedWeights()
         words = ", ".join(f"{name} {value}" for name, value in change.items())
         warnings.warn(f"Out of memory: trying again with {words}.", stacklevel=2)
         return memory.settings.model_copy(update=change)
 
-    def _compute(self, lr: Tensor, run: _Run, memory: MemoryPlan, noise: Tensor | None) -> Tensor:
-        """A region, B 3 H W in [0, 1], from the padded input, likewise; float32, whatever the networks compute in."""
-        settings, clock = memory.settings, run.clock
+    def _sample(self, lr: Tensor, run: _Run, memory: MemoryPlan, noise: Tensor | None) -> Tensor:
+        """The latents of a region, B C h w, from the padded input, B 3 H W in [0, 1] (float32)."""
+        settings = memory.settings
         given = [each.latents for each in run.photos if each.latents is not None]
         start = self.schedule.last if given else self._start_timestep(settings)
         generators = [torch.Generator().manual_seed(each.seed) for each in run.photos]
         with ExitStack() as stack:
-            stack.enter_context(autoencoder_in_rows(self.vae, settings.vae_rows))
+            stack.enter_context(run.clock.stage("denoise"))
             if memory.pack_weights:
                 stack.enter_context(self._packed.used_by((self.unet, self.controlnet)))
-            with clock.stage("denoise"):
-                denoiser = self._denoiser(run.photos, lr, memory, start)
-                stack.enter_context(denoiser.caching())
-                mean = self._mean(denoiser, lr) if self.defaults.start == "mean" and not given else None
-                latents = torch.cat(given) if given else self._start(start, lr, generators, noise, mean)
-                if start >= 0:
-                    latents = self.sampler.sample(
-                        denoiser,
-                        latents,
-                        num_inference_steps=int(settings.num_inference_steps or 1),
-                        generators=generators,
-                        callback=run.callback,
-                    )
-                if mean is not None:  # arXiv 2107.02555: on the line between the two, none is nearer at equal realism
-                    latents = torch.lerp(latents, mean, float(settings.fidelity or 0))
-            with clock.stage("decode"):
-                return self._decode(latents, lr, run.photos)
+            denoiser = self._denoiser(run.photos, lr, memory, start)
+            stack.enter_context(denoiser.caching())
+            mean = self._mean(denoiser, lr) if self.defaults.start == "mean" and not given else None
+            latents = torch.cat(given) if given else self._start(start, lr, generators, noise, mean)
+            if start >= 0:
+                latents = self.sampler.sample(
+                    denoiser,
+                    latents,
+                    num_inference_steps=int(settings.num_inference_steps or 1),
+                    generators=generators,
+                    callback=run.callback,
+                )
+            if mean is not None:  # arXiv 2107.02555: on the line between the two, none is nearer at equal realism
+                latents = torch.lerp(latents, mean, float(settings.fidelity or 0))
+            return latents
 
     def _restore_alpha(self, alpha: Tensor, photo: Described, run: _Run) -> Tensor:
         """Alpha, 1 1 H W in [0, 1], restored as a gray picture, as faithfully as the model can; flat parts stay."""

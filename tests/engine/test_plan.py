@@ -72,6 +72,26 @@ def test_when_memory_runs_out_less_is_tried_and_nothing_lost(own: Pipeline, pipe
     assert result.image.tobytes() == pipe(PHOTO, tile=64, seed=1, fidelity=0, tile_batch=1).image.tobytes()
 
 
+def test_when_decoding_fails_nothing_is_sampled_again() -> None:
+    options: dict[str, Any] = {"seed": 1, "num_inference_steps": 2}
+    pipe = build_pipeline(tiny.sd_config(), sampler="ddim")
+    expected = pipe(PHOTO, **options).image
+    evaluated: list[int] = []
+    refused: list[int] = []
+
+    def refuse_once(*_: Any) -> None:
+        if not refused:
+            refused.append(1)
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    pipe.unet.register_forward_pre_hook(lambda *_: evaluated.append(1))
+    pipe.vae.decoder.register_forward_pre_hook(refuse_once)
+    with pytest.warns(UserWarning, match=r"^Out of memory: trying again with vae_rows 128\.$"):
+        result = pipe(PHOTO, **options)
+    assert len(evaluated) == 2
+    assert np.abs(np.asarray(result.image, int) - np.asarray(expected, int)).mean() < 1  # rows are exact to 1e-3
+
+
 def test_smaller_tiles_are_the_last_resort(own: Pipeline) -> None:
     refuse(own, lambda x: x.shape[-1] > 32)
     with pytest.warns(UserWarning, match="trying again with tile 128, tile_overlap 32"):

@@ -64,11 +64,13 @@ class MemoryPlan:
         """Rows that the autoencoder computes at a time; None: all."""
         return self.settings.vae_rows
 
-    def smaller(self) -> dict[str, int] | None:
-        """Settings that take less memory; None: there are none."""
+    def smaller(self, decoding: bool) -> dict[str, int] | None:
+        """Settings that take less memory, while ``decoding`` or before; None: there are none."""
         change: dict[str, int] = {}
         if self.autoencoder and (self.vae_rows or ROWS * 2) > 16:
             change["vae_rows"] = (self.vae_rows or ROWS * 2) // 2
+        if decoding:
+            return change or None
         batch, tile = self.settings.tile_batch or 1, self.settings.tile or SMALLEST_TILE
         if batch > 1:
             change["tile_batch"] = batch // 2
