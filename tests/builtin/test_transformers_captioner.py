@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import shutil
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -139,6 +141,37 @@ def test_a_damaged_model_is_an_error(
     (said,) = describe(captioner(tmp_path / "model"), ITEMS[:1], ["high"])
     assert said.high is None
     assert re.search(reason, said.errors["high"]), said.errors
+
+
+def test_a_model_that_is_refused_does_not_stay_in_memory(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(models / "llava", tmp_path / "model")
+    damage_weights(tmp_path / "model")
+    read: list[weakref.ref[Any]] = []
+    load = transformers_captioner.AutoModelForImageTextToText.from_pretrained
+
+    def remembered(*arguments: Any, **options: Any) -> Any:
+        model, found = load(*arguments, **options)
+        read.append(weakref.ref(model))
+        return model, found
+
+    monkeypatch.setattr(transformers_captioner.AutoModelForImageTextToText, "from_pretrained", remembered)
+    provider = captioner(tmp_path / "model")
+    first = describe(provider, ITEMS, ["high"])
+    assert describe(provider, ITEMS, ["high"]) == first
+    gc.collect()
+    assert [model() for model in read] == [None]
+
+
+def test_thoughts_are_no_part_of_an_answer(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    provider = captioner(models / "llava", batch_size=3)
+    _, processor = provider._load(str(models / "llava"))
+    said = ["<think>A hut?</think>\nA house.", "A hut?\n</think>A house.", "<think>A hut, or a"]
+    monkeypatch.setattr(processor, "batch_decode", lambda *_, **__: said)
+    answers = describe(provider, ITEMS, ["high"])
+    assert [prompts.high for prompts in answers] == ["A house.", "A house.", None]
+    assert answers[2].errors["high"].endswith("gave an empty answer.")
 
 
 def test_when_memory_runs_out_the_words_are_missing(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,7 +66,7 @@ class TransformersCaptioner:
         for level in LEVELS:
             _check_folder(self._model_of(level))
         self._loaded: dict[str, tuple[Any, Any]] = {}
-        self._broken: dict[str, Exception] = {}
+        self._broken: dict[str, str] = {}  # why; the exception itself would hold what was read of the model
 
     def prompt_key(self, level: Level) -> PromptKey:
         """Model and question."""
@@ -94,12 +94,18 @@ class TransformersCaptioner:
         return (self.config.low_model if level == "low" else None) or self.config.model
 
     def _answers(self, name: str, items: Sequence[Item], question: str) -> list[Answer]:
-        """One answer a photo; if a batch fails, for want of memory or for one photo's sake, each is asked alone."""
-        try:
-            return [Answer(without_thoughts(text, question)) for text in self._ask(name, items, question)]
-        except Exception as error:
-            if len(items) == 1 or name in self._broken:
-                return [Answer(error=f"{name}: {one_line(error)}")] * len(items)
+        """One answer a photo; if a batch fails, for want of memory or for one photo's sake, each is asked alone.
+
+        A model that could not be loaded is not tried for every photo: each try may take minutes.
+        """
+        if name not in self._broken:
+            try:
+                return [Answer(without_thoughts(text, question)) for text in self._ask(name, items, question)]
+            except Exception as error:
+                if len(items) == 1 and name not in self._broken:
+                    return [Answer(error=f"{name}: {one_line(error)}")]
+        if name in self._broken:
+            return [Answer(error=f"{name}: {self._broken[name]}")] * len(items)
         return [answer for item in items for answer in self._answers(name, [item], question)]
 
     @torch.inference_mode()
@@ -121,14 +127,12 @@ class TransformersCaptioner:
         return texts
 
     def _load(self, name: str) -> tuple[Any, Any]:
-        """Model and processor. What failed once is not tried for every photo: each try may take minutes."""
-        if name in self._broken:
-            raise self._broken[name]
+        """Model and processor."""
         if name not in self._loaded:
             try:
                 self._loaded[name] = self._read(name)
             except Exception as error:
-                self._broken[name] = error
+                self._broken[name] = one_line(error)
                 raise
         return self._loaded[name]
 
