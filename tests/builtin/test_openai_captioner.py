@@ -26,7 +26,7 @@ from xpsr_sdk.builtin.openai_captioner import OpenAICaptioner
 from xpsr_sdk.data.prompts import LONGEST, describe
 
 ITEMS = [Item(tiny.photo(40, 30, seed)) for seed in range(3)]
-KEY = "sk-very-secret"
+KEY = "sk-very-secret-indeed"
 QUESTION = "Describe and evaluate the quality of the image."
 Answer = Callable[["Handler"], None]
 
@@ -284,6 +284,8 @@ def test_a_fault_that_passes_costs_nothing(server: Server, fault: Answer) -> Non
          "a house by a river"),
         ("<think>\nWhat is it?\n</think>\n\nA house.", "A house."),
         ("What is it?\n</think>\nA house.", "A house."),
+        ("<think>What?</think>A house.<think>Done?</think>", "A house."),
+        ("A wall on which <think> is written.", "A wall on which <think> is written."),
         (f"{QUESTION}\nA house.", "A house."),
         ("\x1b[31mA\x1b[0m \x1b]0;window\x07house.\x1b", "A house."),
         ("A\0 house\ud800.\u202e", "A house ."),
@@ -361,6 +363,15 @@ def test_without_a_key_nothing_is_hidden(server: Server, monkeypatch: pytest.Mon
     monkeypatch.delenv("OPENAI_API_KEY")
     (said,) = describe(captioner(server.url), ITEMS[:1], ["high"])
     assert said.errors["high"].endswith("none of the models has that name")
+
+
+@pytest.mark.parametrize("key", ["none", "ollama", "x"])
+def test_a_word_that_stands_for_a_key_is_no_secret(server: Server, monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    server.answer = says(f"A box, and {key} beside it.")
+    assert describe(captioner(server.url), ITEMS[:1], ["high"])[0].high == f"A box, and {key} beside it."
+    server.answer = status(404, f"no model {key}")
+    assert describe(captioner(server.url), ITEMS[:1], ["high"])[0].errors["high"].endswith(f"no model {key}")
 
 
 def test_ctrl_c_drops_the_questions(server: Server) -> None:

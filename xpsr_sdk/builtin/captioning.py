@@ -14,8 +14,8 @@ from xpsr_sdk.contracts import Level, Options, Prompts
 from xpsr_sdk.errors import ConfigError
 
 LEVELS: tuple[Level, ...] = ("high", "low")
-THOUGHTS = re.compile(r"^.*</think>|<think>.*$", re.DOTALL)
-"""How models that reason mark it; an answer that is cut may not come to its end, and a template may have begun it."""
+THOUGHTS = re.compile(r"<think>.*?(</think>|\Z)", re.DOTALL)
+"""How models that reason mark it."""
 
 
 class CaptionerOptions(Options):
@@ -46,7 +46,9 @@ class Answer(NamedTuple):
 
 def without_thoughts(answer: str, question: str) -> str:
     """What is left of an answer without the thoughts that led to it and the question, if it says them first."""
-    return THOUGHTS.sub("", answer).lstrip().removeprefix(question)
+    answer = THOUGHTS.sub(lambda found: "" if found[1] else found[0], answer)
+    answer = answer.rpartition("</think>")[2].lstrip()  # a template may have begun the thoughts
+    return "" if answer.startswith("<think>") else answer.removeprefix(question)  # cut before they came to an end
 
 
 def as_prompts(count: int, answers: Mapping[Level, Sequence[Answer]], sources: Mapping[Level, str]) -> list[Prompts]:

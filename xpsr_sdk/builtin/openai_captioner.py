@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 NO_KEY = "none"
 """Sent where the environment holds no key: local servers ask for none."""
+SHORTEST_SECRET = 16
+"""Characters of a key that is kept out of all texts: shorter ones are words that stand for none, as servers at home
+are given."""
 FIRST_WAIT = 0.5
 """Seconds before a question is asked again."""
 
@@ -107,6 +110,7 @@ class OpenAICaptioner:
         from openai import AsyncOpenAI
 
         config, key = self.config, self._key()
+        secret = key if len(key) >= SHORTEST_SECRET else ""
         slots = asyncio.Semaphore(config.concurrency)
         async with AsyncOpenAI(
             api_key=key or NO_KEY, base_url=config.base_url, timeout=config.timeout, max_retries=config.max_retries
@@ -116,9 +120,9 @@ class OpenAICaptioner:
                 async with slots:
                     try:
                         text = without_thoughts(await self._ask(client, item.image, level), config.question(level))
-                        return Answer(text.replace(key, "***") if key else text)
+                        return Answer(text.replace(secret, "***") if secret else text)
                     except Exception as error:
-                        return Answer(error=f"{self._model_of(level)}: {_reason(error, key)}")
+                        return Answer(error=f"{self._model_of(level)}: {_reason(error, secret)}")
 
             answers = await asyncio.gather(*(answer(item, level) for level in levels for item in items))
         return {level: answers[i * len(items) :][: len(items)] for i, level in enumerate(levels)}
@@ -178,11 +182,11 @@ def _data_url(image: Image.Image) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def _reason(error: Exception, key: str) -> str:
-    """Why there is no answer, in one line, without the key."""
+def _reason(error: Exception, secret: str) -> str:
+    """Why there is no answer, in one line, without the key if it is a secret."""
     if isinstance(error, TimeoutError):
         return "no answer came in time"
-    reason = one_line(error, key)
+    reason = one_line(error, secret)
     if isinstance(error, BadReply | Withheld):
         return reason.partition(": ")[2]
-    return reason + (f" ({one_line(error.__cause__, key)})" if error.__cause__ else "")
+    return reason + (f" ({one_line(error.__cause__, secret)})" if error.__cause__ else "")
