@@ -11,8 +11,7 @@ import pytest
 
 from tests.stubs import ONE_SAMPLER, distribute
 from xpsr_sdk import BrokenPlugin, Registry, __version__
-from xpsr_sdk.discovery import damaged_distributions
-from xpsr_sdk.registry import installed_plugins
+from xpsr_sdk.discovery import damaged_distributions, installed_plugins
 
 
 @pytest.fixture(autouse=True)
@@ -228,6 +227,15 @@ def test_of_two_installations_the_first_on_the_path_counts(tmp_path: Path, monke
         distribute(tmp_path / folder, "xpsr-one", "xpsr_one", body=ONE_SAMPLER, version=version)
         monkeypatch.syspath_prepend(tmp_path / folder)
     assert Registry().find("sampler", "one").version == "0.4"
+
+
+def test_a_plugin_is_gone_with_the_version_that_had_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder, version in (("old", "0.3"), ("new", "0.4")):
+        (tmp_path / folder).mkdir()
+        distribute(tmp_path / folder, "Xpsr.One", "xpsr_one", body=ONE_SAMPLER, version=version)
+        monkeypatch.syspath_prepend(tmp_path / folder)
+    (tmp_path / "new" / "Xpsr.One-0.3.dist-info" / "entry_points.txt").unlink()
+    assert "Xpsr.One" not in [plugin.distribution for plugin in installed_plugins()]
 
 
 LISTS_PLUGINS = {

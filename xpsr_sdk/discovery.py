@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import Distribution, EntryPoint, distribution, distributions
+from importlib.metadata import Distribution, EntryPoint, PackageNotFoundError, distribution, distributions
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import xpsr_sdk
@@ -104,7 +104,7 @@ def _found_plugins() -> Iterator[Plugin]:
         if not _brings_plugins(found):
             continue
         name, version = _name_and_version(found)
-        if _normalized(name) not in known:  # of several of one name, Python imports the first
+        if _normalized(name) not in known and not _shadowed(found, name):
             known.add(_normalized(name))
             yield from (Plugin(name, version, load) for load in _loaders(found))
 
@@ -118,13 +118,25 @@ def _brings_plugins(found: Distribution) -> bool:
         return False
 
 
+def _shadowed(found: Distribution, name: str) -> bool:
+    """Whether another distribution of that name, with plug-ins or without, is the one that Python imports."""
+    try:
+        return _folder(distribution(name)) != _folder(found)
+    except PackageNotFoundError:  # damaged: it is known by its folder alone
+        return False
+
+
+def _folder(found: Distribution) -> Any:
+    return getattr(found, "_path", None)  # which tells where to look
+
+
 def _name_and_version(found: Distribution) -> tuple[str, str]:
     try:
         metadata: Any = found.metadata
     except Exception:  # a damaged installation
         metadata = {}
-    folder = getattr(found, "_path", None)  # which tells where to look
-    return metadata.get("Name") or f"(unnamed, {getattr(folder, 'name', '?')})", metadata.get("Version") or "(unknown)"
+    folder = getattr(_folder(found), "name", "?")
+    return metadata.get("Name") or f"(unnamed, {folder})", metadata.get("Version") or "(unknown)"
 
 
 def _loaders(found: Distribution) -> list[Callable[[], object]]:
