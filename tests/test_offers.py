@@ -13,7 +13,7 @@ import pytest
 from tests.stubs import HERE, loading, offering, plugin_with, raising, sampler
 from xpsr_sdk import BrokenPlugin, ComponentSpec, Options, Registry, hookimpl, hookspecs
 from xpsr_sdk.contracts import KINDS
-from xpsr_sdk.registry import Plugin
+from xpsr_sdk.discovery import Plugin
 from xpsr_sdk.testing import check_degradation_model, check_fusion_attention, check_prompt_provider, check_sampler
 
 

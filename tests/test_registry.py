@@ -8,19 +8,21 @@ import types
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError, field_validator
 
 from tests.stubs import HERE, Stub, loading, offering, raising, sampler
 from xpsr_sdk import (
     BrokenPlugin,
     ConfigError,
     DuplicateComponent,
+    Options,
     Registry,
     UnknownComponent,
     hookimpl,
 )
 from xpsr_sdk.builtin import CAPTIONERS
 from xpsr_sdk.contracts import KINDS
-from xpsr_sdk.registry import default_registry
+from xpsr_sdk.registry import config_error, default_registry
 
 
 @pytest.fixture(autouse=True)
@@ -87,6 +89,26 @@ def test_options_are_checked_whatever_they_are(steps: int) -> None:
 def test_what_an_option_s_own_check_says_is_told(registry: Registry) -> None:
     with pytest.raises(ConfigError, match=r"\n  \S+: at least one weight must be above 0, not .*0, 0"):
         registry.config("degradation_model", {"name": "realesrgan", "first": {"resize_weights": [0, 0, 0]}})
+
+
+@pytest.mark.parametrize("size", [-2, 3])
+def test_what_a_validator_says_comes_without_pydantic_s_words(size: int) -> None:
+    class Sized(Options):
+        size: int
+
+        @field_validator("size")
+        @classmethod
+        def check(cls, size: int) -> int:
+            if size < 0:
+                raise ValueError("it must be even and positive")
+            if size % 2:
+                raise AssertionError("it must be even and positive")  # as a plain assert does
+            return size
+
+    with pytest.raises(ValidationError) as caught:
+        Sized(size=size)
+    told = str(config_error("The file a.toml", caught.value, Sized))
+    assert told == f"The file a.toml has wrong options:\n  size: it must be even and positive, not {size}."
 
 
 @given(st.permutations(["a", "b", "c"]))

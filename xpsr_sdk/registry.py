@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import os
+import re
 import traceback
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,7 +21,7 @@ from pydantic import BaseModel, ValidationError
 import xpsr_sdk
 from xpsr_sdk import contracts
 from xpsr_sdk.contracts import KINDS, ComponentSpec, Options
-from xpsr_sdk.discovery import GROUP, SDK, Plugin, as_plugin, installed_plugins, reason
+from xpsr_sdk.discovery import SDK, Plugin, as_plugin, installed_plugins, reason
 from xpsr_sdk.errors import (
     BrokenPlugin,
     ConfigError,
@@ -33,18 +34,8 @@ from xpsr_sdk.errors import (
 )
 from xpsr_sdk.offers import offers
 
-__all__ = [
-    "GROUP",
-    "Plugin",
-    "PluginFailure",
-    "RegisteredComponent",
-    "Registry",
-    "as_plugin",
-    "config_error",
-    "default_registry",
-    "installed_plugins",
-]
-
+VALIDATOR = re.compile("^(Value error|Assertion failed), ")
+"""What pydantic puts before the words of a validator."""
 State = Literal["ok", "broken", "duplicate"]
 
 _CONTRACTS: dict[str, type] = {
@@ -320,8 +311,8 @@ def config_error(where: str, error: ValidationError, schema: type[BaseModel]) ->
         elif detail["type"] == "missing":
             lines.append(f"  {field}: is required.")
         else:
-            reason = detail["msg"].removeprefix("Value error, ")  # which says no more than that a validator said it
-            lines.append(f"  {field}: {reason}, not {short(detail['input'])}.")
+            why = VALIDATOR.sub("", detail["msg"])
+            lines.append(f"  {field}: {why}, not {short(detail['input'])}.")
     return ConfigError("\n".join(lines))
 
 

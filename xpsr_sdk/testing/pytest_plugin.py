@@ -19,11 +19,12 @@ def xpsr_registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Reg
     ``default_registry()`` gives until the test ends.
     """
     from xpsr_sdk import registry
+    from xpsr_sdk.discovery import as_plugin
 
     def make(*plugins: object) -> Registry:
         monkeypatch.setenv("XPSR_STRICT", "1")
         made = registry.Registry(plugins)
-        monkeypatch.setattr(registry, "installed_plugins", lambda: [registry.as_plugin(p) for p in plugins])
+        monkeypatch.setattr(registry, "installed_plugins", lambda: [as_plugin(p) for p in plugins])
         registry.default_registry.cache_clear()
         return made
 
