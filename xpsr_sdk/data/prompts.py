@@ -35,8 +35,8 @@ REFUSAL = re.compile(
 """How an answer begins that is none."""
 
 
-ESCAPE = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?|[@-Z\\^_])")
-"""What a terminal takes for a command (ECMA-48): colours, the window's title."""
+ESCAPE = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|[@-_])")
+"""What a terminal takes for a command (ECMA-48): colours, the window's title; of one without an end, the beginning."""
 
 
 def describe(provider: PromptProvider, items: Sequence[Item], levels: Collection[Level]) -> list[Prompts]:
