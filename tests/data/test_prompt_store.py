@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import sqlite3
+import sys
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -143,6 +144,34 @@ def test_images_are_known_where_their_files_are(store: PromptStore, tmp_path: Pa
     images[2] = images[2]._replace(size=1)
     store.merge(another(tmp_path, images=[*images, SeenImage("gone.png", 1, 1, "bb")]))
     assert [image.path for image in store.images(9)] == [(tmp_path / "theirs/there.png").as_posix(), "here.png"]
+
+
+def test_an_image_that_has_changed_since_is_known_as_the_other_store_does(store: PromptStore, tmp_path: Path) -> None:
+    store.file.parent.mkdir()
+    (store.file.parent / "a.png").write_text("new")
+    now = (store.file.parent / "a.png").stat()
+    store.add([], [SeenImage("a.png", 1, 1, "aa")])
+    fresh = SeenImage("a.png", now.st_size, now.st_mtime_ns, "bb")
+    store.merge(another(tmp_path, images=[fresh]))
+    assert store.seen("a.png") == fresh
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names are text")
+def test_names_that_are_no_utf8_are_kept(store: PromptStore, tmp_path: Path) -> None:
+    store.file.parent.mkdir()
+    images = []
+    for name in (os.fsdecode(b"h\xe4us.png"), "h\\xe4us.png"):
+        photo = store.file.parent / name
+        photo.write_text(name, errors="surrogateescape")
+        images.append(SeenImage(store.name_of(photo), photo.stat().st_size, photo.stat().st_mtime_ns, f"{len(name)}"))
+    assert len({image.path for image in images}) == 2
+    theirs = another(tmp_path, prompt("a hut", sha256=images[0].sha256), images=images)
+    store.add([prompt("a house", sha256=images[0].sha256)], [])
+    (conflict,) = store.merge(theirs).examples
+    assert conflict.photo == images[0].path
+    assert {*store.images(9)} == {*images}
+    assert [store.seen(image.path) for image in images] == images
+    assert all((store.file.parent / image.path).is_file() for image in images)
 
 
 def test_a_store_that_is_none_or_damaged_changes_nothing(store: PromptStore, tmp_path: Path) -> None:

@@ -50,6 +50,7 @@ CREATE TABLE IF NOT EXISTS images (
 
 COLUMNS = "sha256, level, provider, model, question, text, source"
 INSERT_PROMPT = f"INSERT OR IGNORE INTO prompts ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)"
+INSERT_IMAGE = "INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?)"
 OF_KEY = "sha256 = ? AND level = ? AND provider = ? AND model = ? AND question = ?"
 
 
@@ -64,7 +65,10 @@ class StoredPrompt(NamedTuple):
 
 
 class SeenImage(NamedTuple):
-    """Where a content was found: the path below the store's folder, with what tells whether the file has changed."""
+    """Where a content was found: the path below the store's folder, with what tells whether the file has changed.
+
+    As everywhere in Python, bytes of a path that are no UTF-8 are half surrogates (``os.fsdecode``).
+    """
 
     path: str
     size: int
@@ -127,7 +131,7 @@ class PromptStore:
         rows = [(p.sha256, p.level, *_columns(p.key), p.text, p.source) for p in prompts]
         with self._connected() as connection, connection:
             connection.executemany(INSERT_PROMPT, rows)
-            connection.executemany("INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?)", images)
+            connection.executemany(INSERT_IMAGE, map(_image_row, images))
 
     def merge(self, other: PromptStore) -> Merged:
         """Add what another store holds, in one transaction and in its order: it counts as newer than what is here.
@@ -154,7 +158,7 @@ class PromptStore:
                     merged.conflicts += 1
                     if len(merged.examples) < EXAMPLES:
                         merged.examples.append(Conflict(other._name_of(key[0]), key[1], kept, text))
-            connection.executemany("INSERT OR IGNORE INTO images VALUES (?, ?, ?, ?)", self._found(other))
+            connection.executemany(INSERT_IMAGE, map(_image_row, self._found(other)))
         return merged
 
     def has(self, sha256: str, level: Level, key: PromptKey) -> bool:
@@ -181,18 +185,18 @@ class PromptStore:
         return found.text if found else None
 
     def name_of(self, photo: Path) -> str:
-        """The path of an image below the store's folder, or else the whole path; bytes that are no UTF-8, escaped."""
+        """The path of an image below the store's folder, or else the whole path."""
         path, folder = Path(os.path.abspath(photo)), Path(os.path.abspath(self.file.parent))
-        name = (path.relative_to(folder) if path.is_relative_to(folder) else path).as_posix()
-        return os.fsencode(name).decode(errors="backslashreplace")
+        return (path.relative_to(folder) if path.is_relative_to(folder) else path).as_posix()
 
     def seen(self, path: str) -> SeenImage | None:
         """What was at that path, below the store's folder, when it was described."""
-        return next((SeenImage(*row) for row in self._rows("SELECT * FROM images WHERE path = ?", path)), None)
+        rows = self._rows("SELECT * FROM images WHERE path = ?", _path_column(path))
+        return next(map(_image, rows), None)
 
     def images(self, limit: int) -> list[SeenImage]:
         """The first images, in the order of their paths."""
-        return [SeenImage(*row) for row in self._rows("SELECT * FROM images ORDER BY path LIMIT ?", limit)]
+        return [*map(_image, self._rows("SELECT * FROM images ORDER BY path LIMIT ?", limit))]
 
     def image_count(self) -> int:
         """How many images were described."""
@@ -209,8 +213,7 @@ class PromptStore:
 
     def _found(self, other: PromptStore) -> Iterator[SeenImage]:
         """The images of another store whose files are here, by their names in this one."""
-        for row in other._stream("SELECT * FROM images"):
-            image = SeenImage(*row)
+        for image in map(_image, other._stream("SELECT * FROM images")):
             for folder in (other.file.parent, self.file.parent):
                 with suppress(OSError):
                     if image.is_still((folder / image.path).stat()):
@@ -219,7 +222,7 @@ class PromptStore:
 
     def _name_of(self, sha256: str) -> str:
         """Where a content was found, or, if that is not known, its hash."""
-        return next((path for (path,) in self._rows("SELECT path FROM images WHERE sha256 = ?", sha256)), sha256)
+        return next((_image(row).path for row in self._rows("SELECT * FROM images WHERE sha256 = ?", sha256)), sha256)
 
     def _stream(self, query: str) -> Iterator[tuple[Any, ...]]:
         """Rows one after the other: a store may have more than fit into memory."""
@@ -242,6 +245,24 @@ class PromptStore:
             yield self._connection
         except (sqlite3.Error, OSError) as error:
             raise ConfigError(f"{self.file} cannot be used as a store of prompts: {error}.") from error
+
+
+def _path_column(path: str) -> str | bytes:
+    """A path as it is stored: as text, or, if that cannot be, as its bytes."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return os.fsencode(path)
+    return path
+
+
+def _image_row(image: SeenImage) -> tuple[str | bytes, int, int, str]:
+    return _path_column(image.path), image.size, image.mtime_ns, image.sha256
+
+
+def _image(row: tuple[Any, ...]) -> SeenImage:
+    path, *rest = row
+    return SeenImage(os.fsdecode(path), *rest)
 
 
 def _columns(key: PromptKey) -> tuple[str, str, str]:
