@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sqlite3
+import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,7 @@ from PIL import Image
 from tests import tiny
 from xpsr_sdk.builtin.fixed import FixedPrompts
 from xpsr_sdk.cli.main import xpsr
+from xpsr_sdk.data.prompt_store import PromptStore
 
 
 @pytest.fixture
@@ -112,6 +116,57 @@ def test_conflicts_of_stores_are_told(photos: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0
     assert "3 known, 3 in conflict" in result.stdout
     assert re.search(r"Conflict: \S+/1.png: the low-level prompt stays '.*', not 'another'", result.stderr)
+
+
+def test_what_stands_in_a_name_is_no_command_for_the_terminal(photos: Path, tmp_path: Path) -> None:
+    caption(photos)
+    caption(photos, "--store", tmp_path / "theirs.sqlite")
+    with closing(sqlite3.connect(tmp_path / "theirs.sqlite")) as theirs, theirs:
+        theirs.execute("UPDATE prompts SET text = 'another' WHERE level = 'low'")
+        theirs.execute("UPDATE images SET path = ? || path", ("\x1b]0;hacked\x07\x1b[31m",))
+    result = caption(photos, "--merge", tmp_path / "theirs.sqlite")
+    assert "3 in conflict" in result.stdout
+    assert "\x1b" not in result.stderr
+    assert "hacked" not in result.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names are text")
+def test_photos_whose_names_are_no_utf8_are_on_the_sheet(photos: Path) -> None:
+    (photos / "1.png").rename(photos / os.fsdecode(b"h\xe4us.png"))
+    caption(photos)
+    result = caption(photos, "--show")
+    assert "h\\xe4us.png" in result.stdout
+    assert "3 of 3 images" in result.stdout
+
+
+def test_every_store_is_closed(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    caption(photos, "--store", tmp_path / "theirs.sqlite")
+    opened, closed = [], []
+    start, close = PromptStore.__init__, PromptStore.close
+    monkeypatch.setattr(PromptStore, "__init__", lambda self, *a, **o: opened.append(self) or start(self, *a, **o))
+    monkeypatch.setattr(PromptStore, "close", lambda self: closed.append(self) or close(self))
+    caption(photos, "--merge", tmp_path / "theirs.sqlite", "--show")
+    assert len(opened) == 3
+    assert {*map(id, opened)} == {*map(id, closed)}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "mode", "idle"),
+    [
+        (["--merge", "theirs.sqlite", "--prompt-provider", "fixed", "--level", "low"], "With --merge",
+         "--prompt-provider, --level"),
+        (["--merge", "theirs.sqlite", "--shard", "1/2", "--sheet", "a.png"], "With --merge", "--shard, --sheet"),
+        (["--merge", "theirs.sqlite", "--show", "--config", "a.toml", "--workers", 1], "With --merge",
+         "--config, --workers"),
+        (["--show", "--batch-size", 4], "With --show", "--batch-size"),
+        (["--count", 4], "Without --show", "--count"),
+    ],
+)  # fmt: skip
+def test_options_without_an_effect_are_refused(photos: Path, arguments: list[object], mode: str, idle: str) -> None:
+    result = caption(photos, *arguments)
+    assert result.exit_code == 2
+    assert f"{mode}, what is given has no effect: {idle}; leave it out." in result.stderr
+    assert not (photos / "prompts.sqlite").exists()
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 from rich import box
 from rich.table import Table
 
@@ -19,11 +21,17 @@ from xpsr_sdk.data.prompts import printable
 from xpsr_sdk.errors import ConfigError, ImageError
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from xpsr_sdk.data.caption import Captioned
 
 LEVELS: tuple[Level, ...] = ("high", "low")
 LISTED = 20
 """Reasons that are named one by one."""
+ASKING = ("prompt_provider", "config", "levels", "batch_size", "workers", "shard")
+"""Parameters of a command that asks."""
+SHOWING = ("sheet", "count")
+"""Parameters of a command that shows."""
 
 
 class ShardType(click.ParamType[tuple[int, int]]):
@@ -93,6 +101,7 @@ def caption(
     What is stored already is not asked again: the same command goes on where it was stopped. What fails is named and
     the rest is done; the exit code is then 1.
     """
+    _check_effect(merge=bool(merge), show=show)
     file = store or folder / STORE_NAME
     if merge:
         _merge(merge, file)
@@ -119,6 +128,20 @@ def caption(
     _tell(report, file)
 
 
+def _check_effect(merge: bool, show: bool) -> None:
+    """Raise ``ConfigError`` if an option is given that has no effect in this command."""
+    idle = (ASKING if merge or show else ()) + (() if show else SHOWING)
+    context = click.get_current_context()
+    given = [
+        parameter.opts[0]
+        for parameter in context.command.params
+        if parameter.name in idle and context.get_parameter_source(parameter.name) is ParameterSource.COMMANDLINE
+    ]
+    if given:
+        mode = "With --merge" if merge else "With --show" if show else "Without --show"
+        raise ConfigError(f"{mode}, what is given has no effect: {', '.join(given)}; leave it out.")
+
+
 def _provider(name: str | None, config: Path | None) -> Component:
     """The provider of the options, else of the file, else the default."""
     settings = read_toml(PipelineConfig, config) if config else PipelineConfig()
@@ -143,9 +166,12 @@ def _merge(others: Sequence[Path], file: Path) -> None:
     """Take in the prompts of other stores, one store after the other; of two texts under one key the one here stays."""
     with closing(PromptStore(file, writable=True)) as store:
         for other in others:
-            merged = store.merge(PromptStore(other))
+            with closing(PromptStore(other)) as theirs:
+                merged = store.merge(theirs)
             for photo, level, kept, left in merged.examples:
-                click.echo(f"Conflict: {photo}: the {level}-level prompt stays {kept!r}, not {left!r}", err=True)
+                click.echo(
+                    f"Conflict: {_shown(photo)}: the {level}-level prompt stays {kept!r}, not {left!r}", err=True
+                )
             if merged.conflicts > len(merged.examples):
                 click.echo(f"Conflict: {merged.conflicts - len(merged.examples)} more", err=True)
             counts = f"{merged.added} prompts added, {merged.known} known, {merged.conflicts} in conflict"
@@ -155,29 +181,43 @@ def _merge(others: Sequence[Path], file: Path) -> None:
 def _show(folder: Path, file: Path, sheet: Path | None, count: int) -> None:
     """Print the newest prompts of the first images, and put them on a picture."""
     from xpsr_sdk.data.contact_sheet import contact_sheet
-    from xpsr_sdk.data.images import read_image, write_image
+    from xpsr_sdk.data.images import write_image
 
     if not file.is_file():
         raise ConfigError(f"There is no {file}: xpsr caption {folder} makes one.")
-    store = PromptStore(file)
+    with closing(PromptStore(file)) as store:
+        table, entries = _shown_prompts(store, count)
+        total = store.image_count()
+    print_table(table)
+    where = sheet or folder.resolve().with_name(f"{folder.resolve().name}-prompts.png")
+    write_image(contact_sheet(entries), where)
+    click.echo(f"{len(entries)} of {total} images: {click.format_filename(where)}")
+
+
+def _shown_prompts(store: PromptStore, count: int) -> tuple[Table, list[tuple[Image, str]]]:
+    """The newest prompts of the first images, as a table, and with those images that are there."""
+    from xpsr_sdk.data.images import read_image
+
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in ("image", "level", "source", "prompt"):
         table.add_column(column, overflow="fold", no_wrap=column == "level")
     entries = []
     for image in store.images(count):
-        lines = [printable(image.path)]
+        lines = [_shown(image.path)]
         for level in LEVELS:
             prompt = store.newest(image.sha256, level)
             text = printable(prompt.text or "") if prompt else "(none)"
             lines.append(f"{level}: {text}")
             table.add_row(lines[0], level, printable(prompt.source) if prompt else "", text)
         try:
-            picture = read_image(file.parent / image.path).image
+            picture = read_image(store.file.parent / image.path).image
         except ImageError as error:
             click.echo(f"Not on the sheet: {error}", err=True)
         else:
             entries.append((picture, "\n".join(lines)))
-    print_table(table)
-    where = sheet or folder.resolve().with_name(f"{folder.resolve().name}-prompts.png")
-    write_image(contact_sheet(entries), where)
-    click.echo(f"{len(entries)} of {store.image_count()} images: {click.format_filename(where)}")
+    return table, entries
+
+
+def _shown(path: str) -> str:
+    """A path for the eye; bytes that are no UTF-8, escaped."""
+    return printable(os.fsencode(path).decode(errors="backslashreplace"))
