@@ -184,6 +184,31 @@ class NoGradForContent(Honest):
         return super().forward(attend, x, high.detach(), low)
 
 
+class DetachesLow(Honest):
+    def quality(self, x: Tensor, low: Tensor) -> Tensor:
+        return super().quality(x, low.detach())
+
+
+class DetachesFaintLow(Honest):
+    """As one whose low-level text changes little."""
+
+    def quality(self, x: Tensor, low: Tensor) -> Tensor:
+        return 0.01 * super().quality(x, low.detach())
+
+
+class RoundsToFloat32(Honest):
+    """In all that it computes, as fusions may for the sake of precision."""
+
+    def forward(self, attend: Attend, x: Tensor, high: Tensor, low: Tensor | None) -> Tensor:
+        fused = super().forward(attend, x, high, low)
+        return fused.float().to(x.dtype)
+
+
+class Kinked(Honest):
+    def quality(self, x: Tensor, low: Tensor) -> Tensor:
+        return super().quality(x, low).relu()
+
+
 class KeepsATensor(Honest):
     """Takes a start value that the state dict doesn't hold."""
 
@@ -263,6 +288,8 @@ BROKEN = [
     ("gradients", DetachesFeatures),
     ("gradients", DetachesOnTheWay),
     ("gradients", NoGradForContent),
+    ("gradients", DetachesLow),
+    ("gradients", DetachesFaintLow),
     ("state dict", KeepsATensor),
     ("state dict", NonPersistentBuffer),
     ("state dict", TiedWeights),
@@ -274,6 +301,11 @@ BROKEN = [
 
 def test_the_honest_one_passes() -> None:
     check_fusion_attention("part", registry_with("fusion_attention", Honest), identity_at_start=True)
+
+
+@pytest.mark.parametrize("part", [RoundsToFloat32, Kinked])
+def test_gradients_are_as_exact_as_the_arithmetic(part: type) -> None:
+    check_fusion_attention("part", registry_with("fusion_attention", part), identity_at_start=True)
 
 
 def test_identity_at_start_is_asked_for_where_it_is_promised_only() -> None:
