@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from xpsr_sdk.engine import memory
-from xpsr_sdk.engine.memory import activation_bytes, free_bytes, is_out_of_memory, on_meta, weight_bytes
+from xpsr_sdk.engine.memory import activation_bytes, is_out_of_memory, on_meta, weight_bytes
 
 KIB = 1024
 
@@ -34,19 +31,6 @@ def test_weights_are_counted_once() -> None:
     model = nn.Sequential(nn.Linear(4, 4, bias=False), nn.BatchNorm1d(4))
     assert weight_bytes(model) == 4 * (16 + 4 * 4) + 8
     assert weight_bytes("tokenizer") == 0
-
-
-def test_the_limit_of_a_control_group_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "CGROUP", tmp_path)
-    without = free_bytes(torch.device("cpu"))
-    assert without > 0
-    (tmp_path / "memory.max").write_text("1000000\n")
-    (tmp_path / "memory.current").write_text("400000\n")
-    assert free_bytes(torch.device("cpu")) == 600_000
-    (tmp_path / "memory.current").write_text("1100000\n")
-    assert free_bytes(torch.device("cpu")) == 0
-    (tmp_path / "memory.max").write_text("max\n")
-    assert free_bytes(torch.device("cpu")) > 1_000_000
 
 
 def test_refused_memory_is_recognised() -> None:

@@ -46,6 +46,12 @@ def test_regions_cover_the_result_and_overlap(width: int, height: int, side: int
     assert covered.all()
 
 
+def test_regions_are_no_larger_than_covering_takes() -> None:
+    regions = plan_regions(4096, 4096, side=2048, overlap=128, stride=8)
+    assert len(regions) == 9
+    assert sum(width * height for width, height in (region.size for region in regions)) < 1.2 * 4096**2
+
+
 @given(
     width=st.integers(8, 30),
     height=st.integers(8, 30),

@@ -6,7 +6,6 @@ import resource
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -17,13 +16,14 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-CGROUP = Path("/sys/fs/cgroup")
+from xpsr_sdk.engine.control_groups import free_in_control_groups
+
 RESERVE = 0.8
 """Share of the free memory that is planned with; kernels take some for themselves."""
 
 
 def free_bytes(device: torch.device) -> int:
-    """Memory of ``device`` that can still be had; on the CPU the limits of ulimit and of the control group count."""
+    """Memory of ``device`` that can still be had; on the CPU the limits of ulimit and of control groups count."""
     if device.type == "cuda":
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + cached
@@ -35,17 +35,10 @@ def free_bytes(device: torch.device) -> int:
     address_space, _ = resource.getrlimit(resource.RLIMIT_AS)
     if address_space != resource.RLIM_INFINITY:
         free = min(free, address_space - psutil.Process().memory_info().vms)
-    limit, used = (_of_cgroup(name) for name in ("memory.max", "memory.current"))
-    if limit is not None and used is not None:
-        free = min(free, limit - used)
+    of_groups = free_in_control_groups()
+    if of_groups is not None:
+        free = min(free, of_groups)
     return max(free, 0)
-
-
-def _of_cgroup(name: str) -> int | None:
-    try:
-        return int((CGROUP / name).read_text())
-    except (OSError, ValueError):  # no control group, or "max"
-        return None
 
 
 def weight_bytes(model: Any) -> int:

@@ -45,7 +45,7 @@ class Region:
 
 
 def plan_regions(width: int, height: int, side: int, overlap: int, stride: int) -> list[Region]:
-    """Cut a result into regions of about ``side`` x ``side``, row by row; one that is no larger stays whole.
+    """Cut a result into regions of about ``side`` x ``side`` at most, row by row; one that is no larger stays whole.
 
     Args:
         width: Of the result, in pixels.
@@ -64,9 +64,10 @@ def plan_regions(width: int, height: int, side: int, overlap: int, stride: int) 
 
 
 def _spans(size: int, side: int, overlap: int, stride: int) -> list[tuple[int, int, int]]:
-    """Start, end and overlap with the one before of spans that cover ``size``, evenly."""
+    """Start, end and overlap with the one before of as few spans as cover ``size``; no longer than that takes."""
     overlap += stride - 1  # of which rounding the starts may cost as much
     count = max(math.ceil((size - overlap) / (side - overlap)), 1)
+    side = math.ceil((size - overlap) / count) + overlap
     starts = [i * (size - side) // max(count - 1, 1) // stride * stride for i in range(count)]
     ends = [start + side for start in starts[:-1]] + [size]
     fades = [0, *(end - start for end, start in zip(ends, starts[1:], strict=False))]
