@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import DiffusionPipeline
+from diffusers import AutoencoderKL, DiffusionPipeline
 from diffusers.loaders import StableDiffusionLoraLoaderMixin
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
@@ -124,12 +124,13 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         self.engine = engine
         layout = torch.channels_last if engine.channels_last else torch.contiguous_format
         for network in (self.unet, self.controlnet):
-            if not any(
-                isinstance(part, FSDPModule) for part in network.modules()
-            ):  # shards stay as training has laid them
+            # Shards stay as training has laid them.
+            if not any(isinstance(part, FSDPModule) for part in network.modules()):
                 network.to(memory_format=layout)
             if engine.compile:
                 network.compile(mode=engine.compile, fullgraph=True)
+        if isinstance(self.vae, AutoencoderKL):  # others may read their features through views
+            self.vae.to(memory_format=layout)
 
     def __call__(
         self,
