@@ -120,13 +120,14 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         self.use(engine or EngineConfig())
 
     def use(self, engine: EngineConfig) -> None:
-        """Choose how the networks are run; their results stay the same. Compiled networks stay compiled."""
+        """Choose how the networks are run; their results stay the same."""
         self.engine = engine
         layout = torch.channels_last if engine.channels_last else torch.contiguous_format
         for network in (self.unet, self.controlnet):
             # Shards stay as training has laid them.
             if not any(isinstance(part, FSDPModule) for part in network.modules()):
                 network.to(memory_format=layout)
+            network._compiled_call_impl = None
             if engine.compile:
                 network.compile(mode=engine.compile, fullgraph=True)
         if isinstance(self.vae, AutoencoderKL):  # others may read their features through views

@@ -11,6 +11,8 @@ import torch
 
 from tests import tiny
 from xpsr_sdk import Pipeline, build_pipeline
+from xpsr_sdk.config import EngineConfig
+from xpsr_sdk.engine import packing
 from xpsr_sdk.evaluation.metrics import psnr
 
 
@@ -24,6 +26,7 @@ def compiled(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> Pipeline:
         compile_with(module, backend="eager", fullgraph=fullgraph)
 
     monkeypatch.setattr(torch.nn.Module, "compile", traced)
+    monkeypatch.setattr(packing, "WIDTH", 8)  # as in full-size networks, there are kernels that would be packed
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
     return build_pipeline(model=str(tiny_model), device="cpu", engine={"compile": "default"})
@@ -38,3 +41,11 @@ def test_other_sizes_steps_and_seeds_need_no_other_code(compiled: Pipeline, pipe
         plain = pipe(photo, seed=steps, num_inference_steps=steps, **options).image
         assert psnr(np.asarray(found), np.asarray(plain), channel="rgb") > 20  # the tiles lie elsewhere
         assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 2  # of the ControlNet and of the U-Net
+
+
+def test_compilation_can_be_switched_off_again(compiled: Pipeline, pipe: Pipeline) -> None:
+    compiled.use(EngineConfig())
+    photo = tiny.photo(20, 20)
+    found, expected = (each(photo, seed=1).image for each in (compiled, pipe))
+    assert np.array_equal(np.asarray(found), np.asarray(expected))
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 0

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from tests import tiny
@@ -73,6 +74,24 @@ def test_looking_changes_nothing(tmp_path: Path, pairs: Path, tiny_model: Path) 
     train(config(tmp_path / "one", pairs, tiny_model))
     train(config(tmp_path / "two", pairs, tiny_model, validation=looks))
     assert [line["loss"] for line in log_of(tmp_path / "one")] == [line["loss"] for line in log_of(tmp_path / "two")]
+
+
+def test_compiled_networks_are_looked_at_and_stay_compiled(
+    tmp_path: Path, pairs: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[torch.nn.Module] = []
+
+    def count_calls(network: Any) -> None:  # in place of the compiler, which takes minutes
+        network._compiled_call_impl = lambda *args, **kwargs: (
+            calls.append(network) or network._call_impl(*args, **kwargs)
+        )
+
+    monkeypatch.setattr(torch.nn.Module, "compile", count_calls)
+    options: dict[str, Any] = {"steps": 2, "validation": {"folders": [pairs], **LOOKS}}
+    train(config(tmp_path / "compiled", pairs, tiny_model, compile=True, **options))
+    train(config(tmp_path / "plain", pairs, tiny_model, **options))
+    assert figures_of(tmp_path / "compiled") == figures_of(tmp_path / "plain")
+    assert len(calls) == 2 * options["steps"]  # of two networks, and none of them for a look
 
 
 def test_the_best_checkpoint_is_kept(tmp_path: Path, pairs: Path, tiny_model: Path) -> None:

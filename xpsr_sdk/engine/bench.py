@@ -66,7 +66,7 @@ def variants(compile_mode: str | None = None) -> list[Variant]:
     chosen.append(Variant("with training_heads", EngineConfig(training_heads=True)))
     chosen.append(Variant("one tile a pass", settings={"tile_batch": 1}, together=False))
     chosen += [Variant(speed, settings={"speed": speed}) for speed in ("balanced", "fast")]
-    if compile_mode:  # last, since compiled networks stay compiled
+    if compile_mode:
         engine = EngineConfig.model_validate({"compile": compile_mode})
         chosen += [Variant("exact compiled", engine), Variant("fast compiled", engine, {"speed": "fast"})]
     return chosen
@@ -127,6 +127,9 @@ def measure(
     """
     photos = [picture(size // 4, seed) for seed in range(batch)]
     runs: dict[str, list[Run]] = {variant.name: [] for variant in chosen}
+    progress("the machine's peak, and the work there is")
+    peak = matmul_peak(pipeline.unet.device, pipeline.unet.dtype)
+    work = flops(pipeline, photos[0], settings)
     warm_up = {}
     for variant in chosen:
         progress(f"{variant.name}, warm-up")
@@ -136,8 +139,6 @@ def measure(
             progress(variant.name)
             runs[variant.name].append(run(pipeline, variant, photos, settings))
     seconds = {name: median(each.seconds for each in done) / batch for name, done in runs.items()}
-    peak = matmul_peak(pipeline.unet.device, pipeline.unet.dtype)
-    work = flops(pipeline, photos[0], settings)
     exact = runs["exact"][0].results if "exact" in runs else None
     measured = []
     for variant in chosen:

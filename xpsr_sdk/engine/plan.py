@@ -114,6 +114,7 @@ def plan_memory(pipeline: Pipeline, height: int, width: int, settings: RestoreCo
         networks = one * batch
     whole = _features_of_autoencoder(pipeline, height, width, images)
     rows = settings.vae_rows or (ROWS if whole > free else None)
+    packing = pipeline.engine.pack_weights and not pipeline.engine.compile  # compilers lay weights out by themselves
     copies = sum(
         weight_bytes(layer) for m in (pipeline.unet, pipeline.controlnet) for layer in m.modules() if packs(layer)
     )
@@ -126,7 +127,7 @@ def plan_memory(pipeline: Pipeline, height: int, width: int, settings: RestoreCo
         {name: weight_bytes(part) for name, part in pipeline.components.items() if weight_bytes(part)},
         networks,
         whole,
-        bool(pipeline.engine.pack_weights and copies and copies + networks + whole < free),
+        bool(packing and copies and copies + networks + whole < free),
     )
 
 

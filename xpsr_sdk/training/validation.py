@@ -73,12 +73,15 @@ class Validation:
         self, unet: torch.nn.Module, controlnet: torch.nn.Module, autocast: AbstractContextManager[Any]
     ) -> tuple[dict[str, float], Image.Image]:
         """The mean of each metric, and a picture of some images."""
-        modes = unet.training, controlnet.training
+        networks = unet, controlnet
+        as_trained = [(network.training, network._compiled_call_impl) for network in networks]
         unet.eval(), controlnet.eval()
-        pipeline = self._pipeline(unet, controlnet)
+        pipeline = self._pipeline(unet, controlnet)  # runs them uncompiled
         with autocast:
             restored = [self._restore(pipeline, image) for image in self.held_out]
-        unet.train(modes[0]), controlnet.train(modes[1])
+        for network, (mode, compiled) in zip(networks, as_trained, strict=True):
+            network.train(mode)
+            network._compiled_call_impl = compiled
         rows = [
             [image.lr.resize(image.hr.size, Image.Resampling.NEAREST), _bicubic(image), result, image.hr]
             for image, result in islice(zip(self.held_out, restored, strict=True), self._section.shown)
