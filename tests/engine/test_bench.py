@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tests import tiny
 from xpsr_sdk import Pipeline, build_pipeline
@@ -62,6 +63,14 @@ def test_work_grows_with_steps(own: Pipeline) -> None:
     photo = bench.picture(16, 0)
     few, many = (bench.flops(own, photo, bench.WORDS | {"num_inference_steps": n}) for n in (4, 8))
     assert 1.2 * few < many < 2 * few
+
+
+def test_all_that_is_computed_is_counted_and_nothing_else(own: Pipeline) -> None:
+    photo, settings = bench.picture(16, 0), bench.WORDS | {"num_inference_steps": 2}
+    first, again = (bench.flops(own, photo, settings) for _ in range(2))
+    assert first == again  # planning, at the first call of a size, is no work
+    with sdpa_kernel(SDPBackend.MATH):  # attention as plain matrix multiplications
+        assert bench.flops(own, photo, settings) == first
 
 
 def test_peak_memory_is_seen() -> None:
