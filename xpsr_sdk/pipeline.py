@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKL, DiffusionPipeline
 from diffusers.loaders import StableDiffusionLoraLoaderMixin
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.nn.functional import pad
 
@@ -117,6 +117,7 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         self.settings = settings or RestoreConfig()
         self.measured_bytes: dict[Any, int] = {}
         self._packed = PackedWeights()
+        self._parked = False
         self.use(engine or EngineConfig())
 
     def use(self, engine: EngineConfig) -> None:
@@ -246,6 +247,9 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
             prompts = [describe_photo(self.prompt_provider, *each) for each in zip(photos, settings, strict=True)]
         with clock.stage("text"):
             device = self._execution_device
+            if self._parked:
+                self.text_encoder.to(device)
+                self._parked = False
             texts = [
                 encode_prompts(self.backbone, said, each, device) for said, each in zip(prompts, settings, strict=True)
             ]
@@ -309,6 +313,9 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         latents = None
         while True:
             memory = plan_memory(self, lr.shape[-2], lr.shape[-1], run.settings, len(lr))
+            if memory.short:
+                self._park_text_encoder()
+                memory = plan_memory(self, lr.shape[-2], lr.shape[-1], run.settings, len(lr))
             try:
                 with autoencoder_in_rows(self.vae, memory.vae_rows):
                     if latents is None:
@@ -336,10 +343,19 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         if change is None:
             raise error
         self.prompt_provider.unload()
+        self._park_text_encoder()
         self._packed = PackedWeights()
         words = ", ".join(f"{name} {value}" for name, value in change.items())
         warnings.warn(f"Out of memory: trying again with {words}.", stacklevel=2)
         return memory.settings.model_copy(update=change)
+
+    def _park_text_encoder(self) -> None:
+        """To host memory, until there are prompts to encode; one that offloading takes care of stays where it is."""
+        encoder = self.text_encoder
+        offloaded = hasattr(encoder, "_hf_hook")
+        if isinstance(encoder, nn.Module) and not offloaded and encoder.device == self._execution_device:
+            encoder.to("cpu")
+            self._parked = True
 
     def _sample(self, lr: Tensor, run: _Run, memory: MemoryPlan, noise: Tensor | None) -> Tensor:
         """The latents of a region, B C h w, from the padded input, B 3 H W in [0, 1] (float32)."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,22 @@ def test_the_number_of_tiles_stands_in_the_plan(pipe: Pipeline) -> None:
     again = pipe(PHOTO, **first.plan.settings.model_dump(exclude={"seed"}), seed=first.seed)
     assert first.plan.settings.tile_batch == 4
     assert first.image.tobytes() == again.image.tobytes()
+
+
+def test_when_memory_is_short_the_text_encoder_leaves_until_it_is_needed(
+    own: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where: list[str] = []
+    moved = own.text_encoder.to
+    monkeypatch.setattr(own.text_encoder, "to", lambda device: (where.append(str(device)), moved(device)))
+    own.text_encoder.register_forward_pre_hook(lambda *_: where.append("encodes"))
+    expected = own(PHOTO, tile=64, tile_batch=1, seed=1, prompt="a cat").image
+    assert set(where) == {"encodes"}
+    where.clear()
+    with_free(monkeypatch, 0)
+    for _ in range(2):
+        assert own(PHOTO, tile=64, seed=1, prompt="a cat").image.tobytes() == expected.tobytes()
+    assert [place for place, _ in groupby(where)] == ["encodes", "cpu"] * 2
 
 
 def test_when_memory_runs_out_less_is_tried_and_nothing_lost(own: Pipeline, pipe: Pipeline) -> None:

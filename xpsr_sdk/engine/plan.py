@@ -44,8 +44,9 @@ class MemoryPlan:
         weights: Bytes of each network.
         networks: Bytes of the features in a pass of ControlNet and U-Net; 0 where that was not asked, for one tile.
         autoencoder: Bytes of the features when it decodes the image as a whole; 0 where that is not known.
-        regions: How many of this kind the photo is cut into.
         pack_weights: Whether wide kernels are kept twice, see ``EngineConfig.pack_weights``.
+        short: Whether more would be computed at once if there were more memory.
+        regions: How many of this kind the photo is cut into.
     """
 
     settings: RestoreConfig
@@ -57,6 +58,7 @@ class MemoryPlan:
     networks: int
     autoencoder: int
     pack_weights: bool
+    short: bool
     regions: int = 1
 
     @property
@@ -107,10 +109,11 @@ def plan_memory(pipeline: Pipeline, height: int, width: int, settings: RestoreCo
     side = None if settings.tile is None else max(settings.tile // stride, 1)
     tiles = plan_tiles(height // stride, width // stride, side, settings.tile_overlap // stride)
     free = int(RESERVE * free_bytes(device))
-    networks, batch = 0, settings.tile_batch or 1
+    networks, batch, wanted = 0, settings.tile_batch or 1, 1
     if len(tiles) > 1 and settings.tile_batch is None:
         one = _features_of_networks(pipeline, tiles[0], images, guided=settings.guidance_scale != 1)
-        batch = min(max(free // one, 1), len(tiles), MOST_TILES.get(device.type, MANY_TILES))
+        wanted = min(len(tiles), MOST_TILES.get(device.type, MANY_TILES))
+        batch = min(max(free // one, 1), wanted)
         networks = one * batch
     whole = _features_of_autoencoder(pipeline, height, width, images)
     rows = settings.vae_rows or (ROWS if whole > free else None)
@@ -128,6 +131,7 @@ def plan_memory(pipeline: Pipeline, height: int, width: int, settings: RestoreCo
         networks,
         whole,
         bool(packing and copies and copies + networks + whole < free),
+        batch < wanted or (settings.vae_rows is None and rows is not None),
     )
 
 
