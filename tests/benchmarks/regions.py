@@ -1,11 +1,12 @@
 """What restoring in regions costs in memory, and how its result differs from the one of the whole photo.
 
     python -m tests.benchmarks.regions memory --sides 4096 16384
+    python -m tests.benchmarks.regions memory --sides 4096 --model random-sd15 --fidelity 0
     python -m tests.benchmarks.regions seams --model nano --fidelity 1
 
 ``memory`` restores a square photo to each side, in a process of its own, from a JPEG file to a TIFF file, and prints
 the peak of resident memory. ``seams`` restores the example photo whole and in regions of 512 pixels. Without
-``--model`` both use a small model with random weights: the memory of regions hardly depends on the model.
+``--model`` both use a small model with random weights; ``random-sd15`` is Stable Diffusion 1.5 in full size, likewise.
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ from pathlib import Path
 
 import numpy as np
 import pyvips
+import torch
 
 from tests import tiny
-from xpsr_sdk import build_pipeline
+from xpsr_sdk import Pipeline, build_pipeline
+from xpsr_sdk.engine.bench import random_stable_diffusion
 from xpsr_sdk.engine.regions import plan_regions
 
 PHOTO = Path("examples/photo.jpg")
@@ -42,13 +45,22 @@ def restore_one(model: str, folder: Path, side: int, region: int, fidelity: floa
     photo = pyvips.Image.new_from_file(str(PHOTO))
     photo.resize(side / 4 / photo.width, vscale=side / 4 / photo.height).write_to_file(str(folder / "photo.jpg"))
     began = time.perf_counter()
-    pipe = build_pipeline(model=model, fidelity=fidelity, region=region, device="cpu", low_prompt="")
+    pipe = _build(model)
+    settings = {"fidelity": fidelity, "region": region, "num_inference_steps": 1, "low_prompt": "blurry"}
     result = pipe(
-        folder / "photo.jpg", progress=lambda done, total: print(f"\r{done}/{total}", end="", file=sys.stderr)
+        folder / "photo.jpg",
+        progress=lambda done, total: print(f"\r{done}/{total}", end="", file=sys.stderr),
+        **settings,
     )
     result.save(folder / "restored.tif")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
     return result.plan.regions, peak, (folder / "restored.tif").stat().st_size / 2**20, time.perf_counter() - began
+
+
+def _build(model: str) -> Pipeline:
+    if model == "random-sd15":
+        return random_stable_diffusion(torch.device("cpu"), torch.bfloat16)
+    return build_pipeline(model=model, device="cpu")
 
 
 def seams(model: str, fidelity: float, region: int = 512) -> None:
@@ -81,7 +93,7 @@ def _gradient_ratio(image: np.ndarray, where: np.ndarray) -> float:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=["memory", "seams"])
-    parser.add_argument("--model", help="Preset or folder; without it, a small model with random weights.")
+    parser.add_argument("--model", help="Preset, folder or random-sd15; without it, a small model with random weights.")
     parser.add_argument("--fidelity", type=float, default=1.0)
     parser.add_argument("--sides", type=int, nargs="+", default=[4096, 8192], help="Of the results, in pixels.")
     parser.add_argument("--region", type=int, default=2048)

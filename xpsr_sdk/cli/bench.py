@@ -70,7 +70,7 @@ def bench(
     measured: list[Measurement] = []
     cases = list(product(dtypes or ("bfloat16",), sizes or (256,), batches or (1,)))
     with progress_bar() as bar:
-        task = bar.add_task("", total=len(cases) * len(chosen) * (rounds + 1))
+        task = bar.add_task("", total=len(cases) * (len(chosen) * (rounds + 1) + 1))
         pipeline: Pipeline | None = None
         for dtype, size, batch in cases:
             if pipeline is None or str(pipeline.unet.dtype) != f"torch.{dtype}":
