@@ -9,9 +9,9 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from xpsr_sdk.errors import ConfigError
 from xpsr_sdk.registry import config_error
@@ -134,6 +134,12 @@ class EngineConfig(Settings):
     offload: Offload | None = Field(
         None, description="What waits in host memory: whole models, or layers. None: nothing."
     )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.compile and self.offload:
+            raise ValueError("compile and offload exclude each other: weights that come and go cannot be compiled in.")
+        return self
 
 
 class PipelineConfig(RestoreConfig):

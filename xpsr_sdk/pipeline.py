@@ -35,7 +35,7 @@ from xpsr_sdk.engine.clock import Clock
 from xpsr_sdk.engine.color import correct_color
 from xpsr_sdk.engine.denoiser import GuidedDenoiser
 from xpsr_sdk.engine.memory import is_out_of_memory
-from xpsr_sdk.engine.packing import PackedWeights
+from xpsr_sdk.engine.packing import packed_weights
 from xpsr_sdk.engine.plan import COMPILED_SIDE, MemoryPlan, plan_memory
 from xpsr_sdk.engine.prompting import describe_photo, encode_prompts
 from xpsr_sdk.engine.regions import Canvas, Region, enlarge, is_flat, noise_at, plan_regions
@@ -116,7 +116,6 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         self.sampler: Sampler = sampler or registry.create("sampler", self.defaults.sampler)
         self.settings = settings or RestoreConfig()
         self.measured_bytes: dict[Any, int] = {}
-        self._packed = PackedWeights()
         self._parked = False
         self.use(engine or EngineConfig())
 
@@ -175,7 +174,6 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
             ]
             for photo in several
         ]
-        self.maybe_free_model_hooks()
         return results[0] if one else results
 
     def _end_step(self, callback: StepEndCallback, step: int, timestep: int, latents: Tensor) -> None:
@@ -242,7 +240,7 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         Returns:
             A result each. When memory ran out on the way, it was tried again with less at once, and a warning says so.
         """
-        clock = Clock()
+        clock = Clock(self._execution_device)
         with clock.stage("prompts"):
             prompts = [describe_photo(self.prompt_provider, *each) for each in zip(photos, settings, strict=True)]
         with clock.stage("text"):
@@ -260,10 +258,27 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
             described = Described(photo, each, said, high, low, seed, None if latents is None else latents[i : i + 1])
             groups.setdefault((high.shape, low is not None and low.shape), {})[i] = described
         results: dict[int, Result] = {}
-        for group in groups.values():
-            run = _Run(list(group.values()), next(iter(group.values())).settings, clock, callback)
-            results.update(zip(group, self._run(run, progress), strict=True))
+        try:
+            for group in groups.values():
+                results.update(zip(group, self._together(list(group.values()), clock, callback, progress), strict=True))
+        finally:
+            self.maybe_free_model_hooks()
         return [results[i] for i in range(len(photos))]
+
+    def _together(
+        self, photos: list[Described], clock: Clock, callback: StepCallback | None, progress: Progress | None
+    ) -> list[Result]:
+        """Restore photos as one batch or, if that does not fit into memory, as smaller ones."""
+        try:
+            return self._run(_Run(photos, photos[0].settings, clock, callback), progress)
+        except Exception as error:
+            if len(photos) == 1 or not is_out_of_memory(error):
+                raise
+        gc.collect()  # what the failed attempt held hangs on its traceback
+        half = len(photos) // 2
+        warnings.warn("Out of memory: trying again with fewer photos at a time.", stacklevel=2)
+        parts = (photos[:-half], photos[-half:])
+        return [result for part in parts for result in self._together(part, clock, callback, progress)]
 
     def _run(self, run: _Run, progress: Progress | None) -> list[Result]:
         """Restore a batch of photos region by region."""
@@ -323,7 +338,7 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
                     with run.clock.stage("decode"):
                         image = self._decode(latents, lr, run.photos)
             except Exception as error:
-                if not is_out_of_memory(error):
+                if not is_out_of_memory(error) or len(lr) > 1:
                     raise
                 run.settings = self._smaller(memory, error, decoding=latents is not None)
             else:
@@ -344,7 +359,6 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
             raise error
         self.prompt_provider.unload()
         self._park_text_encoder()
-        self._packed = PackedWeights()
         words = ", ".join(f"{name} {value}" for name, value in change.items())
         warnings.warn(f"Out of memory: trying again with {words}.", stacklevel=2)
         return memory.settings.model_copy(update=change)
@@ -366,7 +380,7 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         with ExitStack() as stack:
             stack.enter_context(run.clock.stage("denoise"))
             if memory.pack_weights:
-                stack.enter_context(self._packed.used_by((self.unet, self.controlnet)))
+                stack.enter_context(packed_weights((self.unet, self.controlnet)))
             denoiser = self._denoiser(run.photos, lr, memory, start)
             stack.enter_context(denoiser.caching())
             mean = self._mean(denoiser, lr) if self.defaults.start == "mean" and not given else None

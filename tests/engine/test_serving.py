@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from concurrent.futures import CancelledError, ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +103,65 @@ def test_what_waits_or_runs_can_be_cancelled(held: Any) -> None:
     for future in (running, waiting):
         with pytest.raises(CancelledError):
             future.result()
+
+
+def test_what_is_cancelled_makes_room_and_ends_waiting(held: Any) -> None:
+    pipeline, begun, go = held
+    with Engine(pipeline, queue_size=1) as engine:
+        engine.submit(PHOTOS[0])
+        assert begun.wait(60)
+        cancelled = engine.submit(PHOTOS[1])
+        cancelled.cancel()
+        assert wait([cancelled], timeout=60).done == {cancelled}
+        kept = engine.submit(PHOTOS[2], timeout=0)
+        go.set()
+        assert kept.result().image.size == (80, 64)
+
+
+def test_a_damaged_file_is_not_the_failure_of_its_neighbours(held: Any, tmp_path: Path) -> None:
+    pipeline, begun, go = held
+    whole, damaged = tmp_path / "whole.png", tmp_path / "damaged.png"
+    PHOTOS[1].save(whole)
+    damaged.write_bytes(whole.read_bytes()[:-400])
+    with Engine(pipeline) as engine:
+        engine.submit(PHOTOS[0])
+        assert begun.wait(60)
+        good, bad, fine = (engine.submit(file) for file in (whole, damaged, whole))
+        go.set()
+        assert good.result().image.size == fine.result().image.size
+        with pytest.raises(ImageError, match="damaged"):
+            bad.result()
+
+
+def test_a_part_that_exits_leaves_nobody_waiting(own: Pipeline) -> None:
+    def leave(*_: Any) -> None:
+        raise SystemExit(3)
+
+    with Engine(own) as engine:
+        handle = own.unet.register_forward_pre_hook(leave)
+        with pytest.raises(SystemExit):
+            engine.submit(PHOTOS[0]).result(60)
+        handle.remove()
+        assert engine.submit(PHOTOS[0]).result(60).image.size == (80, 64)
+
+
+def test_callbacks_of_results_may_submit_and_close(own: Pipeline) -> None:
+    engine = Engine(own, max_batch=1, queue_size=1)
+    outcomes: list[Any] = []
+
+    def go_on(_: Any) -> None:
+        outcomes.append(engine.submit(PHOTOS[1]))
+        engine.close()
+
+    engine.submit(PHOTOS[0]).add_done_callback(go_on)
+    engine._worker.join(60)
+    assert outcomes[0].result(0).image.size == (80, 64)
+
+
+@pytest.mark.parametrize("options", [{"max_batch": 0}, {"queue_size": 0}, {"max_batch": -1}])
+def test_an_engine_needs_room(own: Pipeline, options: Any) -> None:
+    with pytest.raises(ConfigError, match="must be at least 1"):
+        Engine(own, **options)
 
 
 def test_a_failure_costs_its_request_only(own: Pipeline) -> None:

@@ -7,11 +7,18 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
+
 
 class Clock:
-    """Adds up the seconds of named stages."""
+    """Adds up the seconds of named stages.
 
-    def __init__(self) -> None:
+    Args:
+        device: Where the stages compute; what they have left to it is waited for.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
         self._began = time.perf_counter()
         self._seconds: defaultdict[str, float] = defaultdict(float)
 
@@ -22,8 +29,15 @@ class Clock:
         try:
             yield
         finally:
+            wait_for(self._device)
             self._seconds[name] += time.perf_counter() - began
 
     def seconds(self) -> dict[str, float]:
         """Seconds of each stage, and in total."""
         return {**self._seconds, "total": time.perf_counter() - self._began}
+
+
+def wait_for(device: torch.device) -> None:
+    """Wait until the device has done what it was told; the CPU always has."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)

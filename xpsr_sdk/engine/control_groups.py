@@ -28,9 +28,10 @@ def _free() -> Iterator[int]:
         limit, used, gives_way = FILES[controllers]
         group = ROOT / controllers / path.strip("/")  # in a container it may be one of the host's, which is not there
         for folder in (group, *group.parents):
-            if (most := _read(folder / limit).strip()).isdigit():
+            most, taken = (_read(folder / name).strip() for name in (limit, used))
+            if most.isdigit() and taken.isdigit():
                 statistics = dict(row.split(None, 1) for row in _read(folder / "memory.stat").splitlines())
-                yield int(most) - int(_read(folder / used)) + int(statistics.get(gives_way, 0))
+                yield int(most) - int(taken) + int(statistics.get(gives_way, 0))
 
 
 def _read(file: Path) -> str:

@@ -46,6 +46,8 @@ class TileBatch:
     tiles: Sequence[Tile]
     condition: Tensor
     """Their part of the input, (tiles * B) 3 H W, or its embedding."""
+    count: int
+    """How many of them count; the others only fill the batch up."""
     deep: Deep | None = None
 
 
@@ -105,9 +107,13 @@ class GuidedDenoiser:
         self._texts: dict[tuple[int, int], tuple[Tensor, Tensor | None]] = {}
         self._text_ids: set[int] = set()
         batches = [list(tiles[i : i + tile_batch]) for i in range(0, len(tiles), tile_batch)]
-        if self._engine.compile:  # code is compiled for each shape: the last batch is filled up, which changes no mean
-            batches[-1] += batches[-1][-1:] * (len(batches[0]) - len(batches[-1]))
-        self._batches = [TileBatch(batch, self._condition(batch, condition)) for batch in batches]
+        counts = [len(batch) for batch in batches]
+        if self._engine.compile:  # code is compiled for each shape: the last batch is filled up
+            batches[-1] += batches[-1][-1:] * (counts[0] - counts[-1])
+        self._batches = [
+            TileBatch(batch, self._condition(batch, condition), count)
+            for batch, count in zip(batches, counts, strict=True)
+        ]
         first = tiles[0]
         self._weights = gaussian_weights(first.bottom - first.top, first.right - first.left).float()
 
@@ -143,7 +149,7 @@ class GuidedDenoiser:
         for batch in self._batches:
             x = torch.cat([tile.of(x_t) for tile in batch.tiles])
             parts = self._predict_tiles(x, t, batch, groups, full).chunk(len(batch.tiles))
-            for tile, part in zip(batch.tiles, parts, strict=True):
+            for tile, part in zip(batch.tiles[: batch.count], parts, strict=False):
                 tile.of(total).add_(part * weights)
                 tile.of(covered).add_(weights)
         return (total / covered).to(x_t.dtype)
@@ -158,6 +164,10 @@ class GuidedDenoiser:
 
     def _predict_tiles(self, x: Tensor, t: Tensor | int, batch: TileBatch, groups: int, full: bool) -> Tensor:
         """Predict for each tile of every image: a batch of tiles * B, tile by tile."""
+        if (
+            self._engine.compile
+        ):  # the graphs of both networks belong together: the U-Net reads the ControlNet's results
+            torch.compiler.cudagraph_mark_step_begin()
         x = self._laid_out(x.repeat(groups, 1, 1, 1))
         t = torch.as_tensor(t, device=x.device)  # compiled code would be made anew for every other number
         high, low = self._text(groups, len(batch.tiles))

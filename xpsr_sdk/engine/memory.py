@@ -20,6 +20,15 @@ from xpsr_sdk.engine.control_groups import free_in_control_groups
 
 RESERVE = 0.8
 """Share of the free memory that is planned with; kernels take some for themselves."""
+REFUSALS = (
+    "out of memory",
+    "can't allocate memory",
+    "bad_alloc",
+    "_status_alloc_failed",  # cuBLAS and cuDNN
+    "unable to find an engine to execute this computation",  # cuDNN without room for a workspace
+    "could not create a primitive",  # oneDNN likewise
+)
+"""What libraries say that were refused memory."""
 
 
 def free_bytes(device: torch.device) -> int:
@@ -115,7 +124,8 @@ class _FusedAttention(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         if func is scaled_dot_product_attention:
-            query, _, value = args[:3]
+            named = {**dict(zip(("query", "key", "value"), args, strict=False)), **(kwargs or {})}
+            query, value = named["query"], named["value"]
             return query.new_empty(*query.shape[:-1], value.shape[-1])
         return func(*args, **(kwargs or {}))
 
@@ -125,4 +135,4 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     words = str(error).lower()
-    return isinstance(error, RuntimeError) and ("can't allocate memory" in words or "out of memory" in words)
+    return isinstance(error, RuntimeError) and any(refusal in words for refusal in REFUSALS)

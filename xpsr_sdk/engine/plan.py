@@ -29,6 +29,8 @@ ROWS = 128
 MOST_TILES = {"cpu": 4}
 """Tiles a pass that a device is filled by, where that is less than ``MANY_TILES``."""
 MANY_TILES = 16
+LIBRARIES = {"cpu": 2**28}
+"""Bytes that libraries take for themselves where the features are: threads, scratch, what the allocator keeps."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class MemoryPlan:
     Attributes:
         settings: Those of the call, with the number of tiles a pass and the autoencoder's rows filled in.
         tiles: In latents.
+        stride: Pixels a latent.
         device: Where it runs.
         dtype: In which precision.
         free: Bytes that could be had when the plan was made.
@@ -51,6 +54,7 @@ class MemoryPlan:
 
     settings: RestoreConfig
     tiles: list[Tile]
+    stride: int
     device: torch.device
     dtype: torch.dtype
     free: int
@@ -66,6 +70,13 @@ class MemoryPlan:
         """Rows that the autoencoder computes at a time; None: all."""
         return self.settings.vae_rows
 
+    @property
+    def tile(self) -> int:
+        """Side of what goes through the networks at once, in pixels; no more than the setting, rounded up."""
+        first = self.tiles[0]
+        side = max(first.bottom - first.top, first.right - first.left) * self.stride
+        return min(self.settings.tile or side, side)
+
     def smaller(self, decoding: bool) -> dict[str, int] | None:
         """Settings that take less memory, while ``decoding`` or before; None: there are none."""
         change: dict[str, int] = {}
@@ -73,7 +84,7 @@ class MemoryPlan:
             change["vae_rows"] = (self.vae_rows or ROWS * 2) // 2
         if decoding:
             return change or None
-        batch, tile = self.settings.tile_batch or 1, self.settings.tile or SMALLEST_TILE
+        batch, tile = self.settings.tile_batch or 1, self.tile
         if batch > 1:
             change["tile_batch"] = batch // 2
         elif tile > SMALLEST_TILE:
@@ -86,7 +97,7 @@ class MemoryPlan:
         weights = ", ".join(f"{name} {_size(size)}" for name, size in self.weights.items())
         rows = "the whole image" if self.vae_rows is None else f"{self.vae_rows} rows at a time"
         decoding = f" ({_size(self.autoencoder)} as a whole)" if self.autoencoder else ""
-        batch = min(self.settings.tile_batch or 1, len(self.tiles))
+        batch = self.settings.tile_batch
         features = f" ({_size(self.networks)} of features)" if self.networks else ""
         regions = f" in each of {self.regions} regions" if self.regions > 1 else ""
         lines = {
@@ -108,8 +119,10 @@ def plan_memory(pipeline: Pipeline, height: int, width: int, settings: RestoreCo
     stride = pipeline.stride
     side = None if settings.tile is None else max(settings.tile // stride, 1)
     tiles = plan_tiles(height // stride, width // stride, side, settings.tile_overlap // stride)
-    free = int(RESERVE * free_bytes(device))
-    networks, batch, wanted = 0, settings.tile_batch or 1, 1
+    free = max(int(RESERVE * free_bytes(device)) - LIBRARIES.get(device.type, 0), 0)
+    if pipeline.engine.offload == "model":  # they come in, whole
+        free = max(free - weight_bytes(pipeline.unet) - weight_bytes(pipeline.controlnet), 0)
+    networks, batch, wanted = 0, min(settings.tile_batch or 1, len(tiles)), 1
     if len(tiles) > 1 and settings.tile_batch is None:
         one = _features_of_networks(pipeline, tiles[0], images, guided=settings.guidance_scale != 1)
         wanted = min(len(tiles), MOST_TILES.get(device.type, MANY_TILES))
@@ -117,13 +130,15 @@ def plan_memory(pipeline: Pipeline, height: int, width: int, settings: RestoreCo
         networks = one * batch
     whole = _features_of_autoencoder(pipeline, height, width, images)
     rows = settings.vae_rows or (ROWS if whole > free else None)
-    packing = pipeline.engine.pack_weights and not pipeline.engine.compile  # compilers lay weights out by themselves
+    # Compilers lay weights out by themselves.
+    packing = pipeline.engine.pack_weights and not pipeline.engine.compile and device.type == "cpu"
     copies = sum(
         weight_bytes(layer) for m in (pipeline.unet, pipeline.controlnet) for layer in m.modules() if packs(layer)
     )
     return MemoryPlan(
         settings.model_copy(update={"tile_batch": batch, "vae_rows": rows}),
         tiles,
+        stride,
         device,
         dtype,
         free,
@@ -170,7 +185,7 @@ def _features_of_autoencoder(pipeline: Pipeline, height: int, width: int, images
 
 def _remembered(pipeline: Pipeline, size: tuple[int, ...], run: Callable[..., None], *models: nn.Module) -> int:
     """The bytes that ``run(*models)`` takes, measured once a size."""
-    key = (*map(type, models), *size)
+    key = (*map(type, models), pipeline.unet.dtype, pipeline.vae.dtype, *size)
     if key not in pipeline.measured_bytes:
         stand_ins = [on_meta(model) for model in models]
         pipeline.measured_bytes[key] = activation_bytes(lambda: run(*stand_ins))

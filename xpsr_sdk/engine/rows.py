@@ -64,9 +64,9 @@ def decode(decoder: Any, latents: Tensor, latent_embeds: None = None, rows: int 
 
 
 def _resnet(resnet: Any, x: Tensor, rows: int, device: torch.device) -> Tensor:
-    normalise = group_norm(resnet.norm1, x, rows)
+    normalise = group_norm(resnet.norm1, x, rows, device)
     h = by_rows(lambda x: resnet.conv1(resnet.nonlinearity(normalise(x))), [x], rows, device)
-    normalise_again = group_norm(resnet.norm2, h, rows)
+    normalise_again = group_norm(resnet.norm2, h, rows, device)
 
     def second_half(x: Tensor, h: Tensor) -> Tensor:
         shortcut = x if resnet.conv_shortcut is None else resnet.conv_shortcut(x)
@@ -76,7 +76,7 @@ def _resnet(resnet: Any, x: Tensor, rows: int, device: torch.device) -> Tensor:
 
 
 def _head(coder: Any, x: Tensor, rows: int, device: torch.device) -> Tensor:
-    normalise = group_norm(coder.conv_norm_out, x, rows)
+    normalise = group_norm(coder.conv_norm_out, x, rows, device)
     return by_rows(lambda x: coder.conv_out(coder.conv_act(normalise(x))), [x], rows, device)
 
 
@@ -117,21 +117,22 @@ def by_rows(
     return strips
 
 
-def group_norm(norm: nn.GroupNorm, x: Tensor, rows: int) -> Callable[[Tensor], Tensor]:
-    """``norm`` for strips of ``x``, B C H W, with the mean and variance of all of it."""
+def group_norm(norm: nn.GroupNorm, x: Tensor, rows: int, device: torch.device) -> Callable[[Tensor], Tensor]:
+    """``norm`` for strips of ``x``, B C H W, on ``device``, with the mean and variance of all of it."""
     sizes, means, variances = [], [], []
     for top in range(0, x.shape[-2], rows):
-        strip = x[..., top : top + rows, :].to(norm.weight.device, torch.float32)
+        strip = x[..., top : top + rows, :].to(device, torch.float32)
         mean = strip.mean((2, 3), keepdim=True)  # of each channel: torch.var_mean takes five times as long
         sizes.append(strip.shape[2])
         means.append(mean[..., 0, 0])
         variances.append((strip - mean).square_().mean((2, 3)))
     channels = norm.num_channels // norm.num_groups
-    share = torch.tensor(sizes, device=norm.weight.device)[:, None, None, None] / (x.shape[-2] * channels)
+    share = torch.tensor(sizes, device=device)[:, None, None, None] / (x.shape[-2] * channels)
     each, variance = (torch.stack(parts).unflatten(-1, (norm.num_groups, channels)) for parts in (means, variances))
     mean = (share * each).sum((0, 3), keepdim=True)
     variance = (share * (variance + (each - mean) ** 2)).sum((0, 3), keepdim=True)
-    factor = norm.weight.float() * (variance + norm.eps).rsqrt().expand_as(each)[0].flatten(1)
-    shift = norm.bias.float() - mean.expand_as(each)[0].flatten(1) * factor
+    weight, bias = (x.to(device, torch.float32) for x in (norm.weight, norm.bias))  # offloading brings in no others
+    factor = weight * (variance + norm.eps).rsqrt().expand_as(each)[0].flatten(1)
+    shift = bias - mean.expand_as(each)[0].flatten(1) * factor
     factor, shift = factor[..., None, None], shift[..., None, None]
     return lambda strip: strip.to(torch.float32, copy=True).mul_(factor).add_(shift).to(strip.dtype)

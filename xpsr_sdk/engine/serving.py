@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import threading
 from collections.abc import Hashable
-from concurrent.futures import Future, InvalidStateError
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from xpsr_sdk.config import RestoreConfig
 from xpsr_sdk.data.photo import LoadedPhoto, Photo, load_photo
-from xpsr_sdk.errors import EngineClosed, EngineFull
+from xpsr_sdk.errors import ConfigError, EngineClosed, EngineFull
 from xpsr_sdk.pipeline import Pipeline
 from xpsr_sdk.result import Result
 
@@ -34,15 +34,14 @@ class Request:
         """Requests of the same kind can go through the networks together."""
         return (self.photo.picture.size, *self.settings.model_dump(exclude=OWN).values())
 
-    def finish(self, outcome: Result | Exception) -> None:
-        """Hand the result, or the failure, to whoever waits; nobody may, since it was cancelled."""
-        try:
-            if isinstance(outcome, Exception):
-                self.future.set_exception(outcome)
-            else:
-                self.future.set_result(outcome)
-        except InvalidStateError:
-            pass
+    def finish(self, outcome: Result | BaseException) -> None:
+        """Hand the result, or the failure, to whoever waits, be it for the end of a cancelled one."""
+        if not self.future.set_running_or_notify_cancel():
+            return
+        if isinstance(outcome, BaseException):
+            self.future.set_exception(outcome)
+        else:
+            self.future.set_result(outcome)
 
 
 class Engine:
@@ -59,9 +58,15 @@ class Engine:
         pipeline: From ``build_pipeline``.
         max_batch: Photos that go through the networks together, if they are of one size and want the same.
         queue_size: Requests that may wait.
+
+    Raises:
+        ConfigError: One of the numbers is less than 1.
     """
 
     def __init__(self, pipeline: Pipeline, *, max_batch: int = 4, queue_size: int = 64) -> None:
+        for name, number in (("max_batch", max_batch), ("queue_size", queue_size)):
+            if number < 1:
+                raise ConfigError(f"{name} is {number}: it must be at least 1.")
         self._pipeline, self._max_batch, self._queue_size = pipeline, max_batch, queue_size
         self._waiting: list[Request] = []
         self._changed = threading.Condition()
@@ -92,6 +97,8 @@ class Engine:
             chosen = chosen.model_copy(update={"seed": secrets.randbelow(2**31)})
         request = Request(load_photo(photo, chosen), chosen)
         with self._changed:
+            # The worker itself, in a callback of a result, would wait for itself.
+            timeout = 0 if threading.current_thread() is self._worker else timeout
             room = self._changed.wait_for(lambda: self._closed or len(self._waiting) < self._queue_size, timeout)
             if self._closed:
                 raise EngineClosed("The engine is closed: it takes no more photos.")
@@ -99,7 +106,14 @@ class Engine:
                 raise EngineFull(f"The engine's queue of {self._queue_size} is full: wait, or make queue_size larger.")
             self._waiting.append(request)
             self._changed.notify_all()
+        request.future.add_done_callback(self._one_is_done)
         return request.future
+
+    def _one_is_done(self, future: Future[Result]) -> None:
+        if future.cancelled():
+            with self._changed:
+                self._drop_cancelled()
+                self._changed.notify_all()  # there is room
 
     def close(self, *, cancel_waiting: bool = False) -> None:
         """Take no more photos, and return when those in the queue are restored, or cancelled."""
@@ -109,7 +123,8 @@ class Engine:
                 for request in self._waiting:
                     request.future.cancel()
             self._changed.notify_all()
-        self._worker.join()
+        if threading.current_thread() is not self._worker:
+            self._worker.join()
 
     def __enter__(self) -> Self:
         return self
@@ -119,27 +134,34 @@ class Engine:
 
     def _work(self) -> None:
         while batch := self._next_batch():
-            try:
-                outcomes: list[Any] = list(self._restore(batch))
-            except Exception as error:
-                outcomes = [error] * len(batch)
-            for request, outcome in zip(batch, outcomes, strict=True):
+            for request, outcome in zip(batch, self._outcomes(batch), strict=True):
                 request.finish(outcome)
+
+    def _outcomes(self, batch: list[Request]) -> list[Result | BaseException]:
+        """A result or a failure each; the failure of one, whose file may be damaged, is not that of the others."""
+        try:
+            return list(self._restore(batch))
+        except _NobodyWaits as error:
+            return [error] * len(batch)
+        except BaseException as error:  # a part that exits would leave everybody waiting
+            return [error] if len(batch) == 1 else [self._outcomes([request])[0] for request in batch]
 
     def _next_batch(self) -> list[Request]:
         """The oldest request and those that can go with it; none: the engine is closed and the queue is empty."""
         with self._changed:
-            while True:
-                self._changed.wait_for(lambda: self._closed or self._waiting)
-                self._waiting = [request for request in self._waiting if not request.future.cancelled()]
-                if self._waiting or self._closed:
-                    break
+            self._changed.wait_for(lambda: self._closed or self._waiting)
             kinds = [request.kind() for request in self._waiting]
             same = [request for request, kind in zip(self._waiting, kinds, strict=True) if kind == kinds[0]]
             batch = same[: self._max_batch]
             self._waiting = [request for request in self._waiting if all(request is not taken for taken in batch)]
             self._changed.notify_all()
             return batch
+
+    def _drop_cancelled(self) -> None:
+        for request in self._waiting:
+            if request.future.cancelled():
+                request.future.set_running_or_notify_cancel()  # tells those in concurrent.futures.wait
+        self._waiting = [request for request in self._waiting if not request.future.cancelled()]
 
     def _restore(self, batch: list[Request]) -> list[Result]:
         def stop_if_unwanted(_step: int, _timestep: int, _latents: Tensor) -> None:
