@@ -162,6 +162,8 @@ def test_a_callback_of_diffusers_kind_sees_and_changes_the_latents(pipe: Pipelin
     bicubic = resize(to_tensor(PHOTO), 80, 68)
     assert np.abs(np.asarray(result.image, int) - np.asarray(to_image(bicubic), int)).max() <= 1
     assert same(pipe(PHOTO, callback_on_step_end=lambda *_: None, **options).image, pipe(PHOTO, **options).image)
+    with pytest.raises(ConfigError, match=r"returned latents of shape \(1, 2\), not \(1, "):
+        pipe(PHOTO, callback_on_step_end=lambda *_: {"latents": torch.zeros(1, 2)}, **options)
     with pytest.raises(ConfigError, match="callback or callback_on_step_end, not both"):
         pipe(PHOTO, callback=lambda *_: None, callback_on_step_end=lambda *_: None)
 

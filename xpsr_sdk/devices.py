@@ -19,6 +19,8 @@ def find_device(name: str | torch.device | None) -> torch.device:
     if name is None:
         kinds: dict[str, Any] = {"cuda": torch.cuda, "xpu": torch.xpu, "mps": torch.backends.mps}
         return torch.device(next((kind for kind, backend in kinds.items() if backend.is_available()), "cpu"))
+    if str(name).startswith("meta"):
+        raise ConfigError("The device 'meta' computes nothing: choose cuda, xpu, mps or cpu.")
     try:
         return torch.zeros(1, device=name).device
     except (AssertionError, NotImplementedError, RuntimeError) as error:

@@ -179,7 +179,11 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
     def _end_step(self, callback: StepEndCallback, step: int, timestep: int, latents: Tensor) -> None:
         """Call a callback of diffusers' kind; samplers go on with the tensor that they gave, so that one is changed."""
         returned = callback(self, step, timestep, {"latents": latents}) or {}
-        latents.copy_(returned.get("latents", latents))
+        given = returned.get("latents", latents)
+        if given.shape != latents.shape:
+            shapes = f"{tuple(given.shape)}, not {tuple(latents.shape)}"
+            raise ConfigError(f"callback_on_step_end returned latents of shape {shapes}.")
+        latents.copy_(given)
 
     def resolve(self, settings: Mapping[str, Any]) -> RestoreConfig:
         """The settings of a call: its own, else the pipeline's, else the model's."""

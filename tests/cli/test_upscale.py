@@ -250,7 +250,41 @@ def test_ctrl_c_ends_after_the_photo_and_twice_at_once(
         assert not (tmp_path / "out").exists()
 
 
+def test_sigterm_ends_at_once_and_in_order(
+    run: Run, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(DiffusersSampler, "sample", lambda *_, **__: signal.raise_signal(signal.SIGTERM))
+    before = signal.getsignal(signal.SIGTERM)
+    result = run(photos, "-o", tmp_path / "out")
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert result.exit_code == 143  # an exit, at which temporary files go
+    assert not (tmp_path / "out").exists()
+
+
 # What fails
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_log_that_can_be_written_no_more_costs_no_photo(run: Run, photos: Path, tmp_path: Path) -> None:
+    result = run(photos, "-o", tmp_path / "out", "--log", "/dev/full")
+    assert result.exit_code == 1
+    assert files(tmp_path / "out") == ["one.png", "trip/two.jpg"]
+    assert result.stderr.count("The log /dev/full ends here: No space left on device.") == 1
+
+
+def test_photos_beside_a_bad_one_are_explained(run: Run, photos: Path, tmp_path: Path) -> None:
+    tiny.photo(1, 1).save(photos / "dot.png")
+    result = run(photos, "-o", tmp_path / "out", "--explain")
+    assert result.exit_code == 1
+    assert result.stdout.count("Autoencoder:") == 2
+    assert "dot.png is 1x1" in result.stderr
+
+
+def test_names_may_be_as_long_as_can_be(run: Run, photos: Path, tmp_path: Path) -> None:
+    name = "x" * 251 + ".png"
+    (photos / "one.png").rename(photos / name)
+    assert run(photos / name, "-o", tmp_path / "out").exit_code == 0
+    assert files(tmp_path / "out") == [name]
 
 
 def test_bad_files_are_named_and_the_others_done(run: Run, photos: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pillow_heif
 import pytest
+import pyvips
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,6 +25,7 @@ from xpsr_sdk.data.images import (
     WRITABLE,
     find_images,
     read_image,
+    read_picture,
     resize,
     to_image,
     to_tensor,
@@ -164,6 +166,11 @@ def test_an_animation(tmp_path: Path, suffix: str) -> None:
     with pytest.raises(ImageError, match=r"is animated \(2 frames\): only still images") as error:
         read_image(file)
     assert one_sentence(error, file)
+
+
+def test_a_png_that_is_larger_than_pillow_takes(tmp_path: Path) -> None:
+    pyvips.Image.black(15000, 12500).write_to_file(str(tmp_path / "photo.png"))
+    assert read_picture(tmp_path / "photo.png", max_megapixels=300).size == (15000, 12500)
 
 
 def test_a_file_of_several_pages(tmp_path: Path) -> None:

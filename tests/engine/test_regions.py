@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +25,7 @@ from xpsr_sdk.engine.regions import (
     noise_at,
     plan_regions,
 )
+from xpsr_sdk.errors import ImageError
 
 sizes = st.integers(20, 900)
 
@@ -118,6 +121,18 @@ def test_a_result_on_disk_is_gone_with_it(tmp_path: Path, monkeypatch: pytest.Mo
     assert folder is not None
     assert len(list(folder.path.iterdir())) == 1
     del canvas, picture, folder
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_temporary_folder_without_room_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+    def full(*_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(ImageError, match=r"has no room for the 12 MiB .* No space left on device. .* TMPDIR"):
+        Canvas(2048, 2048, picture_of(np.zeros((4, 4, 3), np.uint8)), on_disk=True)
     assert not list(tmp_path.iterdir())
 
 

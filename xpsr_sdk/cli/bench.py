@@ -15,6 +15,8 @@ from xpsr_sdk.config import Compile, Dtype
 from xpsr_sdk.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
+    import torch
+
     from xpsr_sdk import Pipeline
     from xpsr_sdk.engine.bench import Measurement
 
@@ -86,10 +88,11 @@ def bench(
                 settings=settings,
                 progress=lambda name: bar.update(task, description=name, advance=1),
             )
+            if json_file:  # after each case: the next may be too large for the machine
+                machine = _machine(pipeline.unet.device)
+                record = {"machine": machine, "model": model, "measured": engine.as_records(measured)}
+                json_file.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     _print(measured)
-    if json_file:
-        record = {"machine": _machine(), "model": model, "measured": engine.as_records(measured)}
-        json_file.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     if plot_file:
         _plot(measured, plot_file)
 
@@ -106,11 +109,11 @@ def _build(model: str, checkpoint: Path | None, dtype: str, device: str | None) 
     return build_pipeline(model=model, checkpoint=checkpoint, dtype=dtype, device=device)
 
 
-def _machine() -> dict[str, Any]:
+def _machine(device: torch.device) -> dict[str, Any]:
     import torch
 
     return {
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "capability": torch.backends.cpu.get_cpu_capability(),

@@ -107,13 +107,13 @@ def upscale(
 
         pipeline = build_pipeline(settings)
         if explain:
-            for source, _ in todo:
-                click.echo(f"{source}\n{pipeline.explain(source)}")
+            for source, target in todo:
+                _explain(pipeline, source, target, summary)
         else:
             _restore_all(pipeline, todo, summary)
     if not (explain and todo):
         summary.tell()
-    if summary.failed or summary.interrupted:
+    if summary.failed or summary.interrupted or summary.log_failed:
         raise click.exceptions.Exit(INTERRUPTED if summary.interrupted else 1)
 
 
@@ -159,6 +159,7 @@ class Summary:
     restored: int = 0
     skipped: int = 0
     failed: int = 0
+    log_failed: bool = False
     interrupted: bool = False
     seconds: float = 0
     megapixels: float = 0
@@ -202,8 +203,12 @@ class Summary:
         if self.log:
             time = datetime.now(UTC).isoformat(timespec="seconds")
             line = {"time": time, "photo": str(source), "result": str(target), "status": status, **details}
-            with self.log.open("a", encoding="utf-8", errors="backslashreplace") as file:
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            try:
+                with self.log.open("a", encoding="utf-8", errors="backslashreplace") as file:
+                    file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            except OSError as error:  # the photos matter more
+                click.echo(f"The log {self.log} ends here: {error.strerror}.", err=True)
+                self.log, self.log_failed = None, True
 
     def tell(self) -> None:
         """Print the summary, if anything is there to show."""
@@ -219,6 +224,14 @@ class Summary:
             parts.append(f"{left} left")
         if self.restored or self.skipped:
             click.echo(f"{', '.join(parts)}: {click.format_filename(self.where)}")
+
+
+def _explain(pipeline: Pipeline, source: Path, target: Path, summary: Summary) -> None:
+    """Print how a photo would be restored."""
+    try:
+        click.echo(f"{source}\n{pipeline.explain(source)}")
+    except XPSRError as error:
+        summary.fail(source, target, str(error))
 
 
 def _restore_all(pipeline: Pipeline, jobs: list[tuple[Path, Path]], summary: Summary) -> None:
@@ -261,7 +274,10 @@ def _restore(
 
 @contextmanager
 def _interrupts() -> Iterator[Callable[[], bool]]:
-    """Within the block, Ctrl-C is but a wish that can be asked for; a second one raises KeyboardInterrupt."""
+    """Within the block, Ctrl-C is but a wish that can be asked for; a second one raises KeyboardInterrupt.
+
+    So does SIGTERM, but as an exit, so that temporary files go.
+    """
     wished = False
 
     def wish(*_: object) -> None:
@@ -271,8 +287,12 @@ def _interrupts() -> Iterator[Callable[[], bool]]:
         wished = True
         click.echo("Stopping after this photo; Ctrl-C again stops at once.", err=True)
 
-    before = signal.signal(signal.SIGINT, wish)
+    def terminate(number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = {which: signal.signal(which, how) for which, how in ((signal.SIGINT, wish), (signal.SIGTERM, terminate))}
     try:
         yield lambda: wished
     finally:
-        signal.signal(signal.SIGINT, before)
+        for which, how in before.items():
+            signal.signal(which, how)

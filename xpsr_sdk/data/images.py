@@ -115,12 +115,22 @@ def _refuse_animated(path: Path, image: pyvips.Image) -> None:
     if loader.startswith("heifload"):
         return  # one of the images of such a file is the main one
     if loader.startswith("pngload"):  # libvips takes an animated PNG for a still one
-        with Image.open(path) as png:
-            frames = getattr(png, "n_frames", 1)
+        frames = _frames_of_png(path)
     if frames > 1 and loader.startswith("tiffload"):
         raise ImageError(f"{path} has {frames} pages: only single images are restored.")
     if frames > 1:
         raise ImageError(f"{path} is animated ({frames} frames): only still images are restored.")
+
+
+def _frames_of_png(path: Path) -> int:
+    """What an acTL chunk says, which comes before the pixels; without one, 1."""
+    with path.open("rb") as file:
+        file.seek(8)
+        while len(head := file.read(8)) == 8 and head[4:] != b"IDAT":
+            if head[4:] == b"acTL":
+                return int.from_bytes(file.read(4), "big")
+            file.seek(int.from_bytes(head[:4], "big") + 4, os.SEEK_CUR)
+    return 1
 
 
 def _read_heic(path: Path) -> Picture:
@@ -237,7 +247,8 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+        # Not with the name itself, which may be as long as names can be.
+        handle, partial = tempfile.mkstemp(dir=path.parent, prefix=".xpsr-")
         try:
             with os.fdopen(handle, "wb") as file:
                 write(file)

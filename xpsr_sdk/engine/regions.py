@@ -7,6 +7,7 @@ Neighbours see the same input and, through ``noise_at``, the same noise where th
 from __future__ import annotations
 
 import math
+import os
 import shutil
 import tempfile
 import weakref
@@ -22,6 +23,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate, max_pool2d
 
 from xpsr_sdk.data.picture import Picture, picture_of
+from xpsr_sdk.errors import ImageError
 
 NOISE_BLOCK = 64
 """Side, in latents, of the blocks that noise is drawn in."""
@@ -150,6 +152,22 @@ class TemporaryFolder:
         weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
 
 
+def _reserve(file: Path, size: int) -> None:
+    """Make a file of ``size`` bytes, whose room is taken at once: a mapped page without room would kill the process."""
+    try:
+        with file.open("wb") as new:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(new.fileno(), 0, size)
+            else:
+                new.truncate(size)
+    except OSError as error:
+        place, needed = file.parent.parent, f"{size / 2**20:.0f} MiB"
+        raise ImageError(
+            f"{place} has no room for the {needed} that the regions of the result need: {error.strerror}. "
+            f"The environment variable TMPDIR names another folder."
+        ) from None
+
+
 class Canvas:
     """Collects the regions of a result, in memory if there is one of them, else in a temporary file.
 
@@ -158,6 +176,9 @@ class Canvas:
         height: Of the result, in pixels.
         like: The input: its channels, bit depth, profile and metadata are those of the result.
         on_disk: Whether to use a file.
+
+    Raises:
+        ImageError: There is no room for the file.
     """
 
     def __init__(self, width: int, height: int, like: Picture, on_disk: bool) -> None:
@@ -167,8 +188,7 @@ class Canvas:
         self._folder = TemporaryFolder() if on_disk else None
         if self._folder:
             self._file = self._folder.path / "pixels"
-            with self._file.open("wb") as file:
-                file.truncate(math.prod(self._shape) * self._dtype.itemsize)
+            _reserve(self._file, math.prod(self._shape) * self._dtype.itemsize)
         else:
             self._pixels = np.empty(self._shape, self._dtype)
 
