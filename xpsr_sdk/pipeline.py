@@ -332,8 +332,7 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         latents = None
         while True:
             memory = plan_memory(self, lr.shape[-2], lr.shape[-1], run.settings, len(lr))
-            if memory.short:
-                self._park_text_encoder()
+            if memory.short and self._park_text_encoder():
                 memory = plan_memory(self, lr.shape[-2], lr.shape[-1], run.settings, len(lr))
             try:
                 with autoencoder_in_rows(self.vae, memory.vae_rows):
@@ -367,13 +366,15 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         warnings.warn(f"Out of memory: trying again with {words}.", stacklevel=2)
         return memory.settings.model_copy(update=change)
 
-    def _park_text_encoder(self) -> None:
-        """To host memory, until there are prompts to encode; one that offloading takes care of stays where it is."""
+    def _park_text_encoder(self) -> bool:
+        """To host memory, until there are prompts to encode; False: it is there, or offloading takes care of it."""
         encoder = self.text_encoder
-        offloaded = hasattr(encoder, "_hf_hook")
-        if isinstance(encoder, nn.Module) and not offloaded and encoder.device == self._execution_device:
+        if self._parked or not isinstance(encoder, nn.Module) or hasattr(encoder, "_hf_hook"):
+            return False
+        self._parked = bool(encoder.device == self._execution_device)
+        if self._parked:
             encoder.to("cpu")
-            self._parked = True
+        return self._parked
 
     def _sample(self, lr: Tensor, run: _Run, memory: MemoryPlan, noise: Tensor | None) -> Tensor:
         """The latents of a region, B C h w, from the padded input, B 3 H W in [0, 1] (float32)."""

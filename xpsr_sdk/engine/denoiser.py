@@ -164,9 +164,7 @@ class GuidedDenoiser:
 
     def _predict_tiles(self, x: Tensor, t: Tensor | int, batch: TileBatch, groups: int, full: bool) -> Tensor:
         """Predict for each tile of every image: a batch of tiles * B, tile by tile."""
-        if (
-            self._engine.compile
-        ):  # the graphs of both networks belong together: the U-Net reads the ControlNet's results
+        if self._engine.compile:  # graphs of both networks are of one step: the U-Net reads the ControlNet's results
             torch.compiler.cudagraph_mark_step_begin()
         x = self._laid_out(x.repeat(groups, 1, 1, 1))
         t = torch.as_tensor(t, device=x.device)  # compiled code would be made anew for every other number
