@@ -1,12 +1,14 @@
-"""Which device to compute on, and in which precision."""
+"""Which device to compute on, in which precision, and how much memory it has left."""
 
 from __future__ import annotations
 
+import resource
 from typing import Any
 
 import psutil
 import torch
 
+from xpsr_sdk.control_groups import free_in_control_groups
 from xpsr_sdk.errors import ConfigError
 
 
@@ -40,11 +42,20 @@ def find_dtype(device: torch.device) -> torch.dtype:
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that can still be had on a device, the allocator's reserve included."""
+    """Bytes that can still be had on a device, the allocator's reserve included; on the CPU, within the limits of
+    ulimit and of control groups.
+    """
     if device.type in {"cuda", "xpu"}:
         backend: Any = getattr(torch, device.type)
         reserve = backend.memory_reserved(device) - backend.memory_allocated(device)
         return int(backend.mem_get_info(device)[0]) + int(reserve)
     if device.type == "mps":
         return int(torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory())
-    return int(psutil.virtual_memory().available)
+    free = int(psutil.virtual_memory().available)
+    address_space, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if address_space != resource.RLIM_INFINITY:
+        free = min(free, address_space - psutil.Process().memory_info().vms)
+    of_groups = free_in_control_groups()
+    if of_groups is not None:
+        free = min(free, of_groups)
+    return max(free, 0)

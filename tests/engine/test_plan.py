@@ -29,7 +29,7 @@ def own(tiny_model: Path) -> Pipeline:
 
 def with_free(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
     libraries = int(plan.LIBRARIES["cpu"] / plan.RESERVE) + 1
-    monkeypatch.setattr(plan, "free_bytes", lambda device: libraries + size)
+    monkeypatch.setattr(plan, "free_memory", lambda device: libraries + size)
 
 
 def refuse(pipeline: Pipeline, too_much: Callable[[torch.Tensor], bool]) -> None:

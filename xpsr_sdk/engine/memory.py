@@ -1,22 +1,18 @@
-"""How much memory there is, how much a forward pass takes, and what to do when it was too much."""
+"""How much memory weights and a forward pass take, and whether it was too much."""
 
 from __future__ import annotations
 
-import resource
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import psutil
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-
-from xpsr_sdk.engine.control_groups import free_in_control_groups
 
 RESERVE = 0.8
 """Share of the free memory that is planned with; kernels take some for themselves."""
@@ -29,25 +25,6 @@ REFUSALS = (
     "could not create a primitive",  # oneDNN likewise
 )
 """What libraries say that were refused memory."""
-
-
-def free_bytes(device: torch.device) -> int:
-    """Memory of ``device`` that can still be had; on the CPU the limits of ulimit and of control groups count."""
-    if device.type == "cuda":
-        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return torch.cuda.mem_get_info(device)[0] + cached
-    if device.type == "xpu":
-        return int(torch.xpu.mem_get_info(device)[0])
-    if device.type == "mps":
-        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
-    free = psutil.virtual_memory().available
-    address_space, _ = resource.getrlimit(resource.RLIMIT_AS)
-    if address_space != resource.RLIM_INFINITY:
-        free = min(free, address_space - psutil.Process().memory_info().vms)
-    of_groups = free_in_control_groups()
-    if of_groups is not None:
-        free = min(free, of_groups)
-    return max(free, 0)
 
 
 def weight_bytes(model: Any) -> int:

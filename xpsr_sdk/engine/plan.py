@@ -11,7 +11,8 @@ from diffusers import AutoencoderKL
 from torch import nn
 
 from xpsr_sdk.config import RestoreConfig
-from xpsr_sdk.engine.memory import RESERVE, activation_bytes, free_bytes, on_meta, weight_bytes
+from xpsr_sdk.devices import free_memory
+from xpsr_sdk.engine.memory import RESERVE, activation_bytes, on_meta, weight_bytes
 from xpsr_sdk.engine.packing import packs
 from xpsr_sdk.engine.tiling import Tile, plan_tiles
 
@@ -119,7 +120,7 @@ def plan_memory(pipeline: Pipeline, height: int, width: int, settings: RestoreCo
     stride = pipeline.stride
     side = None if settings.tile is None else max(settings.tile // stride, 1)
     tiles = plan_tiles(height // stride, width // stride, side, settings.tile_overlap // stride)
-    free = max(int(RESERVE * free_bytes(device)) - LIBRARIES.get(device.type, 0), 0)
+    free = max(int(RESERVE * free_memory(device)) - LIBRARIES.get(device.type, 0), 0)
     if pipeline.engine.offload == "model":  # they come in, whole
         free = max(free - weight_bytes(pipeline.unet) - weight_bytes(pipeline.controlnet), 0)
     networks, batch, wanted = 0, min(settings.tile_batch or 1, len(tiles)), 1

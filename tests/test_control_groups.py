@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from xpsr_sdk.engine import control_groups
-from xpsr_sdk.engine.control_groups import free_in_control_groups
-from xpsr_sdk.engine.memory import free_bytes
+from xpsr_sdk import control_groups
+from xpsr_sdk.control_groups import free_in_control_groups
+from xpsr_sdk.devices import free_memory
 
 Write = Callable[[str, str], None]
 
@@ -33,7 +33,7 @@ def test_without_groups_there_is_no_limit(write: Write) -> None:
     write("own", "0::/\n")
     write("memory.max", "max\n")
     assert free_in_control_groups() is None
-    assert free_bytes(torch.device("cpu")) > 0
+    assert free_memory(torch.device("cpu")) > 0
 
 
 def test_the_tightest_of_nested_groups_counts(write: Write) -> None:
@@ -45,9 +45,9 @@ def test_the_tightest_of_nested_groups_counts(write: Write) -> None:
     write("user/job/memory.max", "500000\n")
     write("user/job/memory.current", "300000\n")
     assert free_in_control_groups() == 200_000
-    assert free_bytes(torch.device("cpu")) == 200_000
+    assert free_memory(torch.device("cpu")) == 200_000
     write("user/job/memory.current", "700000\n")
-    assert free_bytes(torch.device("cpu")) == 0
+    assert free_memory(torch.device("cpu")) == 0
 
 
 def test_files_that_lie_in_memory_give_way(write: Write) -> None:
