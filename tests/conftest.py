@@ -55,7 +55,7 @@ def sd_pipe() -> Pipeline:
 def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of four training pairs, with prompts."""
     from tests import tiny
-    from xpsr_sdk.data.prepare import prepare_pairs
+    from xpsr_sdk.preparation.prepare import prepare_pairs
 
     folder = tmp_path_factory.mktemp("pairs")
     for seed in range(4):

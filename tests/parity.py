@@ -2,8 +2,8 @@
 
     python -m tests.parity FOLDER...
 
-Each FOLDER holds ``base/``, ``xpsr/`` and the tensors, as ``tests/data/ref-sd15-tiny`` does. Prints the largest error
-of each check beside the tolerance, and exits with 1 if one is over it.
+Each FOLDER holds ``base/``, ``xpsr/`` and the tensors, as ``tests/fixtures/ref-sd15-tiny`` does. Prints the largest
+error of each check beside the tolerance, and exits with 1 if one is over it.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from xpsr_sdk import ComponentSpec, Options, hookimpl
-from xpsr_sdk.discovery import Plugin
+from xpsr_sdk.plugin_system.discovery import Plugin
 
 ONE_SAMPLER = (
     "from xpsr_sdk import ComponentSpec, hookimpl\n\n@hookimpl\ndef xpsr_samplers():\n"

@@ -179,7 +179,7 @@ def test_pages_are_in_the_navigation() -> None:
 
 def public_names() -> list[str]:
     """Every hook, and every public name, by the module that defines it."""
-    hooks = [f"xpsr_sdk.hookspecs.{hook}" for hook in KINDS.values()]
+    hooks = [f"xpsr_sdk.plugin_system.hookspecs.{hook}" for hook in KINDS.values()]
     names = [name for name in xpsr_sdk.__all__ if name != "__version__"]
     of_testing = [f"xpsr_sdk.testing.{testing._HOME_OF[name]}.{name}" for name in testing.__all__]
     return hooks + [f"{xpsr_sdk._HOME_OF[name]}.{name}" for name in names] + of_testing

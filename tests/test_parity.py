@@ -13,7 +13,7 @@ from xpsr_sdk.models.controlnet import XPSRControlNet
 from xpsr_sdk.models.fusion import to_published_name
 from xpsr_sdk.models.unet import XPSRUNet
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parent / "fixtures"
 
 
 @pytest.fixture(scope="module")

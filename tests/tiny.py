@@ -19,7 +19,7 @@ from xpsr_sdk.testing.tiny import write_json as write_json
 from xpsr_sdk.testing.tiny import write_whole_model as write_whole_model
 
 NANO_BASE = Path("examples/train_nano/base")
-SD_TINY = Path("tests/data/ref-sd15-tiny")
+SD_TINY = Path("tests/fixtures/ref-sd15-tiny")
 PHOTO = photo(17, 20)
 
 

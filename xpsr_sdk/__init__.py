@@ -27,7 +27,6 @@ if TYPE_CHECKING:
         Prompts,
         Sampler,
     )
-    from xpsr_sdk.engine.serving import Engine
     from xpsr_sdk.errors import (
         BrokenPlugin,
         CheckpointError,
@@ -43,10 +42,11 @@ if TYPE_CHECKING:
         UnknownComponent,
         XPSRError,
     )
-    from xpsr_sdk.hookspecs import hookimpl
     from xpsr_sdk.pipeline import Pipeline
-    from xpsr_sdk.registry import Registry, default_registry
+    from xpsr_sdk.plugin_system.hookspecs import hookimpl
+    from xpsr_sdk.plugin_system.registry import Registry, default_registry
     from xpsr_sdk.result import Result
+    from xpsr_sdk.serving.queue import Engine
 
 __version__ = "0.1.0"
 
@@ -99,11 +99,11 @@ _HOMES = {
     "build": "build_pipeline",
     "config": "PipelineConfig",
     "contracts": _CONTRACTS,
-    "engine.serving": "Engine",
+    "serving.queue": "Engine",
     "errors": _ERRORS,
-    "hookspecs": "hookimpl",
+    "plugin_system.hookspecs": "hookimpl",
     "pipeline": "Pipeline",
-    "registry": "Registry default_registry",
+    "plugin_system.registry": "Registry default_registry",
     "result": "Result",
 }
 _HOME_OF = {name: f"{__name__}.{module}" for module, names in _HOMES.items() for name in names.split()}

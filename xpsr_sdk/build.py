@@ -21,16 +21,16 @@ from xpsr_sdk.config import (
     with_settings,
 )
 from xpsr_sdk.contracts import Backbone, PromptProvider, Sampler
-from xpsr_sdk.devices import find_device as find_device
-from xpsr_sdk.devices import find_dtype
 from xpsr_sdk.engine.memory import is_out_of_memory
 from xpsr_sdk.errors import CheckpointError, ConfigError, did_you_mean
+from xpsr_sdk.hardware.devices import find_device as find_device
+from xpsr_sdk.hardware.devices import find_dtype
 from xpsr_sdk.models.checkpoints import WEIGHTS, read_checkpoint, read_json, read_model
 from xpsr_sdk.models.controlnet import XPSRControlNet
 from xpsr_sdk.models.fusion import fusions_from
 from xpsr_sdk.models.unet import XPSRUNet
 from xpsr_sdk.pipeline import Pipeline
-from xpsr_sdk.registry import Registry, default_registry
+from xpsr_sdk.plugin_system.registry import Registry, default_registry
 
 if TYPE_CHECKING:
     from xpsr_sdk.training.config import ModelSection

@@ -312,7 +312,7 @@ class Backbone(Protocol):
             texts: B texts.
             long_prompts: ``cut``: what is too long for the text encoder is cut, with a warning. ``chunks``: it is read
                 in as many parts as it takes, whose embeddings follow one another.
-            weighted: Whether brackets set weights, see ``xpsr_sdk.models.prompt_weights``.
+            weighted: Whether brackets set weights, see ``xpsr_sdk.prompts.weights``.
         """
         ...
 

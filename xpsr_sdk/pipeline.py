@@ -37,13 +37,13 @@ from xpsr_sdk.engine.denoiser import GuidedDenoiser
 from xpsr_sdk.engine.memory import is_out_of_memory
 from xpsr_sdk.engine.packing import packed_weights
 from xpsr_sdk.engine.plan import COMPILED_SIDE, MemoryPlan, plan_memory
-from xpsr_sdk.engine.prompting import describe_photo, encode_prompts
 from xpsr_sdk.engine.regions import Canvas, Region, enlarge, is_flat, noise_at, plan_regions
 from xpsr_sdk.engine.rows import autoencoder_in_rows
 from xpsr_sdk.errors import ConfigError, ImageError
 from xpsr_sdk.models.checkpoints import read_json
 from xpsr_sdk.models.schedule import NoiseSchedule
-from xpsr_sdk.registry import default_registry
+from xpsr_sdk.plugin_system.registry import default_registry
+from xpsr_sdk.prompts.encode import describe_photo, encode_prompts
 from xpsr_sdk.result import Plan, Result
 
 SMALLEST = 16

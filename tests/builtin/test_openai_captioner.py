@@ -23,7 +23,7 @@ from tests import tiny, tiny_vlm
 from xpsr_sdk import ConfigError, Item, Prompts, build_pipeline
 from xpsr_sdk.builtin import openai_captioner
 from xpsr_sdk.builtin.openai_captioner import OpenAICaptioner
-from xpsr_sdk.data.prompts import LONGEST, describe
+from xpsr_sdk.prompts.describe import LONGEST, describe
 
 ITEMS = [Item(tiny.photo(40, 30, seed)) for seed in range(3)]
 KEY = "sk-very-secret-indeed"

@@ -9,7 +9,7 @@ import pytest
 from tests import tiny
 from xpsr_sdk import Item, Prompts
 from xpsr_sdk.builtin.sidecar import SidecarPrompts
-from xpsr_sdk.data.prompts import describe
+from xpsr_sdk.prompts.describe import describe
 
 
 def said(photo: Path, folder: Path | None = None) -> Prompts:

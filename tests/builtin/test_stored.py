@@ -13,11 +13,11 @@ import pytest
 from tests import tiny
 from xpsr_sdk import Item
 from xpsr_sdk.builtin.stored import StoredPrompts
-from xpsr_sdk.data.caption import caption_folder
 from xpsr_sdk.data.images import read_image
 from xpsr_sdk.data.pairs import PairFolder
 from xpsr_sdk.data.photo_folder import PhotoFolder
-from xpsr_sdk.data.prompts import describe
+from xpsr_sdk.prompts.caption_folder import caption_folder
+from xpsr_sdk.prompts.describe import describe
 
 
 @pytest.fixture

@@ -19,8 +19,8 @@ from tests import tiny, tiny_vlm
 from xpsr_sdk import ConfigError, Item, Prompts, build_pipeline
 from xpsr_sdk.builtin import CAPTIONERS, transformers_captioner
 from xpsr_sdk.builtin.transformers_captioner import TransformersCaptioner
-from xpsr_sdk.data.prompts import describe
-from xpsr_sdk.registry import Registry
+from xpsr_sdk.plugin_system.registry import Registry
+from xpsr_sdk.prompts.describe import describe
 
 MODELS = {"llava": tiny_vlm.write_llava, "qwen": tiny_vlm.write_qwen, "smolvlm": tiny_vlm.write_smolvlm}
 ITEMS = [Item(tiny.photo(width, height, seed)) for seed, (width, height) in enumerate([(64, 64), (80, 40), (33, 64)])]

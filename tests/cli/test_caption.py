@@ -16,7 +16,7 @@ from PIL import Image
 from tests import tiny
 from xpsr_sdk.builtin.fixed import FixedPrompts
 from xpsr_sdk.cli.main import xpsr
-from xpsr_sdk.data.prompt_store import PromptStore
+from xpsr_sdk.prompts.store import PromptStore
 
 
 @pytest.fixture

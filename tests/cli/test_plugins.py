@@ -24,7 +24,7 @@ from xpsr_sdk import ComponentSpec, Options, Registry, TrainingError, __version_
 from xpsr_sdk.cli import main
 from xpsr_sdk.cli import plugins as plugins_command
 from xpsr_sdk.contracts import KINDS
-from xpsr_sdk.discovery import Plugin
+from xpsr_sdk.plugin_system.discovery import Plugin
 
 
 class Stub:

@@ -15,8 +15,8 @@ from PIL import Image
 from tests import tiny
 from xpsr_sdk import ConfigError, TrainingError
 from xpsr_sdk.data.images import read_image
-from xpsr_sdk.data.prepare import prepare_shards
 from xpsr_sdk.data.samples import Batch
+from xpsr_sdk.preparation.prepare import prepare_shards
 from xpsr_sdk.training.config import DataSection
 from xpsr_sdk.training.data import TrainingData
 

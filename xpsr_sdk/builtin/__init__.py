@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from xpsr_sdk.contracts import ComponentSpec
-from xpsr_sdk.hookspecs import hookimpl
+from xpsr_sdk.plugin_system.hookspecs import hookimpl
 
 CAPTIONERS = {
     "llava-1.5-7b": "llava-hf/llava-1.5-7b-hf",

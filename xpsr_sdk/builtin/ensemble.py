@@ -10,8 +10,8 @@ from typing import Any
 from pydantic import Field
 
 from xpsr_sdk.contracts import Item, Level, Options, PromptProvider, Prompts
-from xpsr_sdk.data.prompts import describe
-from xpsr_sdk.registry import default_registry
+from xpsr_sdk.plugin_system.registry import default_registry
+from xpsr_sdk.prompts.describe import describe
 
 
 class EnsemblePrompts:

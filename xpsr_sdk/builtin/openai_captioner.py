@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 from pydantic import Field
 
-from xpsr_sdk.builtin.captioning import (
+from xpsr_sdk.contracts import Item, Level, PromptKey, Prompts
+from xpsr_sdk.errors import ConfigError, one_line
+from xpsr_sdk.prompts.captioner import (
     LEVELS,
     Answer,
     CaptionerOptions,
@@ -22,8 +24,6 @@ from xpsr_sdk.builtin.captioning import (
     shrunk,
     without_thoughts,
 )
-from xpsr_sdk.contracts import Item, Level, PromptKey, Prompts
-from xpsr_sdk.errors import ConfigError, one_line
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI

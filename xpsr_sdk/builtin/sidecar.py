@@ -8,8 +8,8 @@ from pathlib import Path
 from pydantic import Field
 
 from xpsr_sdk.contracts import Item, Level, Options, Prompts
-from xpsr_sdk.data.prompts import clean_description
 from xpsr_sdk.errors import one_line
+from xpsr_sdk.prompts.describe import clean_description
 
 FOLDERS: dict[Level, tuple[str, ...]] = {
     "high": ("highlevel_prompt", "highlevel_prompt_GT"),

@@ -18,7 +18,7 @@ from xpsr_sdk.config import LongPrompts
 from xpsr_sdk.contracts import Conditioning, Options
 from xpsr_sdk.errors import CheckpointError
 from xpsr_sdk.models.checkpoints import read_json
-from xpsr_sdk.models.prompt_weights import parse_weights
+from xpsr_sdk.prompts.weights import parse_weights
 
 
 class StableDiffusion:

@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import Field
 
 from xpsr_sdk.contracts import Item, Level, Options, Prompts
-from xpsr_sdk.data.prompt_store import STORE_NAME, PromptStore
+from xpsr_sdk.prompts.store import STORE_NAME, PromptStore
 
 
 class StoredPrompts:

@@ -14,7 +14,10 @@ import torch
 from pydantic import Field
 from transformers import AutoModelForImageTextToText, AutoProcessor, BitsAndBytesConfig, TorchAoConfig
 
-from xpsr_sdk.builtin.captioning import (
+from xpsr_sdk.contracts import Item, Level, PromptKey, Prompts
+from xpsr_sdk.errors import CheckpointError, ConfigError, one_line
+from xpsr_sdk.hardware.devices import find_device, free_memory
+from xpsr_sdk.prompts.captioner import (
     LEVELS,
     Answer,
     CaptionerOptions,
@@ -23,9 +26,6 @@ from xpsr_sdk.builtin.captioning import (
     shrunk,
     without_thoughts,
 )
-from xpsr_sdk.contracts import Item, Level, PromptKey, Prompts
-from xpsr_sdk.devices import find_device, free_memory
-from xpsr_sdk.errors import CheckpointError, ConfigError, one_line
 
 Quantization = Literal["bitsandbytes-4bit", "bitsandbytes-8bit", "torchao-int8"]
 

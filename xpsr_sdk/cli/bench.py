@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import torch
 
     from xpsr_sdk import Pipeline
-    from xpsr_sdk.engine.bench import Measurement
+    from xpsr_sdk.benchmark.bench import Measurement
 
 RANDOM = "random-sd15"
 
@@ -60,7 +60,7 @@ def bench(
     implementation of XPSR does: one photo and one tile a pass, nothing computed once, the training's heads on, eager.
     """
     quiet_libraries()
-    from xpsr_sdk.engine import bench as engine
+    from xpsr_sdk.benchmark import bench as engine
 
     chosen = engine.variants(mode)
     known = {variant.name: variant for variant in chosen}
@@ -101,8 +101,8 @@ def _build(model: str, checkpoint: Path | None, dtype: str, device: str | None) 
     import torch
 
     from xpsr_sdk import build_pipeline
-    from xpsr_sdk.devices import find_device
-    from xpsr_sdk.engine.bench import random_stable_diffusion
+    from xpsr_sdk.benchmark.bench import random_stable_diffusion
+    from xpsr_sdk.hardware.devices import find_device
 
     if model == RANDOM:
         return random_stable_diffusion(find_device(device), getattr(torch, dtype))

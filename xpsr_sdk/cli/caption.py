@@ -16,14 +16,14 @@ from rich.table import Table
 from xpsr_sdk.cli.output import print_table, progress_bar, quiet_libraries, warnings_told
 from xpsr_sdk.config import Component, PipelineConfig, read_toml
 from xpsr_sdk.contracts import Level
-from xpsr_sdk.data.prompt_store import STORE_NAME, PromptStore
-from xpsr_sdk.data.prompts import printable
 from xpsr_sdk.errors import ConfigError, ImageError
+from xpsr_sdk.prompts.describe import printable
+from xpsr_sdk.prompts.store import STORE_NAME, PromptStore
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from xpsr_sdk.data.caption import Captioned
+    from xpsr_sdk.prompts.caption_folder import Captioned
 
 LEVELS: tuple[Level, ...] = ("high", "low")
 LISTED = 20
@@ -111,7 +111,10 @@ def caption(
         return
     choice = _provider(prompt_provider, config)
     quiet_libraries()
-    from xpsr_sdk.data.caption import Shard, caption_folder  # after what can be told at once, since it loads torch
+    from xpsr_sdk.prompts.caption_folder import (  # after what can be told at once, since it loads torch
+        Shard,
+        caption_folder,
+    )
 
     with progress_bar() as bar, warnings_told():
         task = bar.add_task("describing", total=None)
@@ -180,8 +183,8 @@ def _merge(others: Sequence[Path], file: Path) -> None:
 
 def _show(folder: Path, file: Path, sheet: Path | None, count: int) -> None:
     """Print the newest prompts of the first images, and put them on a picture."""
-    from xpsr_sdk.data.contact_sheet import contact_sheet
     from xpsr_sdk.data.images import write_image
+    from xpsr_sdk.prompts.contact_sheet import contact_sheet
 
     if not file.is_file():
         raise ConfigError(f"There is no {file}: xpsr caption {folder} makes one.")

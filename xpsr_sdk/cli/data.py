@@ -11,7 +11,7 @@ import click
 from xpsr_sdk.cli.output import progress_bar
 
 if TYPE_CHECKING:
-    from xpsr_sdk.data.prepare import Prepared
+    from xpsr_sdk.preparation.prepare import Prepared
 
 
 @click.group()
@@ -58,7 +58,7 @@ def prepare(
 
     A call that was stopped is finished by the same call: shards that are there stay as they are.
     """
-    from xpsr_sdk.data.prepare import prepare_pairs, prepare_shards
+    from xpsr_sdk.preparation.prepare import prepare_pairs, prepare_shards
 
     choices |= {"degradation": None if degradation == "none" else degradation, "workers": workers}
     with progress_bar() as bar:

@@ -9,8 +9,8 @@ from typing import Any
 import click
 
 from xpsr_sdk import __version__
-from xpsr_sdk.discovery import damaged_distributions
 from xpsr_sdk.errors import CheckpointError, ConfigError, PluginError, XPSRError
+from xpsr_sdk.plugin_system.discovery import damaged_distributions
 
 SUMMARIES = {
     "upscale": "Restore and enlarge photos.",

@@ -22,8 +22,8 @@ from rich.table import Table
 from xpsr_sdk.cli.output import print_json, print_table
 from xpsr_sdk.contracts import KINDS
 from xpsr_sdk.errors import one_line
-from xpsr_sdk.registry import PluginFailure, RegisteredComponent, default_registry
-from xpsr_sdk.scaffold import write_plugin
+from xpsr_sdk.plugin_system.registry import PluginFailure, RegisteredComponent, default_registry
+from xpsr_sdk.plugin_system.scaffold import write_plugin
 
 BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<", "min_length": "length ≥", "max_length": "length ≤"}
 CALLS = {

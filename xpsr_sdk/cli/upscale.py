@@ -30,7 +30,7 @@ from xpsr_sdk.config import (
 )
 from xpsr_sdk.data.files import WRITABLE
 from xpsr_sdk.errors import ConfigError, XPSRError, one_line
-from xpsr_sdk.registry import default_registry
+from xpsr_sdk.plugin_system.registry import default_registry
 
 if TYPE_CHECKING:
     from xpsr_sdk import Pipeline, Result

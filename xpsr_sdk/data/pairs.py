@@ -15,9 +15,9 @@ from functools import lru_cache
 from pathlib import Path
 
 from xpsr_sdk.data.images import READABLE
-from xpsr_sdk.data.prompt_store import STORE_NAME, PromptStore
 from xpsr_sdk.data.samples import DamagedImage, Example, ReadLevels
 from xpsr_sdk.errors import ImageError, TrainingError
+from xpsr_sdk.prompts.store import STORE_NAME, PromptStore
 
 
 class PairFolder:

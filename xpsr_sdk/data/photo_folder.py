@@ -11,9 +11,9 @@ from pathlib import Path
 from PIL import Image
 
 from xpsr_sdk.data.images import find_images
-from xpsr_sdk.data.prompt_store import STORE_NAME, PromptStore
 from xpsr_sdk.data.samples import DamagedImage, Example, ReadLevels
 from xpsr_sdk.errors import ImageError, TrainingError
+from xpsr_sdk.prompts.store import STORE_NAME, PromptStore
 
 
 class PhotoFolder:

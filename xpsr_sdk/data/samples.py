@@ -14,8 +14,8 @@ from torch import Tensor
 
 from xpsr_sdk.contracts import DegradationModel, Item, PromptProvider
 from xpsr_sdk.data.images import resize, to_image
-from xpsr_sdk.data.prompts import describe
 from xpsr_sdk.errors import TrainingError
+from xpsr_sdk.prompts.describe import describe
 
 Levels = NDArray[np.uint8]
 """An image as gray levels, H W 3."""

@@ -11,10 +11,10 @@ from diffusers import AutoencoderKL
 from torch import nn
 
 from xpsr_sdk.config import RestoreConfig
-from xpsr_sdk.devices import free_memory
 from xpsr_sdk.engine.memory import RESERVE, activation_bytes, on_meta, weight_bytes
 from xpsr_sdk.engine.packing import packs
 from xpsr_sdk.engine.tiling import Tile, plan_tiles
+from xpsr_sdk.hardware.devices import free_memory
 
 if TYPE_CHECKING:
     from xpsr_sdk.pipeline import Pipeline

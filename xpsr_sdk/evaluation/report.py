@@ -15,11 +15,11 @@ from rich.table import Table
 
 from xpsr_sdk import __version__, errors
 from xpsr_sdk.data.images import read_image
-from xpsr_sdk.devices import find_device
 from xpsr_sdk.evaluation import metrics as pixelwise
 from xpsr_sdk.evaluation.matching import Pair, match
 from xpsr_sdk.evaluation.metrics import Channel, Image
 from xpsr_sdk.evaluation.perceptual import Perceptual
+from xpsr_sdk.hardware.devices import find_device
 
 METRICS = {"psnr": 2, "ssim": 4, "lpips": 4, "dists": 4}
 """The metrics, with the decimals that papers print. Alike: PSNR and SSIM are high, LPIPS and DISTS low."""

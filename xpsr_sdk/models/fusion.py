@@ -17,7 +17,7 @@ from diffusers import Transformer2DModel
 from torch import Tensor, nn
 
 from xpsr_sdk.contracts import AttentionSite
-from xpsr_sdk.registry import Registry, default_registry
+from xpsr_sdk.plugin_system.registry import Registry, default_registry
 
 FusionConfig = Mapping[str, Any] | str | None
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from xpsr_sdk.contracts import Conditioning
 from xpsr_sdk.errors import CheckpointError
 from xpsr_sdk.pipeline import Pipeline
-from xpsr_sdk.registry import Registry, default_registry
+from xpsr_sdk.plugin_system.registry import Registry, default_registry
 from xpsr_sdk.testing.restoring import check_restoration
 from xpsr_sdk.testing.subject import Choice, Subject, check_construction, for_all, require
 from xpsr_sdk.testing.tensors import (
@@ -362,7 +362,7 @@ def _as_default(registry: Registry) -> Iterator[None]:
     """Within the block, ``default_registry()`` is ``registry``: ``from_pretrained`` cannot be handed one."""
     default_registry.cache_clear()
     try:
-        with mock.patch("xpsr_sdk.registry.Registry", return_value=registry):
+        with mock.patch("xpsr_sdk.plugin_system.registry.Registry", return_value=registry):
             yield
     finally:
         default_registry.cache_clear()

@@ -116,7 +116,7 @@ CLAUSES: dict[str, dict[str, str]] = {
         "long text": "cut a text that is too long, with a warning, instead of failing; with long_prompts='chunks', "
         "read all of it, in parts whose embeddings follow one another",
         "weights": "with weighted=True, read (word:1.2) as the word with that weight, see "
-        "xpsr_sdk.models.prompt_weights; without it, as text",
+        "xpsr_sdk.prompts.weights; without it, as text",
         "shape": "encode B 3 H W to B latent_channels H/stride W/stride, and decode that back, whatever H and W",
         "scale": "multiply latents by vae.config.scaling_factor, where there is one, in encode(), and divide by it in "
         "decode()",

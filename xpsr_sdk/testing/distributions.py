@@ -13,8 +13,8 @@ from packaging.utils import canonicalize_name
 
 import xpsr_sdk
 from xpsr_sdk.contracts import KINDS
-from xpsr_sdk.discovery import GROUP, installed_plugins
-from xpsr_sdk.registry import Registry
+from xpsr_sdk.plugin_system.discovery import GROUP, installed_plugins
+from xpsr_sdk.plugin_system.registry import Registry
 from xpsr_sdk.testing.subject import Subject, check_common, clause_of, require
 
 HEAVY = ("torch", "diffusers", "transformers", "accelerate", "peft", "numpy", "PIL", "tensorflow", "jax", "cv2")

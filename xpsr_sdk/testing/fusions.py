@@ -14,7 +14,7 @@ from torch.nn.functional import interpolate
 
 from xpsr_sdk.contracts import AttentionSite
 from xpsr_sdk.models.fusion import transformer_like
-from xpsr_sdk.registry import Registry
+from xpsr_sdk.plugin_system.registry import Registry
 from xpsr_sdk.testing.restoring import check_restoration, check_training
 from xpsr_sdk.testing.subject import Choice, Subject, check_construction, for_all, require
 from xpsr_sdk.testing.tensors import (

@@ -12,7 +12,7 @@ from PIL import Image
 
 from xpsr_sdk.contracts import Item, Level, Prompts
 from xpsr_sdk.pipeline import SMALLEST
-from xpsr_sdk.registry import Registry
+from xpsr_sdk.plugin_system.registry import Registry
 from xpsr_sdk.testing.restoring import check_restoration
 from xpsr_sdk.testing.subject import Choice, Subject, check_construction, for_all, require
 from xpsr_sdk.testing.tiny import photo, write_whole_model

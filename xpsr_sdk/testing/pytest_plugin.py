@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from xpsr_sdk.registry import Registry
+    from xpsr_sdk.plugin_system.registry import Registry
 
 
 @pytest.fixture
@@ -18,8 +18,8 @@ def xpsr_registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Reg
     ``xpsr_registry(my_plugin)`` fails if the plug-in is broken, and gives a ``Registry``, which is also what
     ``default_registry()`` gives until the test ends.
     """
-    from xpsr_sdk import registry
-    from xpsr_sdk.discovery import as_plugin
+    from xpsr_sdk.plugin_system import registry
+    from xpsr_sdk.plugin_system.discovery import as_plugin
 
     def make(*plugins: object) -> Registry:
         monkeypatch.setenv("XPSR_STRICT", "1")

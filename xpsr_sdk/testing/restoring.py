@@ -14,7 +14,7 @@ from xpsr_sdk.build import build_pipeline
 from xpsr_sdk.contracts import Item
 from xpsr_sdk.data.images import to_image, to_tensor, write_image
 from xpsr_sdk.pipeline import Pipeline
-from xpsr_sdk.registry import Registry
+from xpsr_sdk.plugin_system.registry import Registry
 from xpsr_sdk.testing.subject import require
 from xpsr_sdk.testing.tiny import photo, write_configs
 from xpsr_sdk.training.config import TrainConfig

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, Phase, Verbosity, given, settings
 
 from xpsr_sdk.contracts import Options
 from xpsr_sdk.errors import BrokenPlugin, one_line
-from xpsr_sdk.registry import RegisteredComponent, Registry, default_registry
+from xpsr_sdk.plugin_system.registry import RegisteredComponent, Registry, default_registry
 from xpsr_sdk.testing.clauses import CLAUSES
 
 Choice = str | Mapping[str, Any]

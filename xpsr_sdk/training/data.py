@@ -24,7 +24,7 @@ from xpsr_sdk.data.samples import Batch, DamagedImage, Degrader, Levels, Sample,
 from xpsr_sdk.data.seeds import generator_for
 from xpsr_sdk.data.shards import ShardFolder, find_shards, read_part
 from xpsr_sdk.errors import TrainingError
-from xpsr_sdk.registry import Registry, default_registry
+from xpsr_sdk.plugin_system.registry import Registry, default_registry
 from xpsr_sdk.training.config import DataSection
 
 TRIES = 10

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from rich.table import Table
 
-from xpsr_sdk.registry import Registry
+from xpsr_sdk.plugin_system.registry import Registry
 from xpsr_sdk.training.config import TrainConfig
 from xpsr_sdk.training.loop import TrainingRun
 from xpsr_sdk.training.memory import StepMemory, step_memory

@@ -24,13 +24,13 @@ from xpsr_sdk.build import build_for_training, trained_index
 from xpsr_sdk.config import backbone_of
 from xpsr_sdk.data.samples import Batch
 from xpsr_sdk.data.seeds import generator_for
-from xpsr_sdk.devices import find_device
 from xpsr_sdk.errors import ConfigError, TrainingError
 from xpsr_sdk.evaluation.perceptual import Perceptual
+from xpsr_sdk.hardware.devices import find_device
 from xpsr_sdk.models.blocks import checkpoint_gradients
 from xpsr_sdk.models.checkpoints import read_json
 from xpsr_sdk.models.schedule import NoiseSchedule
-from xpsr_sdk.registry import Registry
+from xpsr_sdk.plugin_system.registry import Registry
 from xpsr_sdk.training.config import ModelSection, TrainConfig
 from xpsr_sdk.training.data import TrainingData, batches
 from xpsr_sdk.training.lora import LORA_PATTERN, add_lora

@@ -23,7 +23,7 @@ from xpsr_sdk.errors import ConfigError, TrainingError, did_you_mean
 from xpsr_sdk.evaluation.report import measures_of
 from xpsr_sdk.models.checkpoints import read_json
 from xpsr_sdk.pipeline import SMALLEST, Pipeline
-from xpsr_sdk.registry import Registry, default_registry
+from xpsr_sdk.plugin_system.registry import Registry, default_registry
 from xpsr_sdk.training.config import TrainConfig
 from xpsr_sdk.training.data import open_sources
 

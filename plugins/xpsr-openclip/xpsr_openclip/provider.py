@@ -21,8 +21,8 @@ from torch import Tensor
 from xpsr_openclip.vocabulary import DEFAULT, Vocabulary, read_vocabulary
 from xpsr_sdk import Item, Options, Prompts
 from xpsr_sdk.contracts import Level
-from xpsr_sdk.devices import find_device
 from xpsr_sdk.errors import one_line
+from xpsr_sdk.hardware.devices import find_device
 
 PRECISIONS = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 """OpenCLIP's names of dtypes."""

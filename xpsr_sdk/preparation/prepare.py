@@ -20,12 +20,12 @@ from xpsr_sdk.builtin.sharpen import sharpen as sharpened
 from xpsr_sdk.config import Component
 from xpsr_sdk.contracts import Item
 from xpsr_sdk.data.images import find_images, read_image, to_image, to_tensor, write_image, write_whole
-from xpsr_sdk.data.prompts import describe
 from xpsr_sdk.data.seeds import generator_for
 from xpsr_sdk.data.shards import ShardWriter
 from xpsr_sdk.data.workers import end_with_parent
 from xpsr_sdk.errors import ConfigError, ImageError, TrainingError
-from xpsr_sdk.registry import default_registry
+from xpsr_sdk.plugin_system.registry import default_registry
+from xpsr_sdk.prompts.describe import describe
 
 PROMPT_FOLDERS = {"high": "highlevel_prompt_GT", "low": "lowlevel_prompt_q", "hr_low": "lowlevel_prompt_q_GT"}
 SMALLEST_LR = 16

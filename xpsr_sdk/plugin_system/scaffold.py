@@ -1,4 +1,4 @@
-"""Writes new plug-ins, out of the templates in ``xpsr_sdk/templates``. Loads nothing heavy.
+"""Writes new plug-ins, out of the templates in ``xpsr_sdk/plugin_system/templates``. Loads nothing heavy.
 
 A template is a whole distribution named ``xpsr-my-plugin``, of which every part works: what is common to all kinds lies
 in ``common/``, the rest in a folder a kind.
@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 
 from xpsr_sdk.contracts import KINDS
 from xpsr_sdk.errors import ConfigError, did_you_mean
-from xpsr_sdk.registry import Registry
+from xpsr_sdk.plugin_system.registry import Registry
 
 TEMPLATES = Path(__file__).parent / "templates"
 NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xpsr_sdk.models.prompt_weights import escape_weights, parse_weights
+from xpsr_sdk.prompts.weights import escape_weights, parse_weights
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ from torch import Tensor
 from xpsr_sdk.config import RestoreConfig
 from xpsr_sdk.contracts import Backbone, Level, PromptProvider, Prompts
 from xpsr_sdk.data.photo import LoadedPhoto
-from xpsr_sdk.data.prompts import describe
-from xpsr_sdk.models.prompt_weights import escape_weights
+from xpsr_sdk.prompts.describe import describe
+from xpsr_sdk.prompts.weights import escape_weights
 
 
 def describe_photo(provider: PromptProvider, photo: LoadedPhoto, settings: RestoreConfig) -> Prompts:

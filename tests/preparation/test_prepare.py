@@ -27,9 +27,9 @@ from xpsr_sdk import (
 )
 from xpsr_sdk.builtin.bicubic import BicubicDegradation
 from xpsr_sdk.builtin.sharpen import sharpen
-from xpsr_sdk.data import prepare
 from xpsr_sdk.data.images import read_image, to_image, to_tensor
-from xpsr_sdk.data.prepare import Prepared, prepare_pairs
+from xpsr_sdk.preparation import prepare
+from xpsr_sdk.preparation.prepare import Prepared, prepare_pairs
 
 
 class Captioner:
@@ -139,7 +139,7 @@ def test_workers_end_when_the_call_is_killed(photos: Path, tmp_path: Path) -> No
     call = (
         "prepare_pairs(Path(sys.argv[1]), Path(sys.argv[2]), workers=2, progress=lambda *_: print('done', flush=True))"
     )
-    head = "import sys\nfrom pathlib import Path\nfrom xpsr_sdk.data.prepare import prepare_pairs\n"
+    head = "import sys\nfrom pathlib import Path\nfrom xpsr_sdk.preparation.prepare import prepare_pairs\n"
     program.write_text(f"{head}if __name__ == '__main__':\n    {call}\n    input()\n")
     command = [sys.executable, program, photos, tmp_path / "pairs"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as run:

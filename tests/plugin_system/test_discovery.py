@@ -11,7 +11,7 @@ import pytest
 
 from tests.stubs import ONE_SAMPLER, distribute
 from xpsr_sdk import BrokenPlugin, Registry, __version__
-from xpsr_sdk.discovery import damaged_distributions, installed_plugins
+from xpsr_sdk.plugin_system.discovery import damaged_distributions, installed_plugins
 
 
 @pytest.fixture(autouse=True)
@@ -47,7 +47,7 @@ def test_the_environment_limits_what_loads(
 ) -> None:
     if limit is not None:
         monkeypatch.setenv("XPSR_PLUGINS", limit)
-    first_party = {folder.name for folder in (Path(__file__).parents[1] / "plugins").iterdir()}
+    first_party = {folder.name for folder in (Path(__file__).parents[2] / "plugins").iterdir()}
     found = {plugin.distribution for plugin in installed_plugins()} - first_party
     assert found == expected
     assert Registry().find("sampler", "unipc").state == "ok"

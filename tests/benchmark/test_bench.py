@@ -11,7 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tests import tiny
 from xpsr_sdk import Pipeline, build_pipeline
-from xpsr_sdk.engine import bench
+from xpsr_sdk.benchmark import bench
 from xpsr_sdk.models.controlnet import XPSRControlNet
 from xpsr_sdk.models.fusion import to_published_name
 from xpsr_sdk.models.unet import XPSRUNet
@@ -81,7 +81,7 @@ def test_peak_memory_is_seen() -> None:
 
 
 def test_the_random_model_has_the_published_size() -> None:
-    published = json.loads(Path("tests/data/shapes-sd15.json").read_text())
+    published = json.loads(Path("tests/fixtures/shapes-sd15.json").read_text())
     with torch.device("meta"):
         models = {"unet": XPSRUNet(**bench.UNET), "controlnet": XPSRControlNet(**bench.CONTROLNET)}
     for part, model in models.items():

@@ -16,11 +16,11 @@ from xpsr_sdk.config import Component
 from xpsr_sdk.contracts import Item, Level, PromptKey, PromptProvider, Prompts
 from xpsr_sdk.data.files import find_images
 from xpsr_sdk.data.images import read_image
-from xpsr_sdk.data.prompt_store import STORE_NAME, PromptStore, SeenImage, StoredPrompt
-from xpsr_sdk.data.prompts import describe
 from xpsr_sdk.data.workers import end_with_parent
 from xpsr_sdk.errors import ConfigError, ImageError, XPSRError, one_line
-from xpsr_sdk.registry import default_registry
+from xpsr_sdk.plugin_system.registry import default_registry
+from xpsr_sdk.prompts.describe import describe
+from xpsr_sdk.prompts.store import STORE_NAME, PromptStore, SeenImage, StoredPrompt
 
 GIVE_UP_AFTER = 50
 """Images in a row that the provider has no words for, after which it is not asked about the others."""

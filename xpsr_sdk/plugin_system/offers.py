@@ -9,9 +9,9 @@ from collections.abc import Iterable, Iterator, Mapping
 import pluggy
 from pydantic_core import to_jsonable_python
 
-from xpsr_sdk import hookspecs
 from xpsr_sdk.contracts import KINDS, ComponentSpec
 from xpsr_sdk.errors import did_you_mean, short
+from xpsr_sdk.plugin_system import hookspecs
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 """What cannot be shown in a line: control characters, and halves of characters."""

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from xpsr_sdk.data.contact_sheet import GAP, SIDE, contact_sheet
+from xpsr_sdk.prompts.contact_sheet import GAP, SIDE, contact_sheet
 
 RED = (255, 0, 0)
 

@@ -22,7 +22,7 @@ from xpsr_sdk import (
 )
 from xpsr_sdk.builtin import CAPTIONERS
 from xpsr_sdk.contracts import KINDS
-from xpsr_sdk.registry import config_error, default_registry
+from xpsr_sdk.plugin_system.registry import config_error, default_registry
 
 
 @pytest.fixture(autouse=True)

@@ -15,14 +15,14 @@ import pytest
 from tests import tiny
 from xpsr_sdk import ConfigError, Item, Prompts
 from xpsr_sdk.builtin.fixed import FixedPrompts
-from xpsr_sdk.data.caption import GIVE_UP_AFTER, Captioned, Shard, caption_folder
-from xpsr_sdk.data.prompt_store import PromptStore
+from xpsr_sdk.prompts.caption_folder import GIVE_UP_AFTER, Captioned, Shard, caption_folder
+from xpsr_sdk.prompts.store import PromptStore
 
 SLOW = """
 import sys, time
 from pathlib import Path
 from xpsr_sdk.builtin.fixed import FixedPrompts
-from xpsr_sdk.data.caption import caption_folder
+from xpsr_sdk.prompts.caption_folder import caption_folder
 
 def describe(self, items, levels, plain=FixedPrompts.describe):
     time.sleep(0.01)

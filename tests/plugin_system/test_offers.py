@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from tests.stubs import HERE, loading, offering, plugin_with, raising, sampler
-from xpsr_sdk import BrokenPlugin, ComponentSpec, Options, Registry, hookimpl, hookspecs
+from xpsr_sdk import BrokenPlugin, ComponentSpec, Options, Registry, hookimpl
 from xpsr_sdk.contracts import KINDS
-from xpsr_sdk.discovery import Plugin
+from xpsr_sdk.plugin_system import hookspecs
+from xpsr_sdk.plugin_system.discovery import Plugin
 from xpsr_sdk.testing import check_degradation_model, check_fusion_attention, check_prompt_provider, check_sampler
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.pages import Reader
-from xpsr_sdk import ComponentSpec, Registry, hookimpl, hookspecs
+from xpsr_sdk import ComponentSpec, Registry, hookimpl
+from xpsr_sdk.plugin_system import hookspecs
 
 WARNING = FutureWarning("xpsr_samplers is deprecated since 0.3: implement xpsr_solvers.")
 

@@ -21,7 +21,6 @@ from pydantic import BaseModel, ValidationError
 import xpsr_sdk
 from xpsr_sdk import contracts
 from xpsr_sdk.contracts import KINDS, ComponentSpec, Options
-from xpsr_sdk.discovery import SDK, Plugin, as_plugin, installed_plugins, reason
 from xpsr_sdk.errors import (
     BrokenPlugin,
     ConfigError,
@@ -32,7 +31,8 @@ from xpsr_sdk.errors import (
     did_you_mean,
     short,
 )
-from xpsr_sdk.offers import offers
+from xpsr_sdk.plugin_system.discovery import SDK, Plugin, as_plugin, installed_plugins, reason
+from xpsr_sdk.plugin_system.offers import offers
 
 VALIDATOR = re.compile("^(Value error|Assertion failed), ")
 """What pydantic puts before the words of a validator."""

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from xpsr_sdk import ConfigError, Registry
 from xpsr_sdk.cli.main import xpsr
 from xpsr_sdk.contracts import KINDS
-from xpsr_sdk.scaffold import TEMPLATES, write_plugin
+from xpsr_sdk.plugin_system.scaffold import TEMPLATES, write_plugin
 
 NAMES = {kind: f"own-{kind.replace('_', '-')}2" for kind in KINDS}
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests import tiny
 from xpsr_sdk import Item, Prompts
-from xpsr_sdk.data.prompts import LONGEST, clean_description, describe
+from xpsr_sdk.prompts.describe import LONGEST, clean_description, describe
 
 ITEMS = [Item(tiny.photo(16, 16, seed)) for seed in range(3)]
 

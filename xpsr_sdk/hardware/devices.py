@@ -8,8 +8,8 @@ from typing import Any
 import psutil
 import torch
 
-from xpsr_sdk.control_groups import free_in_control_groups
 from xpsr_sdk.errors import ConfigError
+from xpsr_sdk.hardware.control_groups import free_in_control_groups
 
 
 def find_device(name: str | torch.device | None) -> torch.device:

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from xpsr_sdk import control_groups
-from xpsr_sdk.control_groups import free_in_control_groups
-from xpsr_sdk.devices import free_memory
+from xpsr_sdk.hardware import control_groups
+from xpsr_sdk.hardware.control_groups import free_in_control_groups
+from xpsr_sdk.hardware.devices import free_memory
 
 Write = Callable[[str, str], None]
 

@@ -14,7 +14,7 @@ import pytest
 
 from xpsr_sdk import ConfigError
 from xpsr_sdk.contracts import PromptKey
-from xpsr_sdk.data.prompt_store import Conflict, Merged, PromptStore, SeenImage, StoredPrompt
+from xpsr_sdk.prompts.store import Conflict, Merged, PromptStore, SeenImage, StoredPrompt
 
 KEY = PromptKey("transformers", "llava", "What is it?")
 

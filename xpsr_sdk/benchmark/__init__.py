@@ -1,0 +1,1 @@
+"""What each part of the engine gains, as ratios within one run."""

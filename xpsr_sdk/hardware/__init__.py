@@ -1,0 +1,1 @@
+"""What the machine has: devices, and the limits on their memory."""

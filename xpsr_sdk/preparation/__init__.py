@@ -1,0 +1,1 @@
+"""Training data out of sharp photos: crops, degradations and prompts, written as shards or pairs."""

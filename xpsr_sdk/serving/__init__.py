@@ -1,0 +1,1 @@
+"""Requests from many threads, restored in batches by one pipeline."""
