@@ -165,7 +165,7 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert (page.parent / target).exists(), target
 
 
-@pytest.mark.parametrize("page", [Path("README.md"), Path("docs/nano.md")], ids=str)
+@pytest.mark.parametrize("page", [Path("README.md"), Path("docs/reference/nano.md")], ids=str)
 def test_no_figure_is_left_out(page: Path) -> None:
     block = page.read_text(encoding="utf-8").partition("<!-- figures:begin -->")[2].partition("<!-- figures:end -->")[0]
     rows = [line for line in block.splitlines() if line.startswith("|")]

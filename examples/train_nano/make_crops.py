@@ -2,9 +2,9 @@
 
     python examples/train_nano/make_crops.py PHOTOS -o CROPS [--crops-a-photo N]
 
-PHOTOS holds a folder for each package that the photographs come from (docs/nano-sources.md lists them). A crop is 512
-pixels wide and high. A photograph is cut at several scales, so that near and far are both seen; where it is soft at
-full size it is reduced first, and crops without detail (sky, walls, what is out of focus) are left out.
+PHOTOS holds a folder for each package that the photographs come from (docs/reference/nano-sources.md lists them). A
+crop is 512 pixels wide and high. A photograph is cut at several scales, so that near and far are both seen; where it is
+soft at full size it is reduced first, and crops without detail (sky, walls, what is out of focus) are left out.
 """
 
 from __future__ import annotations

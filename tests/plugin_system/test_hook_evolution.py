@@ -15,7 +15,7 @@ WARNING = FutureWarning("xpsr_samplers is deprecated since 0.3: implement xpsr_s
 
 
 def test_the_example_prints_what_the_page_shows(monkeypatch: pytest.MonkeyPatch) -> None:
-    Reader(Path("docs/hook-evolution.md"), monkeypatch, is_tutorial=True).read()
+    Reader(Path("docs/explanations/hook-evolution.md"), monkeypatch, is_tutorial=True).read()
 
 
 def test_a_deprecated_hook_warns_and_works(monkeypatch: pytest.MonkeyPatch) -> None:
