@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     import torch
     from PIL import Image
 
-Level = Literal["high", "low"]
+PromptLevel = Literal["high", "low"]
 """``high``: what the photo shows. ``low``: how good or bad its quality is."""
+PROMPT_LEVELS: tuple[PromptLevel, ...] = ("high", "low")
 
 
 class Options(BaseModel):
@@ -77,8 +78,8 @@ class Prompts:
 
     high: str | None = None
     low: str | None = None
-    source: Mapping[Level, str] = field(default_factory=dict)
-    errors: Mapping[Level, str] = field(default_factory=dict)
+    source: Mapping[PromptLevel, str] = field(default_factory=dict)
+    errors: Mapping[PromptLevel, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ class PromptProvider(Protocol):
     asked for again when it changes. Without one, any change of the provider's options counts.
     """
 
-    def describe(self, items: Sequence[Item], levels: Collection[Level]) -> list[Prompts]:
+    def describe(self, items: Sequence[Item], levels: Collection[PromptLevel]) -> list[Prompts]:
         """Describe each item at the asked levels.
 
         A level that is not offered, or of which there is nothing to say of that image, is ``None`` and no error: the

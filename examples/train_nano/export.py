@@ -8,7 +8,7 @@ from __future__ import annotations
 from argparse import ArgumentParser
 from pathlib import Path
 
-from xpsr_sdk.cli.output import quiet_libraries
+from xpsr_sdk.cli.terminal import quiet_libraries
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
 
-from xpsr_sdk.cli.output import quiet_libraries
+from xpsr_sdk.cli.terminal import quiet_libraries
 
 
 def with_fresh_fusion(network: Any, fusion: str) -> Any:

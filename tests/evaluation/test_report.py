@@ -17,7 +17,7 @@ from xpsr_sdk import __version__
 from xpsr_sdk.errors import ConfigError, ImageError
 from xpsr_sdk.evaluation.matching import match
 from xpsr_sdk.evaluation.metrics import psnr
-from xpsr_sdk.evaluation.report import Report, Row, evaluate_folders
+from xpsr_sdk.evaluation.report import ImageScores, Report, evaluate_folders
 
 
 def save(path, value=100, size=(24, 20)):
@@ -71,7 +71,7 @@ def test_equal_images_give_valid_json(folders):
 
 @given(st.lists(st.floats(-5, 5), min_size=1, max_size=20))
 def test_the_mean_is_over_images(scores):
-    report = Report(tuple(Row(str(i), {"ssim": score}) for i, score in enumerate(scores)), {"ssim": ""}, 0)
+    report = Report(tuple(ImageScores(str(i), {"ssim": score}) for i, score in enumerate(scores)), {"ssim": ""}, 0)
     assert report.means["ssim"] == pytest.approx(sum(scores) / len(scores))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import Field
 
-from xpsr_sdk.contracts import Item, Level, Options, PromptProvider, Prompts
+from xpsr_sdk.contracts import Item, Options, PromptLevel, PromptProvider, Prompts
 from xpsr_sdk.plugin_system.registry import default_registry
 from xpsr_sdk.prompts.describe import describe
 
@@ -26,7 +26,7 @@ class EnsemblePrompts:
     def __init__(self, config: Config | None = None) -> None:
         self.config = config or self.Config()
         made: dict[str, PromptProvider] = {}
-        self._providers: dict[Level, list[PromptProvider]] = {"high": [], "low": []}
+        self._providers: dict[PromptLevel, list[PromptProvider]] = {"high": [], "low": []}
         for level, of_level in self._providers.items():
             for choice in getattr(self.config, level):
                 # One for both levels, so that a model is loaded once.
@@ -35,7 +35,7 @@ class EnsemblePrompts:
                 of_level.append(made[repr(choice)])
         self._told: set[str] = set()
 
-    def describe(self, items: Sequence[Item], levels: Collection[Level]) -> list[Prompts]:
+    def describe(self, items: Sequence[Item], levels: Collection[PromptLevel]) -> list[Prompts]:
         """The first description there is of each photo at each level; errors are those of all that failed."""
         found = [Prompts() for _ in items]
         for level in levels:
@@ -52,7 +52,7 @@ class EnsemblePrompts:
         for provider in {id(p): p for of_level in self._providers.values() for p in of_level}.values():
             provider.unload()
 
-    def _joined(self, before: Prompts, said: Prompts, level: Level) -> Prompts:
+    def _joined(self, before: Prompts, said: Prompts, level: PromptLevel) -> Prompts:
         """What is known of a photo with what another provider says of a level."""
         earlier = before.errors.get(level, "")
         if getattr(said, level) is None:

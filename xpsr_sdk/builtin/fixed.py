@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 
 from pydantic import Field
 
-from xpsr_sdk.contracts import Item, Level, Options, Prompts
+from xpsr_sdk.contracts import Item, Options, PromptLevel, Prompts
 
 
 class FixedPrompts:
@@ -21,12 +21,12 @@ class FixedPrompts:
     def __init__(self, config: Config | None = None) -> None:
         self.config = config or self.Config()
 
-    def describe(self, items: Sequence[Item], levels: Collection[Level]) -> list[Prompts]:
+    def describe(self, items: Sequence[Item], levels: Collection[PromptLevel]) -> list[Prompts]:
         """The configured text of each asked level, once for each item."""
         high = self.config.high if "high" in levels else None
         low = self.config.low if "low" in levels else None
-        texts: dict[Level, str | None] = {"high": high, "low": low}
-        source: dict[Level, str] = {level: "fixed" for level, text in texts.items() if text is not None}
+        texts: dict[PromptLevel, str | None] = {"high": high, "low": low}
+        source: dict[PromptLevel, str] = {level: "fixed" for level, text in texts.items() if text is not None}
         return [Prompts(high=high, low=low, source=source) for _ in items]
 
     def unload(self) -> None:

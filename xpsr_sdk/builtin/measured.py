@@ -18,7 +18,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from xpsr_sdk.builtin.quality import Quality, measure
-from xpsr_sdk.contracts import Item, Level, Options, Prompts
+from xpsr_sdk.contracts import Item, Options, PromptLevel, Prompts
 
 GRADES = ("no", "faint", "mild", "moderate", "strong", "extreme")
 
@@ -63,7 +63,7 @@ class MeasuredPrompts:
     def __init__(self, config: Config | None = None) -> None:
         self.config = config or self.Config()
 
-    def describe(self, items: Sequence[Item], levels: Collection[Level]) -> list[Prompts]:
+    def describe(self, items: Sequence[Item], levels: Collection[PromptLevel]) -> list[Prompts]:
         """Describe the quality of each item's image, mode RGB; the high level is always ``None``.
 
         What fails is reported in ``Prompts.errors["low"]``.

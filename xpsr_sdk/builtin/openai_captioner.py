@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 from pydantic import Field
 
-from xpsr_sdk.contracts import Item, Level, PromptKey, Prompts
+from xpsr_sdk.contracts import PROMPT_LEVELS, Item, PromptKey, PromptLevel, Prompts
 from xpsr_sdk.errors import ConfigError, one_line
 from xpsr_sdk.prompts.captioner import (
-    LEVELS,
     Answer,
     CaptionerOptions,
     as_prompts,
@@ -79,13 +78,13 @@ class OpenAICaptioner:
         self.config = config
         self._key()  # one that cannot be sent is told at once
 
-    def prompt_key(self, level: Level) -> PromptKey:
+    def prompt_key(self, level: PromptLevel) -> PromptKey:
         """Model and question; not the endpoint, which may move."""
         return PromptKey("openai", self._model_of(level), self.config.question(level))
 
-    def describe(self, items: Sequence[Item], levels: Collection[Level]) -> list[Prompts]:
+    def describe(self, items: Sequence[Item], levels: Collection[PromptLevel]) -> list[Prompts]:
         """The answers to the questions of the asked levels; failures are reported in ``Prompts.errors``."""
-        asked = [level for level in LEVELS if level in levels]
+        asked = [level for level in PROMPT_LEVELS if level in levels]
         from anyio.from_thread import start_blocking_portal  # which comes with openai
 
         # This thread may run an event loop of its own, as notebooks do. Ctrl-C drops the questions.
@@ -96,7 +95,7 @@ class OpenAICaptioner:
     def unload(self) -> None:
         """Nothing is held."""
 
-    def _model_of(self, level: Level) -> str:
+    def _model_of(self, level: PromptLevel) -> str:
         return (self.config.low_model if level == "low" else None) or self.config.model
 
     def _key(self) -> str:
@@ -106,7 +105,7 @@ class OpenAICaptioner:
             raise ConfigError(f"The key in {self.config.api_key_variable} holds characters that no key has.")
         return key
 
-    async def _ask_all(self, items: Sequence[Item], levels: Sequence[Level]) -> dict[Level, list[Answer]]:
+    async def _ask_all(self, items: Sequence[Item], levels: Sequence[PromptLevel]) -> dict[PromptLevel, list[Answer]]:
         from openai import AsyncOpenAI
 
         config, key = self.config, self._key()
@@ -116,7 +115,7 @@ class OpenAICaptioner:
             api_key=key or NO_KEY, base_url=config.base_url, timeout=config.timeout, max_retries=config.max_retries
         ) as client:
 
-            async def answer(item: Item, level: Level) -> Answer:
+            async def answer(item: Item, level: PromptLevel) -> Answer:
                 async with slots:
                     try:
                         text = without_thoughts(await self._ask(client, item.image, level), config.question(level))
@@ -127,7 +126,7 @@ class OpenAICaptioner:
             answers = await asyncio.gather(*(answer(item, level) for level in levels for item in items))
         return {level: answers[i * len(items) :][: len(items)] for i, level in enumerate(levels)}
 
-    async def _ask(self, client: AsyncOpenAI, image: Image.Image, level: Level) -> str:
+    async def _ask(self, client: AsyncOpenAI, image: Image.Image, level: PromptLevel) -> str:
         """The answer to a question. One that is none, which the client does not see, is a reason to ask again."""
         config = self.config
         picture = {"type": "image_url", "image_url": {"url": _data_url(shrunk(image, config.max_side))}}

@@ -7,15 +7,15 @@ from pathlib import Path
 
 from pydantic import Field
 
-from xpsr_sdk.contracts import Item, Level, Options, Prompts
+from xpsr_sdk.contracts import Item, Options, PromptLevel, Prompts
 from xpsr_sdk.errors import one_line
 from xpsr_sdk.prompts.describe import clean_description
 
-FOLDERS: dict[Level, tuple[str, ...]] = {
+FOLDERS: dict[PromptLevel, tuple[str, ...]] = {
     "high": ("highlevel_prompt", "highlevel_prompt_GT"),
     "low": ("lowlevel_prompt_q", "lowlevel_prompt"),
 }
-FOLDERS_OF_HR: dict[Level, tuple[str, ...]] = {
+FOLDERS_OF_HR: dict[PromptLevel, tuple[str, ...]] = {
     "high": ("highlevel_prompt_GT",),
     "low": ("lowlevel_prompt_q_GT",),
 }
@@ -43,16 +43,16 @@ class SidecarPrompts:
     def __init__(self, config: Config | None = None) -> None:
         self.config = config or self.Config()
 
-    def describe(self, items: Sequence[Item], levels: Collection[Level]) -> list[Prompts]:
+    def describe(self, items: Sequence[Item], levels: Collection[PromptLevel]) -> list[Prompts]:
         """What the files say; a missing file is an error of its level."""
         return [self._describe(item, levels) for item in items]
 
     def unload(self) -> None:
         """Nothing is held."""
 
-    def _describe(self, item: Item, levels: Collection[Level]) -> Prompts:
-        texts: dict[Level, str] = {}
-        errors: dict[Level, str] = {}
+    def _describe(self, item: Item, levels: Collection[PromptLevel]) -> Prompts:
+        texts: dict[PromptLevel, str] = {}
+        errors: dict[PromptLevel, str] = {}
         for level in levels:
             try:
                 texts[level] = self._read(item, level)
@@ -60,7 +60,7 @@ class SidecarPrompts:
                 errors[level] = str(error) if isinstance(error, ValueError) else one_line(error)
         return Prompts(texts.get("high"), texts.get("low"), dict.fromkeys(texts, "sidecar"), errors)
 
-    def _read(self, item: Item, level: Level) -> str:
+    def _read(self, item: Item, level: PromptLevel) -> str:
         if item.path is None:
             raise ValueError("The image comes from no file, so that none can lie beside it.")
         candidates = list(self._candidates(item.path, level))
@@ -74,7 +74,7 @@ class SidecarPrompts:
         except ValueError as error:
             raise ValueError(f"{found}: {error}") from None
 
-    def _candidates(self, photo: Path, level: Level) -> Iterator[Path]:
+    def _candidates(self, photo: Path, level: PromptLevel) -> Iterator[Path]:
         folder = self.config.folder or photo.parent
         yield folder / f"{photo.stem}.{level}.txt"
         if level == "high":

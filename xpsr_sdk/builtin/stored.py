@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from xpsr_sdk.contracts import Item, Level, Options, Prompts
+from xpsr_sdk.contracts import Item, Options, PromptLevel, Prompts
 from xpsr_sdk.prompts.store import STORE_NAME, PromptStore
 
 
@@ -26,7 +26,7 @@ class StoredPrompts:
         self.config = config or self.Config()
         self._store_at = lru_cache(maxsize=16)(PromptStore)
 
-    def describe(self, items: Sequence[Item], levels: Collection[Level]) -> list[Prompts]:
+    def describe(self, items: Sequence[Item], levels: Collection[PromptLevel]) -> list[Prompts]:
         """What is stored; what is not is an error of its level."""
         return [self._describe(item, levels) for item in items]
 
@@ -34,7 +34,7 @@ class StoredPrompts:
         """Close the files."""
         self._store_at.cache_clear()
 
-    def _describe(self, item: Item, levels: Collection[Level]) -> Prompts:
+    def _describe(self, item: Item, levels: Collection[PromptLevel]) -> Prompts:
         if item.sha256 is None:
             return Prompts(
                 errors=dict.fromkeys(levels, "The image comes from no file, so that nothing is stored of it.")
@@ -45,9 +45,9 @@ class StoredPrompts:
                 errors=dict.fromkeys(levels, f"There is no {STORE_NAME} by it or above: xpsr caption makes one.")
             )
         found = {level: self._store_at(file).newest(item.sha256, level) for level in levels}
-        texts: dict[Level, str] = {level: prompt.text or "" for level, prompt in found.items() if prompt}
-        source: dict[Level, str] = {level: prompt.source for level, prompt in found.items() if prompt}
-        errors: dict[Level, str] = {
+        texts: dict[PromptLevel, str] = {level: prompt.text or "" for level, prompt in found.items() if prompt}
+        source: dict[PromptLevel, str] = {level: prompt.source for level, prompt in found.items() if prompt}
+        errors: dict[PromptLevel, str] = {
             level: f"{file} holds no {level}-level prompt of it: xpsr caption adds one."
             for level, prompt in found.items()
             if prompt is None

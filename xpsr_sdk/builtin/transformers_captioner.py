@@ -14,11 +14,10 @@ import torch
 from pydantic import Field
 from transformers import AutoModelForImageTextToText, AutoProcessor, BitsAndBytesConfig, TorchAoConfig
 
-from xpsr_sdk.contracts import Item, Level, PromptKey, Prompts
+from xpsr_sdk.contracts import PROMPT_LEVELS, Item, PromptKey, PromptLevel, Prompts
 from xpsr_sdk.errors import CheckpointError, ConfigError, one_line
 from xpsr_sdk.hardware.devices import find_device, free_memory
 from xpsr_sdk.prompts.captioner import (
-    LEVELS,
     Answer,
     CaptionerOptions,
     as_prompts,
@@ -63,19 +62,19 @@ class TransformersCaptioner:
         self.config = config or self.Config()
         if library := (self.config.quantization or "").partition("-")[0]:
             need_package(library, library, f"quantization = {self.config.quantization!r}")
-        for level in LEVELS:
+        for level in PROMPT_LEVELS:
             _check_folder(self._model_of(level))
         self._loaded: dict[str, tuple[Any, Any]] = {}
         self._broken: dict[str, str] = {}  # why; the exception itself would hold what was read of the model
 
-    def prompt_key(self, level: Level) -> PromptKey:
+    def prompt_key(self, level: PromptLevel) -> PromptKey:
         """Model and question."""
         return PromptKey("transformers", self._model_of(level), self.config.question(level))
 
-    def describe(self, items: Sequence[Item], levels: Collection[Level]) -> list[Prompts]:
+    def describe(self, items: Sequence[Item], levels: Collection[PromptLevel]) -> list[Prompts]:
         """The answers to the questions of the asked levels; failures are reported in ``Prompts.errors``."""
-        answers: dict[Level, list[Answer]] = {}
-        for level in [level for level in LEVELS if level in levels]:
+        answers: dict[PromptLevel, list[Answer]] = {}
+        for level in [level for level in PROMPT_LEVELS if level in levels]:
             name, question, size = self._model_of(level), self.config.question(level), self.config.batch_size
             batches = [items[first : first + size] for first in range(0, len(items), size)]
             answers[level] = [answer for batch in batches for answer in self._answers(name, batch, question)]
@@ -90,7 +89,7 @@ class TransformersCaptioner:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
-    def _model_of(self, level: Level) -> str:
+    def _model_of(self, level: PromptLevel) -> str:
         return (self.config.low_model if level == "low" else None) or self.config.model
 
     def _answers(self, name: str, items: Sequence[Item], question: str) -> list[Answer]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from xpsr_sdk.cli.output import is_first_process, leave_processes, progress_bar, quiet_libraries, warnings_told
+from xpsr_sdk.cli.terminal import is_first_process, leave_processes, progress_bar, quiet_libraries, warnings_told
 from xpsr_sdk.config import read_toml
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from xpsr_sdk.cli.output import print_table, progress_bar, quiet_libraries
+from xpsr_sdk.cli.terminal import print_table, progress_bar, quiet_libraries
 from xpsr_sdk.config import Compile, Dtype
 from xpsr_sdk.errors import ConfigError, did_you_mean
 

@@ -13,9 +13,9 @@ from click.core import ParameterSource
 from rich import box
 from rich.table import Table
 
-from xpsr_sdk.cli.output import print_table, progress_bar, quiet_libraries, warnings_told
+from xpsr_sdk.cli.terminal import print_table, progress_bar, quiet_libraries, warnings_told
 from xpsr_sdk.config import Component, PipelineConfig, read_toml
-from xpsr_sdk.contracts import Level
+from xpsr_sdk.contracts import PROMPT_LEVELS
 from xpsr_sdk.errors import ConfigError, ImageError
 from xpsr_sdk.prompts.describe import printable
 from xpsr_sdk.prompts.store import STORE_NAME, PromptStore
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
     from xpsr_sdk.prompts.caption_folder import Captioned
 
-LEVELS: tuple[Level, ...] = ("high", "low")
 LISTED = 20
 """Reasons that are named one by one."""
 ASKING = ("prompt_provider", "config", "levels", "batch_size", "workers", "shard")
@@ -112,7 +111,7 @@ def caption(
     choice = _provider(prompt_provider, config)
     quiet_libraries()
     from xpsr_sdk.prompts.caption_folder import (  # after what can be told at once, since it loads torch
-        Shard,
+        Part,
         caption_folder,
     )
 
@@ -121,11 +120,11 @@ def caption(
         report = caption_folder(
             folder,
             prompt_provider=choice,
-            levels=[level for level in LEVELS if level in levels],
+            levels=[level for level in PROMPT_LEVELS if level in levels],
             store=file,
             batch_size=batch_size,
             workers=workers,
-            shard=Shard(*shard),
+            part=Part(*shard),
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
     _tell(report, file)
@@ -207,7 +206,7 @@ def _shown_prompts(store: PromptStore, count: int) -> tuple[Table, list[tuple[Im
     entries = []
     for image in store.images(count):
         lines = [_shown(image.path)]
-        for level in LEVELS:
+        for level in PROMPT_LEVELS:
             prompt = store.newest(image.sha256, level)
             text = printable(prompt.text or "") if prompt else "(none)"
             lines.append(f"{level}: {text}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from xpsr_sdk.cli.output import progress_bar
+from xpsr_sdk.cli.terminal import progress_bar
 
 if TYPE_CHECKING:
     from xpsr_sdk.preparation.prepare import Prepared

@@ -52,7 +52,7 @@ class LazyGroup(click.Group):
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except Exception as error:
-            from xpsr_sdk.cli.output import print_traceback  # not for --help, since it loads rich
+            from xpsr_sdk.cli.terminal import print_traceback  # not for --help, since it loads rich
 
             print_traceback()
             raise _in_one_sentence(error) from error

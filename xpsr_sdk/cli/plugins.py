@@ -19,7 +19,7 @@ from pydantic_core import PydanticUndefined, to_jsonable_python
 from rich import box
 from rich.table import Table
 
-from xpsr_sdk.cli.output import print_json, print_table
+from xpsr_sdk.cli.terminal import print_json, print_table
 from xpsr_sdk.contracts import KINDS
 from xpsr_sdk.errors import one_line
 from xpsr_sdk.plugin_system.registry import PluginFailure, RegisteredComponent, default_registry

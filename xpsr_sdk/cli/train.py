@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from xpsr_sdk.cli.output import (
+from xpsr_sdk.cli.terminal import (
     is_first_process,
     leave_processes,
     print_table,

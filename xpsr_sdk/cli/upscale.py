@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from xpsr_sdk.cli.output import print_traceback, progress_bar, quiet_libraries, warnings_told
-from xpsr_sdk.cli.outputs import plan_outputs
+from xpsr_sdk.cli.result_files import plan_result_files
+from xpsr_sdk.cli.terminal import print_traceback, progress_bar, quiet_libraries, warnings_told
 from xpsr_sdk.config import (
     AlphaTreatment,
     ColorCorrection,
@@ -96,7 +96,7 @@ def upscale(
     What exists already is skipped. What fails is named and the rest is done; the exit code is then 1. Ctrl-C stops
     after the current photo, a second one at once; nothing half-written is left.
     """
-    jobs = plan_outputs(inputs, output, file_type)
+    jobs = plan_result_files(inputs, output, file_type)
     settings = _settings(config, offload, options)
     summary = Summary(len(jobs), jobs[0][1] if len(jobs) == 1 else output, _opened(log))
     todo = [job for job in jobs if not summary.fail_missing(*job)]

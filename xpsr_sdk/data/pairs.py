@@ -15,7 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from xpsr_sdk.data.images import READABLE
-from xpsr_sdk.data.samples import DamagedImage, Example, ReadLevels
+from xpsr_sdk.data.samples import DamagedImage, Example, ReadPixels
 from xpsr_sdk.errors import ImageError, TrainingError
 from xpsr_sdk.prompts.store import STORE_NAME, PromptStore
 
@@ -31,7 +31,7 @@ class PairFolder:
         TrainingError: It is missing, empty or has no LR image for an HR image.
     """
 
-    def __init__(self, folder: Path, read: ReadLevels) -> None:
+    def __init__(self, folder: Path, read: ReadPixels) -> None:
         self._hr = _hr_images(folder)
         self._read = read
         self._stored = PromptStore(folder / STORE_NAME)

@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from xpsr_sdk.config import RestoreConfig
-from xpsr_sdk.contracts import Item, Level
+from xpsr_sdk.contracts import Item, PromptLevel
 from xpsr_sdk.data.images import read_picture, sha256_of
 from xpsr_sdk.data.picture import Picture, from_pil
 from xpsr_sdk.errors import ConfigError
@@ -35,7 +35,7 @@ class LoadedPhoto:
     path: Path | None = None
     sha256: str | None = None
 
-    def views(self, levels: Collection[Level]) -> Iterator[tuple[list[Level], Item]]:
+    def views(self, levels: Collection[PromptLevel]) -> Iterator[tuple[list[PromptLevel], Item]]:
         """What a prompt provider is shown for each of the levels.
 
         That is the whole photo; of one that is too large for that, a small copy tells the content, and the middle, in

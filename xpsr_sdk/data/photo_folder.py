@@ -11,7 +11,7 @@ from pathlib import Path
 from PIL import Image
 
 from xpsr_sdk.data.images import find_images
-from xpsr_sdk.data.samples import DamagedImage, Example, ReadLevels
+from xpsr_sdk.data.samples import DamagedImage, Example, ReadPixels
 from xpsr_sdk.errors import ImageError, TrainingError
 from xpsr_sdk.prompts.store import STORE_NAME, PromptStore
 
@@ -30,7 +30,7 @@ class PhotoFolder:
         TrainingError: No photo is large enough.
     """
 
-    def __init__(self, folder: Path, read: ReadLevels, crop: int) -> None:
+    def __init__(self, folder: Path, read: ReadPixels, crop: int) -> None:
         found = find_images(folder)
         self._photos = [photo for photo in found if _smaller_side(photo) >= crop]
         self._read = read

@@ -17,9 +17,9 @@ from xpsr_sdk.data.images import resize, to_image
 from xpsr_sdk.errors import TrainingError
 from xpsr_sdk.prompts.describe import describe
 
-Levels = NDArray[np.uint8]
-"""An image as gray levels, H W 3."""
-ReadLevels = Callable[[Path], Levels]
+Pixels = NDArray[np.uint8]
+"""An image in 8 bits, H W 3."""
+ReadPixels = Callable[[Path], Pixels]
 
 
 @dataclass(frozen=True)
@@ -27,15 +27,15 @@ class Example:
     """An image of a source, whole.
 
     Attributes:
-        hr: H W 3, gray levels.
+        hr: H W 3, in 8 bits.
         lr: H/s W/s 3, or the HR image itself; None: to be degraded.
         high: What it shows.
         low: How good the input is; None: to be described once it is degraded.
         name: For messages.
     """
 
-    hr: Levels
-    lr: Levels | None
+    hr: Pixels
+    lr: Pixels | None
     high: str
     low: str | None
     name: str
@@ -172,5 +172,5 @@ def _aligned_crops(example: Example, crop: int, generator: torch.Generator) -> t
     )
 
 
-def _tensor(levels: Levels) -> Tensor:
-    return torch.from_numpy(levels.copy()).permute(2, 0, 1)[None].float() / 255
+def _tensor(pixels: Pixels) -> Tensor:
+    return torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float() / 255

@@ -25,10 +25,10 @@ from PIL import Image
 
 from xpsr_sdk.data.files import READABLE
 from xpsr_sdk.data.picture import from_pil
-from xpsr_sdk.data.samples import DamagedImage, Example, Levels
+from xpsr_sdk.data.samples import DamagedImage, Example, Pixels
 from xpsr_sdk.errors import TrainingError
 
-ReadPart = Callable[[Path, int, int], Levels]
+ReadPart = Callable[[Path, int, int], Pixels]
 """Reads an image that is so many bytes, from so many bytes into a file."""
 
 
@@ -79,7 +79,7 @@ class ShardFolder:
         low = words.get("hr_low" if hr_as_input else "low")
         return Example(hr, lr, words.get("high") or "", low if lr is None else low or "", f"{shard}: {key}")
 
-    def _part(self, shard: Path, span: Span) -> Levels:
+    def _part(self, shard: Path, span: Span) -> Pixels:
         return self._read(shard, span.start, span.size)
 
 
@@ -88,7 +88,7 @@ def find_shards(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.tar"))
 
 
-def read_part(shard: Path, start: int, size: int) -> Levels:
+def read_part(shard: Path, start: int, size: int) -> Pixels:
     """An image out of a shard, H W 3."""
     with Image.open(io.BytesIO(_bytes(shard, Span(start, size)))) as image:
         return np.asarray(from_pil(image).to_rgb())

@@ -29,7 +29,7 @@ Measure = Callable[[Image, Image], float]
 
 
 @dataclass(frozen=True)
-class Row:
+class ImageScores:
     """The figures of one image: by metric, as in ``METRICS``."""
 
     name: str
@@ -46,7 +46,7 @@ class Report:
         crop: Pixels left out at each side, for every metric.
     """
 
-    rows: tuple[Row, ...]
+    rows: tuple[ImageScores, ...]
     settings: Mapping[str, str]
     crop: int
 
@@ -154,7 +154,7 @@ def _pixelwise(name: str, channel: Channel) -> tuple[Measure, str]:
     return lambda a, b: pixelwise.ssim(a, b, channel=channel), f"on {where}, {window}, valid region; {by}"
 
 
-def _measure(pair: Pair, measures: Mapping[str, Measure], crop: int) -> Row:
+def _measure(pair: Pair, measures: Mapping[str, Measure], crop: int) -> ImageScores:
     pred, hr = (np.asarray(read_image(path).image) for path in (pair.pred, pair.hr))
     if pred.shape != hr.shape:
         raise errors.ImageError(
@@ -163,7 +163,7 @@ def _measure(pair: Pair, measures: Mapping[str, Measure], crop: int) -> Row:
         )
     try:
         pred, hr = pixelwise.cropped(pred, crop), pixelwise.cropped(hr, crop)
-        return Row(pair.name, {name: measure(pred, hr) for name, measure in measures.items()})
+        return ImageScores(pair.name, {name: measure(pred, hr) for name, measure in measures.items()})
     except errors.ImageError as error:
         raise errors.ImageError(f"{pair.pred}: {error}") from error
 

@@ -166,7 +166,7 @@ def prepare_shards(
     """
     recipe, names = Recipe(**choices), _names(photos)
     shards = [
-        Shard(output / f"shard-{number:05d}.tar", names[first : first + photos_a_shard])
+        PlannedShard(output / f"shard-{number:05d}.tar", names[first : first + photos_a_shard])
         for number, first in enumerate(range(0, len(names), photos_a_shard))
     ]
     _tidy(output, shards, recipe)
@@ -183,7 +183,7 @@ def prepare_shards(
 
 
 @dataclass(frozen=True)
-class Shard:
+class PlannedShard:
     """A shard to be, and the photos that it is made of, each with the name of its samples."""
 
     file: Path
@@ -207,7 +207,7 @@ class Shard:
         return [Outcome(**outcome) for outcome in record["outcomes"]]
 
 
-def _tidy(output: Path, shards: list[Shard], recipe: Recipe) -> None:
+def _tidy(output: Path, shards: list[PlannedShard], recipe: Recipe) -> None:
     """Remove what killed calls left behind, and shards beyond the last; refuse to mix two recipes."""
     for record in sorted(output.glob("shard-*.json")):
         if _read_record(record).get("ingredients", {}).get("recipe", _plain(recipe)) != _plain(recipe):
@@ -349,7 +349,7 @@ def _write_pair(output: Path, name: str, hr: Image.Image, lr: Image.Image | None
     write_image(hr, output / "HR" / f"{name}.png")
 
 
-def _write_shard(preparer: Preparer, shard: Shard) -> tuple[Shard, list[Outcome]]:
+def _write_shard(preparer: Preparer, shard: PlannedShard) -> tuple[PlannedShard, list[Outcome]]:
     """A shard, whole or not at all, and then its record, which says that it is finished."""
     outcomes: list[Outcome] = []
     ingredients = shard.ingredients(preparer.recipe)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from xpsr_sdk.config import Component
-from xpsr_sdk.contracts import Item, Level, PromptKey, PromptProvider, Prompts
+from xpsr_sdk.contracts import Item, PromptKey, PromptLevel, PromptProvider, Prompts
 from xpsr_sdk.data.files import find_images
 from xpsr_sdk.data.images import read_image
 from xpsr_sdk.data.workers import end_with_parent
@@ -26,15 +26,16 @@ GIVE_UP_AFTER = 50
 """Images in a row that the provider has no words for, after which it is not asked about the others."""
 
 
-class Shard(NamedTuple):
-    """One of so many parts of the images, told apart by their paths alone."""
+@dataclass(frozen=True)
+class Part:
+    """Part ``index``, counted from 0, of ``count`` parts of a folder. The path of an image decides where it belongs."""
 
-    part: int
-    parts: int
+    index: int
+    count: int
 
     def holds(self, path: str) -> bool:
         """Whether the image at that path belongs to this part."""
-        return zlib.crc32(path.encode(errors="surrogateescape")) % self.parts == self.part
+        return zlib.crc32(path.encode(errors="surrogateescape")) % self.count == self.index
 
 
 class Job(NamedTuple):
@@ -42,7 +43,7 @@ class Job(NamedTuple):
 
     folder: Path
     provider: Component
-    levels: tuple[Level, ...]
+    levels: tuple[PromptLevel, ...]
     store: Path
     batch_size: int
 
@@ -78,11 +79,11 @@ def caption_folder(
     folder: Path,
     *,
     prompt_provider: Component = "measured",
-    levels: Sequence[Level] = ("high", "low"),
+    levels: Sequence[PromptLevel] = ("high", "low"),
     store: Path | None = None,
     batch_size: int = 16,
     workers: int = 1,
-    shard: Shard | None = None,
+    part: Part | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Captioned:
     """Have every image below ``folder`` described, and store the prompts.
@@ -99,25 +100,25 @@ def caption_folder(
         batch_size: Images that the provider is handed at a time.
         workers: Processes, each with a provider of its own. More than one are started afresh (by spawning), so that a
             script that asks for them needs the usual ``if __name__ == "__main__":``.
-        shard: The part of the images to describe, if other machines or commands describe the others. None: all.
+        part: The part of the images to describe, if other machines or commands describe the others. None: all.
         progress: ``progress(done, total)``, after each batch.
 
     Raises:
         ConfigError: There are no images, or the store cannot be used.
         PluginError: The provider is unknown or broken.
     """
-    shard = shard or Shard(0, 1)
+    part = part or Part(0, 1)
     job = Job(folder, prompt_provider, tuple(levels), store or folder / STORE_NAME, batch_size)
     default_registry().create("prompt_provider", prompt_provider)  # wrong options are told before anything starts
     photos = find_images(folder)
     if not photos:
         raise ConfigError(f"{folder} holds no images.")
-    total = len(_photos_of(job, shard, photos))
+    total = len(_photos_of(job, part, photos))
     whole = PromptStore(job.store, writable=True)
     whole.add([], [])  # made here, so that workers find it
-    shards = [Shard(shard.part + shard.parts * i, shard.parts * workers) for i in range(workers)]
+    parts = [Part(part.index + part.count * i, part.count * workers) for i in range(workers)]
     report, done = Captioned(), 0
-    for size, outcome in _in_processes(job, shards) if workers > 1 else _caption(job, shard):
+    for size, outcome in _in_processes(job, parts) if workers > 1 else _caption(job, part):
         report.add(outcome)
         done += size
         progress(done, total)
@@ -125,14 +126,14 @@ def caption_folder(
     return report
 
 
-def _photos_of(job: Job, shard: Shard, photos: Sequence[Path]) -> list[Path]:
-    return [photo for photo in photos if shard.holds(photo.relative_to(job.folder).as_posix())]
+def _photos_of(job: Job, part: Part, photos: Sequence[Path]) -> list[Path]:
+    return [photo for photo in photos if part.holds(photo.relative_to(job.folder).as_posix())]
 
 
-def _caption(job: Job, shard: Shard) -> Iterator[tuple[int, Captioned]]:
-    """Describe a shard in this process: for each batch, its size and what became of it."""
+def _caption(job: Job, part: Part) -> Iterator[tuple[int, Captioned]]:
+    """Describe a part in this process: for each batch, its size and what became of it."""
     captioner = _Captioner(job)
-    photos = _photos_of(job, shard, find_images(job.folder))
+    photos = _photos_of(job, part, find_images(job.folder))
     try:
         for first in range(0, len(photos), job.batch_size):
             batch = photos[first : first + job.batch_size]
@@ -158,7 +159,7 @@ class _Captioner:
         outcome = Captioned()
         images: dict[Path, SeenImage] = {}
         items: dict[str, Item] = {}
-        missing: dict[str, tuple[Level, ...]] = {}
+        missing: dict[str, tuple[PromptLevel, ...]] = {}
         for photo in photos:
             try:
                 images[photo], item = self._look(photo)
@@ -184,13 +185,13 @@ class _Captioner:
         item = read_image(photo)
         return SeenImage(name, status.st_size, status.st_mtime_ns, str(item.sha256)), item
 
-    def _missing(self, content: str) -> tuple[Level, ...]:
+    def _missing(self, content: str) -> tuple[PromptLevel, ...]:
         """The levels of a content that are not stored."""
         return tuple(level for level, key in self.keys.items() if not self.store.has(content, level, key))
 
-    def _ask(self, items: dict[str, Item], missing: dict[str, tuple[Level, ...]]) -> dict[str, Prompts]:
+    def _ask(self, items: dict[str, Item], missing: dict[str, tuple[PromptLevel, ...]]) -> dict[str, Prompts]:
         """What the provider says of each content at the levels that are missing."""
-        alike: dict[tuple[Level, ...], list[str]] = defaultdict(list)
+        alike: dict[tuple[PromptLevel, ...], list[str]] = defaultdict(list)
         for content in items:
             alike[missing[content]].append(content)
         said: dict[str, Prompts] = {}
@@ -199,7 +200,7 @@ class _Captioner:
             said |= zip(contents, answers, strict=True)
         return said
 
-    def _rows(self, said: dict[str, Prompts], missing: dict[str, tuple[Level, ...]]) -> list[StoredPrompt]:
+    def _rows(self, said: dict[str, Prompts], missing: dict[str, tuple[PromptLevel, ...]]) -> list[StoredPrompt]:
         """What is stored: descriptions, and that a level is not offered; failures are asked again."""
         return [
             StoredPrompt(content, level, self.keys[level], getattr(prompts, level), prompts.source.get(level, ""))
@@ -224,7 +225,7 @@ class _Captioner:
             outcome.given_up = f"the provider had no words for {self.in_vain} images in a row, the last time: {reason}"
 
 
-def prompt_key(provider: PromptProvider, choice: Component, level: Level) -> PromptKey:
+def prompt_key(provider: PromptProvider, choice: Component, level: PromptLevel) -> PromptKey:
     """What the provider's descriptions of that level depend on beside the image."""
     if hasattr(provider, "prompt_key"):
         key: PromptKey = provider.prompt_key(level)
@@ -233,8 +234,8 @@ def prompt_key(provider: PromptProvider, choice: Component, level: Level) -> Pro
     return PromptKey(name, default_registry().config("prompt_provider", choice).model_dump_json())
 
 
-def _in_processes(job: Job, shards: Sequence[Shard]) -> Iterator[tuple[int, Captioned]]:
-    """Each shard in a process of its own; what becomes of the batches, as it comes.
+def _in_processes(job: Job, parts: Sequence[Part]) -> Iterator[tuple[int, Captioned]]:
+    """Each part in a process of its own; what becomes of the batches, as it comes.
 
     Raises:
         XPSRError: One of a worker's own, or that it died.
@@ -242,9 +243,9 @@ def _in_processes(job: Job, shards: Sequence[Shard]) -> Iterator[tuple[int, Capt
     context = multiprocessing.get_context("spawn")  # torch has threads by now, and a fork with threads may hang
     workers: dict[Connection, multiprocessing.process.BaseProcess] = {}
     try:
-        for shard in shards:
+        for part in parts:
             ours, theirs = context.Pipe(duplex=False)
-            workers[ours] = context.Process(target=_work, args=(job, shard, theirs), daemon=True)
+            workers[ours] = context.Process(target=_work, args=(job, part, theirs), daemon=True)
             workers[ours].start()
             theirs.close()
         while workers:
@@ -271,12 +272,12 @@ def _in_processes(job: Job, shards: Sequence[Shard]) -> Iterator[tuple[int, Capt
             worker.terminate()
 
 
-def _work(job: Job, shard: Shard, pipe: Connection) -> None:
-    """A worker: describes its shard for as long as somebody wants to know."""
+def _work(job: Job, part: Part, pipe: Connection) -> None:
+    """A worker: describes its part for as long as somebody wants to know."""
     end_with_parent()
     warnings.showwarning = lambda message, *_: pipe.send(UserWarning(str(message)))  # told by whoever asked
     try:
-        for outcome in _caption(job, shard):
+        for outcome in _caption(job, part):
             pipe.send(outcome)
     except (KeyboardInterrupt, BrokenPipeError):  # whoever wants to know is gone
         return

@@ -10,10 +10,9 @@ from typing import NamedTuple
 from PIL import Image
 from pydantic import Field
 
-from xpsr_sdk.contracts import Level, Options, Prompts
+from xpsr_sdk.contracts import Options, PromptLevel, Prompts
 from xpsr_sdk.errors import ConfigError
 
-LEVELS: tuple[Level, ...] = ("high", "low")
 THOUGHTS = re.compile(r"<think>.*?(</think>|\Z)", re.DOTALL)
 """How models that reason mark it."""
 
@@ -32,7 +31,7 @@ class CaptionerOptions(Options):
     max_new_tokens: int = Field(200, ge=1, description="Tokens after which an answer is cut.")
     max_side: int = Field(1024, ge=16, description="Larger photos are shrunk to this many pixels, for the question.")
 
-    def question(self, level: Level) -> str:
+    def question(self, level: PromptLevel) -> str:
         """The question of that level."""
         return self.high_question if level == "high" else self.low_question
 
@@ -51,12 +50,14 @@ def without_thoughts(answer: str, question: str) -> str:
     return "" if answer.startswith("<think>") else answer.removeprefix(question)  # cut before they came to an end
 
 
-def as_prompts(count: int, answers: Mapping[Level, Sequence[Answer]], sources: Mapping[Level, str]) -> list[Prompts]:
+def as_prompts(
+    count: int, answers: Mapping[PromptLevel, Sequence[Answer]], sources: Mapping[PromptLevel, str]
+) -> list[Prompts]:
     """The answers of each level about ``count`` photos as prompts, one a photo; an empty answer is a failure."""
     return [_as_prompts({level: of_level[i] for level, of_level in answers.items()}, sources) for i in range(count)]
 
 
-def _as_prompts(answers: Mapping[Level, Answer], sources: Mapping[Level, str]) -> Prompts:
+def _as_prompts(answers: Mapping[PromptLevel, Answer], sources: Mapping[PromptLevel, str]) -> Prompts:
     texts = {level: answer.text for level, answer in answers.items() if answer.text.strip() and not answer.error}
     errors = {
         level: answer.error or f"{sources[level]} gave an empty answer."

@@ -12,7 +12,7 @@ import unicodedata
 import warnings
 from collections.abc import Collection, Sequence
 
-from xpsr_sdk.contracts import Item, Level, PromptProvider, Prompts
+from xpsr_sdk.contracts import Item, PromptLevel, PromptProvider, Prompts
 from xpsr_sdk.errors import one_line
 
 LONGEST = 2000
@@ -39,7 +39,7 @@ ESCAPE = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|[@-_]
 """What a terminal takes for a command (ECMA-48): colours, the window's title; of one without an end, the beginning."""
 
 
-def describe(provider: PromptProvider, items: Sequence[Item], levels: Collection[Level]) -> list[Prompts]:
+def describe(provider: PromptProvider, items: Sequence[Item], levels: Collection[PromptLevel]) -> list[Prompts]:
     """What the provider says of each item, cleaned; whatever goes wrong costs the descriptions only.
 
     Returns:
@@ -54,14 +54,14 @@ def describe(provider: PromptProvider, items: Sequence[Item], levels: Collection
     return [_checked(prompts, levels, type(provider).__name__) for prompts in said]
 
 
-def _checked(said: object, levels: Collection[Level], name: str) -> Prompts:
+def _checked(said: object, levels: Collection[PromptLevel], name: str) -> Prompts:
     """One provider's answer with clean descriptions of the asked levels."""
     if not isinstance(said, Prompts):
         return Prompts(
             errors=dict.fromkeys(levels, f"TypeError: the provider gave a {type(said).__name__}, not Prompts")
         )
-    texts: dict[Level, str] = {}
-    errors: dict[Level, str] = {}
+    texts: dict[PromptLevel, str] = {}
+    errors: dict[PromptLevel, str] = {}
     for level in levels:
         text = getattr(said, level)
         if text is None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from xpsr_sdk.config import RestoreConfig
-from xpsr_sdk.contracts import Backbone, Level, PromptProvider, Prompts
+from xpsr_sdk.contracts import Backbone, PromptLevel, PromptProvider, Prompts
 from xpsr_sdk.data.photo import LoadedPhoto
 from xpsr_sdk.prompts.describe import describe
 from xpsr_sdk.prompts.weights import escape_weights
@@ -18,19 +18,19 @@ from xpsr_sdk.prompts.weights import escape_weights
 
 def describe_photo(provider: PromptProvider, photo: LoadedPhoto, settings: RestoreConfig) -> Prompts:
     """The user's own words where given, else the provider's; a provider that fails costs its words only."""
-    given: dict[Level, str | None] = {"high": settings.prompt, "low": settings.low_prompt}
+    given: dict[PromptLevel, str | None] = {"high": settings.prompt, "low": settings.low_prompt}
     missing = [level for level, text in given.items() if text is None]
     said = _ask(provider, photo, missing)
     for reason in dict.fromkeys(said.errors.values()):
         levels = " and ".join(f"{level}-level" for level, why in said.errors.items() if why == reason)
         warnings.warn(f"No {levels} prompt for {photo.picture.name}: {reason}", stacklevel=2)
-    own: dict[Level, str] = {level: "user" for level in given if level not in missing}
+    own: dict[PromptLevel, str] = {level: "user" for level in given if level not in missing}
     high = said.high if settings.prompt is None else settings.prompt
     low = said.low if settings.low_prompt is None else settings.low_prompt
     return Prompts(high, low, {**said.source, **own}, said.errors)
 
 
-def _ask(provider: PromptProvider, photo: LoadedPhoto, missing: Collection[Level]) -> Prompts:
+def _ask(provider: PromptProvider, photo: LoadedPhoto, missing: Collection[PromptLevel]) -> Prompts:
     """What the provider says of each level; its failures are among the errors of what it said."""
     answers = [describe(provider, [item], levels)[0] for levels, item in photo.views(missing)]
     return Prompts(

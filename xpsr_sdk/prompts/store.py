@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from xpsr_sdk.contracts import Level, PromptKey
+from xpsr_sdk.contracts import PromptKey, PromptLevel
 from xpsr_sdk.errors import ConfigError
 
 STORE_NAME = "prompts.sqlite"
@@ -58,7 +58,7 @@ class StoredPrompt(NamedTuple):
     """A description of an image's content, by the hash of its file; no text: the provider does not offer the level."""
 
     sha256: str
-    level: Level
+    level: PromptLevel
     key: PromptKey
     text: str | None
     source: str
@@ -84,7 +84,7 @@ class Conflict(NamedTuple):
     """A photo that two stores describe differently under the same key, and what each says."""
 
     photo: str
-    level: Level
+    level: PromptLevel
     kept: str | None
     left: str | None
 
@@ -161,11 +161,11 @@ class PromptStore:
             connection.executemany(INSERT_IMAGE, map(_image_row, self._found(other)))
         return merged
 
-    def has(self, sha256: str, level: Level, key: PromptKey) -> bool:
+    def has(self, sha256: str, level: PromptLevel, key: PromptKey) -> bool:
         """Whether that content was described at that level, with that key."""
         return bool(self._rows(f"SELECT 1 FROM prompts WHERE {OF_KEY}", sha256, level, *_columns(key)))
 
-    def newest(self, sha256: str, level: Level) -> StoredPrompt | None:
+    def newest(self, sha256: str, level: PromptLevel) -> StoredPrompt | None:
         """The prompt of that level that was stored last for that content, whoever gave it."""
         newest = "WHERE sha256 = ? AND level = ? AND text IS NOT NULL ORDER BY id DESC LIMIT 1"
         query = f"SELECT {COLUMNS} FROM prompts {newest}"
@@ -173,7 +173,7 @@ class PromptStore:
             return StoredPrompt(content, of_level, PromptKey(provider, model, question), text, source)
         return None
 
-    def text_of(self, photo: Path, level: Level) -> str | None:
+    def text_of(self, photo: Path, level: PromptLevel) -> str | None:
         """The text that was stored last for an image file: the file is read if it is not as it was then."""
         if not self.file.is_file():
             return None

@@ -10,14 +10,13 @@ from typing import Any
 from hypothesis import strategies as st
 from PIL import Image
 
-from xpsr_sdk.contracts import Item, Level, Prompts
+from xpsr_sdk.contracts import PROMPT_LEVELS, Item, PromptLevel, Prompts
 from xpsr_sdk.pipeline import SMALLEST
 from xpsr_sdk.plugin_system.registry import Registry
 from xpsr_sdk.testing.restoring import check_restoration
 from xpsr_sdk.testing.subject import Choice, Subject, check_construction, for_all, require
 from xpsr_sdk.testing.tiny import photo, write_whole_model
 
-LEVELS: tuple[Level, ...] = ("high", "low")
 ASKED: tuple[Any, ...] = (["high"], ["low"], ["low", "high"], {"high", "low"}, ("high",), [])
 
 
@@ -47,7 +46,7 @@ def _item(seed: int = 0, width: int = 40, height: int = 32) -> Item:
     return Item(photo(width, height, seed), Path(f"photos/a_photo_{seed}.png"), f"{seed:064x}")
 
 
-def _describe(provider: Any, items: Sequence[Item], levels: Collection[Level] = LEVELS) -> list[Prompts]:
+def _describe(provider: Any, items: Sequence[Item], levels: Collection[PromptLevel] = PROMPT_LEVELS) -> list[Prompts]:
     answers: list[Prompts] = provider.describe(items, levels)
     require(isinstance(answers, list), f"describe gave a {type(answers).__name__}, not a list")
     require(len(answers) == len(items), f"describe gave {len(answers)} answers for {len(items)} items")
@@ -67,12 +66,12 @@ def _levels(subject: Subject, provider: Any) -> None:
     for levels in ASKED:
         with subject.clause("levels"):
             (answer,) = _describe(provider, [_item()], levels)
-            for level in LEVELS:
+            for level in PROMPT_LEVELS:
                 text = getattr(answer, level)
                 require(text is None or isinstance(text, str), f"the {level} level is a {type(text).__name__}")
                 require(text is None or level in levels, f"asked for {sorted(levels)}, it gave the {level} level, too")
         with subject.clause("sources"):
-            texts = {level for level in LEVELS if getattr(answer, level) is not None}
+            texts = {level for level in PROMPT_LEVELS if getattr(answer, level) is not None}
             require(
                 set(answer.source) == texts, f"it has texts for {sorted(texts)}, sources for {sorted(answer.source)}"
             )
@@ -82,7 +81,7 @@ def _levels(subject: Subject, provider: Any) -> None:
             _check_errors(answer, levels)
 
 
-def _check_errors(answer: Prompts, levels: Collection[Level]) -> None:
+def _check_errors(answer: Prompts, levels: Collection[PromptLevel]) -> None:
     for level, reason in answer.errors.items():
         require(level in levels, f"asked for {sorted(levels)}, it reports an error of {level!r}")
         require(getattr(answer, level) is None, f"the {level} level has a text and an error")
@@ -94,12 +93,12 @@ def _inputs(subject: Subject, provider: Any) -> None:
         items = [_item(0), _item(1)]
         before = [(item.image.tobytes(), item.image.mode, item.image.size) for item in items]
         given = list(items)
-        levels: list[Level] = list(LEVELS)
+        levels: list[PromptLevel] = list(PROMPT_LEVELS)
         _describe(provider, given, levels)
         now = [(item.image.tobytes(), item.image.mode, item.image.size) for item in items]
         require(now == before, "it changed an image")
         unchanged = len(given) == 2 and all(a is b for a, b in zip(given, items, strict=True))
-        require(unchanged and levels == list(LEVELS), "it changed the list of items or of levels")
+        require(unchanged and levels == list(PROMPT_LEVELS), "it changed the list of items or of levels")
 
 
 def _determinism(subject: Subject, provider: Any) -> None:
@@ -129,7 +128,7 @@ def _any_image(subject: Subject, provider: Any) -> None:
     def test(width: int, height: int, color: int) -> None:
         flat = Item(Image.new("RGB", (width, height), (color, color, color)), Path("photos/flat.png"), "f" * 64)
         for answer in _describe(provider, [flat, _item(3, width, height)]):
-            _check_errors(answer, LEVELS)
+            _check_errors(answer, PROMPT_LEVELS)
             if min(width, height) >= SMALLEST:
                 require(not answer.errors, f"an image of {width}x{height} gave the errors {dict(answer.errors)}")
 
@@ -156,9 +155,11 @@ def _failure(subject: Subject, provider: Any) -> None:
     with subject.clause("failure"):
         (alone,) = _describe(provider, [_item()])
         damaged, good = _describe(provider, [_damaged(), _item()])
-        _check_errors(damaged, LEVELS)
+        _check_errors(damaged, PROMPT_LEVELS)
         require(_texts(good) == _texts(alone), f"beside a damaged image it said {_texts(good)}, alone {_texts(alone)}")
-        silent = {level for level in LEVELS if getattr(alone, level) is not None and getattr(damaged, level) is None}
+        silent = {
+            level for level in PROMPT_LEVELS if getattr(alone, level) is not None and getattr(damaged, level) is None
+        }
         require(silent <= set(damaged.errors), f"it says not why a damaged image has no text for {sorted(silent)}")
 
 
@@ -173,4 +174,4 @@ def _unload(subject: Subject, provider: Any) -> None:
 
 
 def _texts(answer: Prompts) -> dict[str, str | None]:
-    return {level: getattr(answer, level) for level in LEVELS}
+    return {level: getattr(answer, level) for level in PROMPT_LEVELS}

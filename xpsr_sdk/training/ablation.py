@@ -55,7 +55,7 @@ FACTORS: dict[str, Callable[[TrainConfig, Registry], dict[str, Changes]]] = {
 
 
 @dataclass(frozen=True)
-class Row:
+class VariantScores:
     """The figures of a variant.
 
     Attributes:
@@ -82,7 +82,7 @@ class Ablation:
         images: How many held-out images the figures are the means of.
     """
 
-    rows: list[Row]
+    rows: list[VariantScores]
     losses: dict[str, list[tuple[int, float]]]
     steps: int
     images: int
@@ -147,7 +147,7 @@ def ablate(
             for metric in figures.keys() - {"step"}:
                 scores.setdefault(metric, []).append(figures[metric])
         order = [metric for metric in METRICS if metric in scores]
-        rows.append(Row(name, {metric: scores[metric] for metric in order}))
+        rows.append(VariantScores(name, {metric: scores[metric] for metric in order}))
         log = read_lines(output / _slug(name) / f"seed-{config.seed}" / "log.jsonl")
         losses[name] = [(line["step"], line["loss"]) for line in log]
     result = Ablation([_bicubic(config, registry), *rows], losses, config.steps, config.validation.images)
@@ -178,15 +178,15 @@ def _changed(config: TrainConfig, changes: Changes, output: Path, seed: int) -> 
     return load_config(TrainConfig, values, "The variant")
 
 
-def _bicubic(config: TrainConfig, registry: Registry) -> Row:
+def _bicubic(config: TrainConfig, registry: Registry) -> VariantScores:
     """What enlargement alone gives."""
     backbone = registry.create("backbone", trained_backbone(config.model))
     backbone.load(config.model.base, torch.float32, from_scratch=config.model.from_scratch)
     figures = Validation(config, backbone, registry).bicubic()
-    return Row(BICUBIC, {metric: [figures[metric]] for metric in METRICS if metric in figures})
+    return VariantScores(BICUBIC, {metric: [figures[metric]] for metric in METRICS if metric in figures})
 
 
-def _cells(metric: str, row: Row, full: Row) -> tuple[str, str]:
+def _cells(metric: str, row: VariantScores, full: VariantScores) -> tuple[str, str]:
     places, values = METRICS[metric], row.scores[metric]
     spread = f" ± {statistics.stdev(values):.{places}f}" if len(values) > 1 else ""
     difference = "" if row is full else f"{row.mean(metric) - full.mean(metric):+.{places}f}"

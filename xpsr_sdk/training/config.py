@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from xpsr_sdk.config import PRESETS, Component, Dtype, Settings
-from xpsr_sdk.contracts import Level
+from xpsr_sdk.contracts import PromptLevel
 
 
 class ModelSection(Settings):
@@ -60,7 +60,7 @@ class DataSection(Settings):
     )
     degradation: Component = Field("realesrgan", description="What makes the LR images of photos that have none.")
     prompt_provider: Component = Field("measured", description="Who describes the quality of those LR images.")
-    levels: tuple[Level, ...] = Field(
+    levels: tuple[PromptLevel, ...] = Field(
         ("high", "low"), description="Which prompts are used; a level that is left out is empty text."
     )
     crop: int = Field(512, ge=16, description="Side of the HR crops, in pixels.")

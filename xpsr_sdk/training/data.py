@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from xpsr_sdk.data.images import find_images, read_image
 from xpsr_sdk.data.pairs import PairFolder
 from xpsr_sdk.data.photo_folder import PhotoFolder
-from xpsr_sdk.data.samples import Batch, DamagedImage, Degrader, Levels, Sample, Source, collate, draw_sample
+from xpsr_sdk.data.samples import Batch, DamagedImage, Degrader, Pixels, Sample, Source, collate, draw_sample
 from xpsr_sdk.data.seeds import generator_for
 from xpsr_sdk.data.shards import ShardFolder, find_shards, read_part
 from xpsr_sdk.errors import TrainingError
@@ -92,7 +92,7 @@ def open_sources(folders: Sequence[Path], crop: int, keep_in_memory: int = 0) ->
     Raises:
         TrainingError: A folder is missing, empty or damaged.
     """
-    read, part = lru_cache(keep_in_memory)(_read_levels), lru_cache(keep_in_memory)(read_part)
+    read, part = lru_cache(keep_in_memory)(_read_pixels), lru_cache(keep_in_memory)(read_part)
     sources: list[Source] = []
     for folder in _expand(folders):
         if find_shards(folder):
@@ -143,7 +143,7 @@ def _only(found: list[Batch]) -> Batch:
     return batch
 
 
-def _read_levels(path: Path) -> Levels:
+def _read_pixels(path: Path) -> Pixels:
     return np.asarray(read_image(path).image)
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from xpsr_openclip.vocabulary import DEFAULT, Vocabulary, read_vocabulary
 from xpsr_sdk import Item, Options, Prompts
-from xpsr_sdk.contracts import Level
+from xpsr_sdk.contracts import PromptLevel
 from xpsr_sdk.errors import one_line
 from xpsr_sdk.hardware.devices import find_device
 
@@ -70,7 +70,7 @@ class OpenCLIPPrompts:
         self._model: LoadedModel | None = None
         self._failure: str | None = None
 
-    def describe(self, items: Sequence[Item], levels: Collection[Level]) -> list[Prompts]:
+    def describe(self, items: Sequence[Item], levels: Collection[PromptLevel]) -> list[Prompts]:
         """Describe each photo: content as "a photo of a dog, grass.", quality as "blurry, noisy.".
 
         What fails is reported in ``Prompts.errors``: a model that cannot be loaded for all photos, without trying again
@@ -101,7 +101,9 @@ class OpenCLIPPrompts:
             self._model = load_model(self.config, self.vocabulary, self._device)
         return self._model
 
-    def _describe_batch(self, model: LoadedModel, items: Sequence[Item], levels: Collection[Level]) -> list[Prompts]:
+    def _describe_batch(
+        self, model: LoadedModel, items: Sequence[Item], levels: Collection[PromptLevel]
+    ) -> list[Prompts]:
         """Photos that do not even load are left out of the batch."""
         views: list[list[Tensor] | str] = []
         for item in items:
@@ -124,7 +126,7 @@ class OpenCLIPPrompts:
                 described.append(self._word(model, own, levels))
         return described
 
-    def _views(self, model: LoadedModel, image: Image.Image, levels: Collection[Level]) -> list[Tensor]:
+    def _views(self, model: LoadedModel, image: Image.Image, levels: Collection[PromptLevel]) -> list[Tensor]:
         """What the model looks at: the whole photo for its content, crops for its quality; 3 h w each."""
         views = [image] if "high" in levels else []
         if "low" in levels:
@@ -140,9 +142,9 @@ class OpenCLIPPrompts:
         features = [model.network.encode_image(batch.to(self._device, dtype), normalize=True) for batch in batches]
         return torch.cat(features).float() if features else torch.empty(0, model.tags.shape[-1])
 
-    def _word(self, model: LoadedModel, features: Tensor, levels: Collection[Level]) -> Prompts:
+    def _word(self, model: LoadedModel, features: Tensor, levels: Collection[PromptLevel]) -> Prompts:
         """The prompts of one photo from the features of its views."""
-        texts: dict[Level, str] = {}
+        texts: dict[PromptLevel, str] = {}
         if "high" in levels:
             texts["high"] = self._word_content(model, features[0])
             features = features[1:]
@@ -228,5 +230,5 @@ def native_crops(image: Image.Image, side: int) -> list[Image.Image]:
     return [image.crop((x, y, x + side, y + side)) for x, y in dict.fromkeys(corners)]
 
 
-def _failed(levels: Collection[Level], reason: str) -> Prompts:
+def _failed(levels: Collection[PromptLevel], reason: str) -> Prompts:
     return Prompts(errors=dict.fromkeys(levels, reason))

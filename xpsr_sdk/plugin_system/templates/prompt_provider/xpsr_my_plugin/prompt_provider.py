@@ -8,7 +8,7 @@ from PIL import ImageStat
 from pydantic import Field
 
 from xpsr_sdk import Item, Options, Prompts
-from xpsr_sdk.contracts import Level
+from xpsr_sdk.contracts import PromptLevel
 
 
 class MyPluginPrompts:
@@ -23,13 +23,13 @@ class MyPluginPrompts:
     def __init__(self, config: Config | None = None) -> None:
         self.config = config or self.Config()
 
-    def describe(self, items: Sequence[Item], levels: Collection[Level]) -> list[Prompts]:
+    def describe(self, items: Sequence[Item], levels: Collection[PromptLevel]) -> list[Prompts]:
         """One answer an item. A model that is slow to load is best loaded here, when the first item comes."""
         return [self._describe_one(item, levels) for item in items]
 
-    def _describe_one(self, item: Item, levels: Collection[Level]) -> Prompts:
-        texts: dict[Level, str] = {}
-        errors: dict[Level, str] = {}
+    def _describe_one(self, item: Item, levels: Collection[PromptLevel]) -> Prompts:
+        texts: dict[PromptLevel, str] = {}
+        errors: dict[PromptLevel, str] = {}
         if "high" in levels and item.path is not None:  # without a file's name the level stays absent
             texts["high"] = item.path.stem.replace("_", " ").replace("-", " ")
         if "low" in levels:
@@ -37,7 +37,7 @@ class MyPluginPrompts:
                 texts["low"] = self._word_light(ImageStat.Stat(item.image.convert("L")).mean[0])
             except Exception as error:  # reported, never raised: a description is not worth a failed restoration
                 errors["low"] = f"The image cannot be read: {error}"
-        source: dict[Level, str] = dict.fromkeys(texts, "my-plugin")
+        source: dict[PromptLevel, str] = dict.fromkeys(texts, "my-plugin")
         return Prompts(texts.get("high"), texts.get("low"), source, errors)
 
     def _word_light(self, mean: float) -> str:

@@ -10,7 +10,7 @@ from xpsr_sdk.data.files import READABLE, WRITABLE, find_images, listed
 from xpsr_sdk.errors import ConfigError
 
 
-def plan_outputs(inputs: Iterable[Path], output: Path, file_type: str | None = None) -> list[tuple[Path, Path]]:
+def plan_result_files(inputs: Iterable[Path], output: Path, file_type: str | None = None) -> list[tuple[Path, Path]]:
     """Each photo with the file that its restored version goes to.
 
     Args:
