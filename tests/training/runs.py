@@ -14,6 +14,8 @@ from xpsr_sdk.config import load_config
 from xpsr_sdk.models.checkpoints import WEIGHTS
 from xpsr_sdk.training.config import TrainConfig
 
+VALIDATION: dict[str, Any] = {"every": 1, "images": 3, "shown": 2, "crop": 64, "settings": {"num_inference_steps": 1}}
+
 
 def config(output: Path, pairs: Path, base: Path, **changes: Any) -> TrainConfig:
     """A run of three steps; ``section__field`` changes a section's field."""
@@ -45,3 +47,7 @@ def weights(checkpoint: Path) -> dict[str, torch.Tensor]:
 
 def log_of(output: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
+
+
+def validations_of(output: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (output / "validation.jsonl").read_text().splitlines()]

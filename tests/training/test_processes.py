@@ -20,8 +20,8 @@ from xpsr_sdk.training.loop import train
 
 def test_two_processes_train_as_one(tmp_path: Path, pairs: Path, tiny_model: Path) -> None:
     """One with DDP and the frozen layers sharded (FSDP), the other with neither."""
-    looks = {"folders": [pairs], "every": 3, "images": 1, "crop": 64, "settings": {"num_inference_steps": 1}}
-    one = config(tmp_path / "one", pairs, tiny_model, batch_size=4, gradient_accumulation=2, validation=looks)
+    validation = {"folders": [pairs], "every": 3, "images": 1, "crop": 64, "settings": {"num_inference_steps": 1}}
+    one = config(tmp_path / "one", pairs, tiny_model, batch_size=4, gradient_accumulation=2, validation=validation)
     expected = weights(train(one))
     file = tmp_path / "two.toml"
     file.write_text(

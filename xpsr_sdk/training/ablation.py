@@ -21,8 +21,8 @@ from xpsr_sdk.evaluation.report import LOWER_IS_BETTER, METRICS
 from xpsr_sdk.plugin_system.registry import Registry, default_registry
 from xpsr_sdk.training.config import TrainConfig
 from xpsr_sdk.training.loop import train
+from xpsr_sdk.training.run_log import read_lines
 from xpsr_sdk.training.validation import Validation
-from xpsr_sdk.training.watching import read_lines
 
 FULL = "full"
 BICUBIC = "bicubic"

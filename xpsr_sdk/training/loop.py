@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import math
-import os
+import shutil
 import statistics
 import time
 import warnings
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState, PartialState
-from accelerate.utils import DistributedDataParallelKwargs
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 
@@ -24,22 +22,23 @@ from xpsr_sdk.build import build_for_training, trained_index
 from xpsr_sdk.config import backbone_of
 from xpsr_sdk.data.samples import Batch
 from xpsr_sdk.data.seeds import generator_for
-from xpsr_sdk.errors import ConfigError, TrainingError
+from xpsr_sdk.errors import TrainingError
 from xpsr_sdk.evaluation.perceptual import Perceptual
-from xpsr_sdk.hardware.devices import find_device
 from xpsr_sdk.models.blocks import checkpoint_gradients
-from xpsr_sdk.models.checkpoints import read_json
+from xpsr_sdk.models.checkpoints import read_json, write_model
 from xpsr_sdk.models.schedule import NoiseSchedule
 from xpsr_sdk.plugin_system.registry import Registry
+from xpsr_sdk.training.checkpoints import Checkpoints
 from xpsr_sdk.training.config import ModelSection, TrainConfig
 from xpsr_sdk.training.data import TrainingData, batches
-from xpsr_sdk.training.lora import LORA_PATTERN, add_lora
+from xpsr_sdk.training.failed_step import write_failed_step
+from xpsr_sdk.training.lora import LORA_PATTERN, add_lora, merged_state
 from xpsr_sdk.training.objective import Objective, PerceptualLoss, StepInputs
 from xpsr_sdk.training.optimizer import gradient_norms, learning_rate, make_optimizer, select_parameters
-from xpsr_sdk.training.sharding import leave_shards_alone, shard_frozen
-from xpsr_sdk.training.state import Checkpoints, keep_batch, restore, save
+from xpsr_sdk.training.processes import make_accelerator
+from xpsr_sdk.training.run_log import RunLog
+from xpsr_sdk.training.sharding import gathered, leave_shards_alone, shard_frozen
 from xpsr_sdk.training.validation import Validation
-from xpsr_sdk.training.watching import Log, trackers_of
 
 REMEMBERED = 100
 """Losses that a new one is compared with, to find out whether the run diverges."""
@@ -69,18 +68,18 @@ def train(
     """
     run = TrainingRun(config, registry)
     run.resume()
-    run.look()
+    run.validate()
     while run.step < config.steps:
         values = run.one_step()
         on_step(run.step, values)
         if run.step % config.log_every == 0:
-            run.log.write(run.step, values)
+            run.log.log_step(run.step, values)
         is_kept = run.step % config.checkpoint_every == 0 or run.step == config.steps
         if is_kept:
             run.save()
-        run.look()
+        run.validate()
         if is_kept:
-            run.let_go()
+            run.remove_old_checkpoints()
     run.log.close()
     return run.checkpoints.folder_of(run.step)
 
@@ -96,7 +95,7 @@ class TrainingRun:
     def __init__(self, config: TrainConfig, registry: Registry | None = None) -> None:
         self.config = config
         self.step = 0
-        self.accelerator = _accelerator(config)
+        self.accelerator = make_accelerator(config)
         self.device = self.accelerator.device
         torch.manual_seed(config.seed)  # of fresh weights
         self.backbone: Any
@@ -124,7 +123,7 @@ class TrainingRun:
         self._batches: Iterator[Batch] | None = None
         self.recent_losses: deque[float] = deque(maxlen=REMEMBERED)
         self.checkpoints = Checkpoints(config.output, config.keep_checkpoints)
-        self.log = Log(config, self.accelerator)
+        self.log = RunLog(config, self.accelerator)
         self.validation = Validation(config, self.backbone, registry) if config.validation else None
 
     def _choose_parameters(self) -> None:
@@ -173,7 +172,7 @@ class TrainingRun:
         for part in range(parts):
             batch, wait = self._next_batch()
             waited += wait
-            with self._gradients_stay_here() if part < parts - 1 else nullcontext():
+            with self._without_gradient_exchange() if part < parts - 1 else nullcontext():
                 terms.update(self._add_gradients(batch, parts))
         self.recent_losses.append(terms["loss"])
         self.accelerator.unscale_gradients()
@@ -227,8 +226,68 @@ class TrainingRun:
         Raises:
             TrainingError: It cannot be written; older checkpoints stay as they are.
         """
-        save(self)
+        if self.accelerator.is_main_process:
+            self.checkpoints.write(self.step, self.write_models, self.state_dict)
+        else:
+            for network in (self.unet, self.controlnet):
+                gathered(merged_state(network))  # the main process needs this one's shards
         self.accelerator.wait_for_everyone()
+
+    def write_models(self, folder: Path) -> None:
+        """Write the networks with their EMA weights, and the rest of the model where the text encoder is trained."""
+        with self.averaged_weights():
+            for name, network in (("unet", self.unet), ("controlnet", self.controlnet)):
+                write_model(network, folder / name, gathered(merged_state(network)))
+            if self.trains_text:  # a whole model, so that a later run can take it as its base
+                self.backbone.text_encoder.save_pretrained(folder / "text_encoder")
+                for part in ("tokenizer", "scheduler", "vae"):
+                    shutil.copytree(self.config.model.base / part, folder / part)
+                index = json.dumps(self.model_index, indent=2) + "\n"
+                (folder / "model_index.json").write_text(index, encoding="utf-8")
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the run needs to go on, beside its config."""
+        scaler = self.accelerator.scaler
+        return {
+            "step": self.step,
+            "weights": {name: parameter.detach() for name, parameter in self.trained.items()},
+            "optimizer": self.optimizer.state_dict(),
+            "ema": None if self.ema is None else self.ema.state_dict(),
+            "scaler": None if scaler is None else scaler.state_dict(),
+            "recent_losses": list(self.recent_losses),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any], source: Path) -> None:
+        """Go to where a run was when it gave ``state``.
+
+        Args:
+            state: What ``state_dict`` gave.
+            source: The checkpoint that it was read from, for messages.
+
+        Raises:
+            TrainingError: It holds other parameters than those that are trained, or of other shapes.
+        """
+        found, expected = ({n: x.shape for n, x in ws.items()} for ws in (state["weights"], self.trained))
+        if found.keys() != expected.keys():
+            raise TrainingError(f"{source} trains other parameters than this config: choose another output.")
+        if found != expected:
+            name = next(name for name in found if found[name] != expected[name])
+            raise TrainingError(
+                f"{source} is of another architecture than this config: {name} has shape"
+                f" {tuple(found[name])}, not {tuple(expected[name])}; choose another output."
+            )
+        with torch.no_grad():
+            for name, parameter in self.trained.items():
+                parameter.copy_(state["weights"][name])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.ema is not None:
+            if state["ema"] is None:
+                raise TrainingError(f"{source} holds no averages: set optimizer.ema_decay to 0, or another output.")
+            self.ema.load_state_dict(state["ema"])
+        if self.accelerator.scaler is not None and state["scaler"]:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        self.recent_losses.extend(state["recent_losses"])
+        self.step = state["step"]
 
     def resume(self) -> None:
         """Go on from the newest whole checkpoint in the output folder, if there is one.
@@ -238,32 +297,33 @@ class TrainingRun:
                 checkpoint is damaged.
         """
         if self.accelerator.is_main_process:
-            self.checkpoints.tidy()
+            self.checkpoints.remove_partial()
         self.accelerator.wait_for_everyone()
         if newest := self.checkpoints.newest():
-            restore(self, newest)
-        self.log.begin(self.step)
+            self.load_state_dict(self.checkpoints.read_state(newest, self.device), newest)
+        self.log.start(self.step)
 
-    def look(self) -> None:
-        """Validate, if it is time to and was not done before."""
+    def validate(self) -> None:
+        """Measure held-out images, if it is time to and was not done before."""
         section, validation = self.config.validation, self.validation
         if section is None or validation is None or self.step % section.every:
             return
-        seen = self.log.has_figures(self.step)
+        is_done = self.log.has_validation(self.step)
         self.accelerator.wait_for_everyone()  # all have read the log before one writes to it
         # A sharded network is computed by all processes together.
-        if not seen and (self.shards or self.accelerator.is_main_process):
+        if not is_done and (self.shards or self.accelerator.is_main_process):
             with self.averaged_weights():
-                figures, grid = validation.look(self.unet, self.controlnet, self.accelerator.autocast())
+                metrics, grid = validation.run(self.unet, self.controlnet, self.accelerator.autocast())
             if self.accelerator.is_main_process:
-                self.log.write_figures(self.step, figures, grid)
+                self.log.log_validation(self.step, metrics, grid)
         self.accelerator.wait_for_everyone()
 
-    def let_go(self) -> None:
+    def remove_old_checkpoints(self) -> None:
         """Remove all checkpoints but the newest and the best."""
         if self.accelerator.is_main_process:
             section = self.config.validation
-            self.checkpoints.let_go(self.log.best(section) if section else None)
+            best = self.log.best_step(section, self.checkpoints.steps()) if section else None
+            self.checkpoints.remove_old(best)
 
     def averaged_weights(self) -> AbstractContextManager[None]:
         """Within the block, the networks hold the averages of their weights, if there are any."""
@@ -286,7 +346,7 @@ class TrainingRun:
             first = (part * count + self.accelerator.process_index) * side
             yield range(first, first + side)
 
-    def _gradients_stay_here(self) -> AbstractContextManager[Any]:
+    def _without_gradient_exchange(self) -> AbstractContextManager[Any]:
         """Until the last part of a step, gradients are not exchanged between processes."""
         context: AbstractContextManager[Any] = self.accelerator.no_sync(self.objective)
         return context
@@ -302,7 +362,9 @@ class TrainingRun:
                 trouble = f"The loss diverges at step {self.step}: it is {loss:.4g}, and was {mean:.4g} on average"
                 advice = "try a lower learning rate, or a larger optimizer.divergence"
         if trouble:
-            where = keep_batch(self, batch, inputs)
+            where = self.config.output / f"failed-step-{self.step}"
+            if self.accelerator.is_main_process:
+                write_failed_step(where, batch, inputs)
             raise TrainingError(f"{trouble}: {advice}. The batch is kept in {where}.")
 
     def _timestep(self, generator: torch.Generator) -> Tensor:
@@ -347,34 +409,6 @@ def _warn_of_another_backbone(section: ModelSection) -> None:
             "or that entry in the base's model_index.json.",
             stacklevel=2,
         )
-
-
-def _accelerator(config: TrainConfig) -> Accelerator:
-    """Device, precision, processes and trackers of a run."""
-    device = find_device(config.device)
-    if config.precision == "float16" and device.type == "cpu":
-        raise ConfigError("precision is float16, which trains on a GPU alone: use bfloat16.")
-    # Both are shared by all accelerators of a process. A run may follow another one of other precision or device.
-    AcceleratorState._reset_state()
-    if "RANK" not in os.environ:
-        PartialState._reset_state()
-    if device.type == "cuda" and device.index is not None and "RANK" not in os.environ:
-        torch.cuda.set_device(device)
-    accelerator = Accelerator(
-        mixed_precision={"float32": "no", "bfloat16": "bf16", "float16": "fp16"}[config.precision],
-        cpu=device.type == "cpu",
-        # Without the constraint its heads get no gradient, if they are trained at all.
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=config.loss.constraint_weight == 0)],
-        log_with=list(trackers_of(config)) or None,
-        project_dir=config.output / "trackers",
-    )
-    shares = config.gradient_accumulation * accelerator.num_processes
-    if config.batch_size % shares:
-        raise ConfigError(
-            f"batch_size is {config.batch_size}: it must be a multiple of {shares}, the gradient_accumulation"
-            f" ({config.gradient_accumulation}) times the processes ({accelerator.num_processes})."
-        )
-    return accelerator
 
 
 def _check_heads(config: TrainConfig, controlnet: Any) -> None:

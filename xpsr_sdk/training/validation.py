@@ -1,4 +1,4 @@
-"""A look at held-out images with the model as it is: the same images, degradations and noise at every look."""
+"""Validation: held-out images restored with the model as it is, from the same inputs and noise every time."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ LABEL_HEIGHT = 16
 
 
 @dataclass(frozen=True)
-class HeldOut:
+class ValidationImage:
     """A held-out image: its input, what it was, and its prompts."""
 
     lr: Image.Image
@@ -66,10 +66,10 @@ class Validation:
         self._settings = load_config(RestoreConfig, section.settings, "validation.settings")
         self._measures, _ = measures_of(section.metrics, "y", 0, section.weights, torch.device("cpu"))
         self._index = read_json(config.model.base / "model_index.json")
-        self.held_out = self._held_out()
+        self.images = self._held_out_images()
 
     @torch.no_grad()
-    def look(
+    def run(
         self, unet: torch.nn.Module, controlnet: torch.nn.Module, autocast: AbstractContextManager[Any]
     ) -> tuple[dict[str, float], Image.Image]:
         """The mean of each metric, and a picture of some images."""
@@ -78,22 +78,22 @@ class Validation:
         unet.eval(), controlnet.eval()
         pipeline = self._pipeline(unet, controlnet)  # runs them uncompiled
         with autocast:
-            restored = [self._restore(pipeline, image) for image in self.held_out]
+            restored = [self._restore(pipeline, image) for image in self.images]
         for network, (mode, compiled) in zip(networks, as_trained, strict=True):
             network.train(mode)
             network._compiled_call_impl = compiled
         rows = [
             [image.lr.resize(image.hr.size, Image.Resampling.NEAREST), _bicubic(image), result, image.hr]
-            for image, result in islice(zip(self.held_out, restored, strict=True), self._section.shown)
+            for image, result in islice(zip(self.images, restored, strict=True), self._section.shown)
         ]
-        return self._figures(restored), sheet(COLUMNS, rows)
+        return self._metrics(restored), sheet(COLUMNS, rows)
 
     def bicubic(self) -> dict[str, float]:
         """The mean of each metric for bicubic enlargement."""
-        return self._figures([_bicubic(image) for image in self.held_out])
+        return self._metrics([_bicubic(image) for image in self.images])
 
-    def _figures(self, restored: Sequence[Image.Image]) -> dict[str, float]:
-        pairs = [(np.asarray(a), np.asarray(image.hr)) for a, image in zip(restored, self.held_out, strict=True)]
+    def _metrics(self, restored: Sequence[Image.Image]) -> dict[str, float]:
+        pairs = [(np.asarray(a), np.asarray(image.hr)) for a, image in zip(restored, self.images, strict=True)]
         return {name: sum(measure(*pair) for pair in pairs) / len(pairs) for name, measure in self._measures.items()}
 
     def _pipeline(self, unet: torch.nn.Module, controlnet: torch.nn.Module) -> Pipeline:
@@ -111,14 +111,14 @@ class Validation:
         )
         return pipeline
 
-    def _restore(self, pipeline: Pipeline, image: HeldOut) -> Image.Image:
+    def _restore(self, pipeline: Pipeline, image: ValidationImage) -> Image.Image:
         scale = image.hr.width / image.lr.width
         words: dict[str, Any] = {"prompt": image.high, "low_prompt": image.low}
         result = pipeline(Item(image.lr), scale=scale, seed=self._section.seed, **words)
         restored: Image.Image = result.image
         return restored
 
-    def _held_out(self) -> list[HeldOut]:
+    def _held_out_images(self) -> list[ValidationImage]:
         """The first images of the folders, each with a crop from its middle."""
         section, data = self._section, self._config.data
         degrader = Degrader(
@@ -129,7 +129,7 @@ class Validation:
         examples = islice(_examples(open_sources(section.folders, crop)), section.images)
         return [self._image(example, number, crop, degrader) for number, example in enumerate(examples)]
 
-    def _image(self, example: Example, number: int, crop: int, degrader: Degrader) -> HeldOut:
+    def _image(self, example: Example, number: int, crop: int, degrader: Degrader) -> ValidationImage:
         hr, lr = (None if x is None else Image.fromarray(x) for x in (example.hr, example.lr))
         assert hr is not None
         scale = degrader.degradation.scale if lr is None else max(hr.width // lr.width, 1)
@@ -149,7 +149,7 @@ class Validation:
             lr = lr.crop((left // scale, top // scale, (left + side) // scale, (top + side) // scale))
         low = degrader.quality(to_tensor(lr)) if example.low is None else example.low
         levels = self._config.data.levels
-        return HeldOut(lr, hr, example.high if "high" in levels else "", low if "low" in levels else "")
+        return ValidationImage(lr, hr, example.high if "high" in levels else "", low if "low" in levels else "")
 
 
 def sheet(columns: Sequence[str], rows: Sequence[Sequence[Image.Image]]) -> Image.Image:
@@ -169,5 +169,5 @@ def _examples(sources: Sequence[Source]) -> chain[Example]:
     return chain.from_iterable((source.example(i, False) for i in range(len(source))) for source in sources)
 
 
-def _bicubic(image: HeldOut) -> Image.Image:
+def _bicubic(image: ValidationImage) -> Image.Image:
     return image.lr.resize(image.hr.size, Image.Resampling.BICUBIC)

@@ -15,18 +15,18 @@ import torch
 from tests.killed import train_until
 from tests.training.runs import config, log_of, weights
 from xpsr_sdk import TrainingError
+from xpsr_sdk.training.checkpoints import Checkpoints
 from xpsr_sdk.training.loop import TrainingRun, train
-from xpsr_sdk.training.state import Checkpoints
 
-STATE = "xpsr_sdk.training.state:"
+CHECKPOINTS = "xpsr_sdk.training.checkpoints:"
 MOMENTS = {
     "in the middle of a step": ("xpsr_sdk.training.loop:TrainingRun.draw", 7),
     "before the first checkpoint": ("xpsr_sdk.training.loop:TrainingRun.draw", 2),
-    "while the networks are written": (f"{STATE}write_model", 4),
-    "while the state is written": (f"{STATE}torch.save", 2),
-    "before the checkpoint is verified": (f"{STATE}_write_manifest", 2),
+    "while the networks are written": ("xpsr_sdk.training.loop:write_model", 4),
+    "while the state is written": (f"{CHECKPOINTS}torch.save", 2),
+    "before the checkpoint is verified": (f"{CHECKPOINTS}_write_manifest", 2),
     "before it gets its name": ("os:replace", 3),
-    "while an old one is removed": (f"{STATE}shutil.rmtree", 3),
+    "while an old one is removed": (f"{CHECKPOINTS}shutil.rmtree", 3),
 }
 OPTIONS: dict[str, Any] = {
     "steps": 6, "checkpoint_every": 2, "keep_checkpoints": 1,
@@ -100,9 +100,9 @@ def test_the_best_checkpoint_stays_beside_the_newest(tmp_path: Path) -> None:
         (tmp_path / f"checkpoint-{step}").mkdir()
         (tmp_path / f"checkpoint-{step}" / "state.pt").touch()
     checkpoints = Checkpoints(tmp_path, keep=2)
-    checkpoints.let_go(best=2)
+    checkpoints.remove_old(best=2)
     assert checkpoints.steps() == [2, 4, 5]
-    checkpoints.let_go(best=5)
+    checkpoints.remove_old(best=5)
     assert checkpoints.steps() == [4, 5]
 
 

@@ -1,0 +1,129 @@
+"""Checkpoints: written aside and renamed when whole, verified when they are read, the newest and the best kept.
+
+checkpoint-N/unet/, controlnet/    EMA weights in the published form
+checkpoint-N/state.pt              the state_dict() of the run: trained weights, optimiser, EMA weights, step
+checkpoint-N/manifest.json         size and SHA-256 of each file
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from xpsr_sdk.errors import TrainingError, one_line
+from xpsr_sdk.models.checkpoints import whole_folder
+from xpsr_sdk.training.files import writing
+
+STATE = "state.pt"
+MANIFEST = "manifest.json"
+
+
+class Checkpoints:
+    """The checkpoints in a run's output folder.
+
+    Args:
+        output: The folder.
+        keep: How many of the newest stay.
+    """
+
+    def __init__(self, output: Path, keep: int) -> None:
+        self._output, self._keep = output, keep
+
+    def folder_of(self, step: int) -> Path:
+        """Where the checkpoint after ``step`` steps is."""
+        return self._output / f"checkpoint-{step}"
+
+    def write(self, step: int, write_models: Callable[[Path], object], state: Callable[[], Mapping[str, Any]]) -> None:
+        """Write the checkpoint after ``step`` steps, whole or not at all.
+
+        Args:
+            step: How many steps are done.
+            write_models: Writes the models into a folder.
+            state: Gives the rest of what the run needs to go on: its ``state_dict``.
+
+        Raises:
+            TrainingError: It cannot be written; older checkpoints stay as they are.
+        """
+        target = self.folder_of(step)
+        with writing(target), whole_folder(target) as folder:
+            write_models(folder)
+            torch.save(state(), folder / STATE)
+            _write_manifest(folder)
+
+    def read_state(self, checkpoint: Path, device: torch.device) -> dict[str, Any]:
+        """The run's state in a checkpoint."""
+        state: dict[str, Any] = torch.load(checkpoint / STATE, map_location=device, weights_only=True)
+        return state
+
+    def newest(self) -> Path | None:
+        """The newest whole checkpoint, or None where there is none at all. Damaged ones are warned of.
+
+        Raises:
+            TrainingError: There are checkpoints, but all are damaged.
+        """
+        found = self._all()
+        for folder in reversed(found):
+            if not (damage := _damage(folder)):
+                return folder
+            warnings.warn(f"{folder} is damaged and is not gone on from: {damage}.", stacklevel=2)
+        if found:
+            raise TrainingError(
+                f"Every checkpoint in {self._output} is damaged: delete them to begin anew, or choose another output."
+            )
+        return None
+
+    def remove_partial(self) -> None:
+        """Remove what runs left behind that were killed while they wrote."""
+        for partial in self._output.glob(".checkpoint-*"):
+            shutil.rmtree(partial, ignore_errors=True)
+
+    def remove_old(self, best: int | None) -> None:
+        """Remove all but the newest, and that of the step ``best``."""
+        for old in self._all()[: -self._keep]:
+            if old != (best is not None and self.folder_of(best)):
+                shutil.rmtree(old)
+
+    def steps(self) -> list[int]:
+        """The steps that there are checkpoints of."""
+        return [_step(folder) for folder in self._all()]
+
+    def _all(self) -> list[Path]:
+        found = (folder for folder in self._output.glob("checkpoint-*") if (folder / STATE).is_file())
+        return sorted(found, key=_step)
+
+
+def _write_manifest(folder: Path) -> None:
+    """Size and hash of every file, as they are read back; by then what is written is on the disk."""
+    files = {}
+    for file in sorted(file for file in folder.rglob("*") if file.is_file()):
+        with file.open("r+b") as content:
+            os.fsync(content.fileno())
+        files[str(file.relative_to(folder))] = _fingerprint(file)
+    (folder / MANIFEST).write_text(json.dumps(files, indent=2), encoding="utf-8")
+
+
+def _damage(folder: Path) -> str:
+    """What is wrong with a checkpoint, or nothing."""
+    try:
+        files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        wrong = [name for name, fingerprint in files.items() if _fingerprint(folder / name) != fingerprint]
+    except (OSError, ValueError, AttributeError) as error:
+        return one_line(error)
+    return f"{wrong[0]} is not as it was written" if wrong else ""
+
+
+def _fingerprint(file: Path) -> dict[str, Any]:
+    with file.open("rb") as content:
+        return {"size": file.stat().st_size, "sha256": hashlib.file_digest(content, "sha256").hexdigest()}
+
+
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.name.rpartition("-")[2])

@@ -1,0 +1,30 @@
+"""What a failed step was fed with, written to be studied: ``failed-step-N/`` in a run's output folder.
+
+inputs.safetensors    images, latents, noise, timesteps and encoded prompts
+batch.json            the images' positions in the run, and their prompts
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from safetensors.torch import save_file
+
+from xpsr_sdk.data.samples import Batch
+from xpsr_sdk.models.checkpoints import whole_folder
+from xpsr_sdk.training.files import writing
+from xpsr_sdk.training.objective import StepInputs
+
+
+def write_failed_step(target: Path, batch: Batch, inputs: StepInputs) -> None:
+    """Write the folder ``target``, whole or not at all.
+
+    Raises:
+        TrainingError: It cannot be written.
+    """
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in vars(inputs).items()}
+    words = {"positions": batch.positions, "high": batch.high, "low": batch.low}
+    with writing(target), whole_folder(target) as folder:
+        save_file(tensors, folder / "inputs.safetensors")
+        (folder / "batch.json").write_text(json.dumps(words, indent=2, ensure_ascii=False), encoding="utf-8")
