@@ -28,8 +28,9 @@ from xpsr_sdk import (
 from xpsr_sdk.builtin.bicubic import BicubicDegradation
 from xpsr_sdk.builtin.sharpen import sharpen
 from xpsr_sdk.data.images import read_image, to_image, to_tensor
-from xpsr_sdk.preparation import prepare
-from xpsr_sdk.preparation.prepare import Prepared, prepare_pairs
+from xpsr_sdk.preparation import preparer
+from xpsr_sdk.preparation.prepare import prepare_pairs
+from xpsr_sdk.preparation.report import Prepared
 
 
 class Captioner:
@@ -64,7 +65,7 @@ class Plugin:
 @pytest.fixture
 def captioner(monkeypatch: pytest.MonkeyPatch) -> type[Captioner]:
     registry = Registry([Plugin()])
-    monkeypatch.setattr(prepare, "default_registry", lambda: registry)
+    monkeypatch.setattr(preparer, "default_registry", lambda: registry)
     found: type[Captioner] = registry.resolve("prompt_provider", "captioner")
     found.shown.clear()
     return found

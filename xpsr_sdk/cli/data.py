@@ -11,7 +11,7 @@ import click
 from xpsr_sdk.cli.terminal import progress_bar
 
 if TYPE_CHECKING:
-    from xpsr_sdk.preparation.prepare import Prepared
+    from xpsr_sdk.preparation.report import Prepared
 
 
 @click.group()

@@ -1,4 +1,4 @@
-"""Training pairs in a folder of the published form.
+"""Training pairs in a folder of the published form: read and written.
 
 FOLDER/HR/NAME.png                 the sharp photo
 FOLDER/LR/NAME.png                 the same, degraded, s times smaller or already enlarged
@@ -6,18 +6,23 @@ FOLDER/highlevel_prompt_GT/NAME.txt    what it shows (optional)
 FOLDER/lowlevel_prompt_q/NAME.txt      how good the LR image is (optional)
 FOLDER/lowlevel_prompt_q_GT/NAME.txt   how good the HR image is (optional; needed to train with HR as input)
 
-A prompt that is in none of these is looked for in FOLDER/prompts.sqlite, which ``xpsr caption`` makes.
+A prompt that is in none of these is looked for among the stored ones: in FOLDER/prompts.sqlite, which ``xpsr caption``
+makes.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
-from xpsr_sdk.data.images import READABLE
-from xpsr_sdk.data.samples import DamagedImage, Example, ReadPixels
+from PIL import Image
+
+from xpsr_sdk.data.images import READABLE, write_image, write_whole
+from xpsr_sdk.data.samples import DamagedImage, Example, FindPrompt, ReadPixels
 from xpsr_sdk.errors import ImageError, TrainingError
-from xpsr_sdk.prompts.store import STORE_NAME, PromptStore
+
+PROMPT_FOLDERS = {"high": "highlevel_prompt_GT", "low": "lowlevel_prompt_q", "hr_low": "lowlevel_prompt_q_GT"}
 
 
 class PairFolder:
@@ -26,15 +31,16 @@ class PairFolder:
     Args:
         folder: Folder of the published form.
         read: Reads an image file; may remember what it read.
+        stored_prompt: Finds the prompt of an image that has no text file.
 
     Raises:
         TrainingError: It is missing, empty or has no LR image for an HR image.
     """
 
-    def __init__(self, folder: Path, read: ReadPixels) -> None:
+    def __init__(self, folder: Path, read: ReadPixels, stored_prompt: FindPrompt) -> None:
         self._hr = _hr_images(folder)
         self._read = read
-        self._stored = PromptStore(folder / STORE_NAME)
+        self._stored_prompt = stored_prompt
 
     def __len__(self) -> int:
         return len(self._hr)
@@ -48,15 +54,39 @@ class PairFolder:
             lr = hr if hr_as_input else self._read(_lr_image(path))
         except ImageError as error:
             raise DamagedImage(str(error)) from error
-        high = _read_prompt(folder / "highlevel_prompt_GT" / f"{path.stem}.txt")
+        high = _read_prompt(folder / PROMPT_FOLDERS["high"] / f"{path.stem}.txt")
         if high is None:
-            high = self._stored.text_of(path, "high")
-        low = _read_prompt(
-            folder / ("lowlevel_prompt_q_GT" if hr_as_input else "lowlevel_prompt_q") / f"{path.stem}.txt"
-        )
+            high = self._stored_prompt(path, "high")
+        low = _read_prompt(folder / PROMPT_FOLDERS["hr_low" if hr_as_input else "low"] / f"{path.stem}.txt")
         if low is None:
-            low = self._stored.text_of(path if hr_as_input else _lr_image(path), "low")
+            low = self._stored_prompt(path if hr_as_input else _lr_image(path), "low")
         return Example(hr, lr, high or "", low or "", str(path))
+
+
+def write_pair(folder: Path, name: str, hr: Image.Image, lr: Image.Image | None, words: dict[str, Any]) -> None:
+    """Write a pair and its prompts, each into a file of its own.
+
+    Args:
+        folder: Folder of the published form.
+        name: Of the files, without their type.
+        hr: The sharp photo.
+        lr: The same, degraded.
+        words: ``high``, ``low`` and ``hr_low``; None: no prompt.
+
+    Raises:
+        ImageError: A file cannot be written.
+    """
+    assert lr is not None
+    for level, prompt_folder in PROMPT_FOLDERS.items():
+        if words[level] is not None:
+            _write_text(folder / prompt_folder / f"{name}.txt", words[level])
+    # HR comes last: a pair is read from its HR image on.
+    write_image(lr, folder / "LR" / f"{name}.png")
+    write_image(hr, folder / "HR" / f"{name}.png")
+
+
+def _write_text(path: Path, text: str) -> None:
+    write_whole(path, lambda file: file.write(text.encode()))
 
 
 def _hr_images(folder: Path) -> list[Path]:

@@ -1,6 +1,6 @@
 """A folder of sharp photos to train on, which are degraded as they are drawn.
 
-What they show stands in FOLDER/prompts.sqlite, which ``xpsr caption`` makes, if there is one.
+What they show is looked for among the stored prompts: in FOLDER/prompts.sqlite, which ``xpsr caption`` makes.
 """
 
 from __future__ import annotations
@@ -11,9 +11,8 @@ from pathlib import Path
 from PIL import Image
 
 from xpsr_sdk.data.images import find_images
-from xpsr_sdk.data.samples import DamagedImage, Example, ReadPixels
+from xpsr_sdk.data.samples import DamagedImage, Example, FindPrompt, ReadPixels
 from xpsr_sdk.errors import ImageError, TrainingError
-from xpsr_sdk.prompts.store import STORE_NAME, PromptStore
 
 
 class PhotoFolder:
@@ -25,16 +24,17 @@ class PhotoFolder:
         folder: Folder of photos.
         read: Reads an image file; may remember what it read.
         crop: Side of the crops, in pixels.
+        stored_prompt: Finds what a photo shows.
 
     Raises:
         TrainingError: No photo is large enough.
     """
 
-    def __init__(self, folder: Path, read: ReadPixels, crop: int) -> None:
+    def __init__(self, folder: Path, read: ReadPixels, crop: int, stored_prompt: FindPrompt) -> None:
         found = find_images(folder)
         self._photos = [photo for photo in found if _smaller_side(photo) >= crop]
         self._read = read
-        self._stored = PromptStore(folder / STORE_NAME)
+        self._stored_prompt = stored_prompt
         if not self._photos:
             raise TrainingError(f"{folder} holds no photo of at least {crop} pixels in each direction (data.crop).")
         if left_out := len(found) - len(self._photos):
@@ -53,7 +53,7 @@ class PhotoFolder:
             hr = self._read(photo)
         except ImageError as error:
             raise DamagedImage(str(error)) from error
-        high = self._stored.text_of(photo, "high") or ""
+        high = self._stored_prompt(photo, "high") or ""
         return Example(hr, hr if hr_as_input else None, high, None, str(photo))
 
 

@@ -12,14 +12,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from xpsr_sdk.contracts import DegradationModel, Item, PromptProvider
-from xpsr_sdk.data.images import resize, to_image
+from xpsr_sdk.contracts import PromptLevel
+from xpsr_sdk.data.images import resize
 from xpsr_sdk.errors import TrainingError
-from xpsr_sdk.prompts.describe import describe
 
 Pixels = NDArray[np.uint8]
 """An image in 8 bits, H W 3."""
 ReadPixels = Callable[[Path], Pixels]
+FindPrompt = Callable[[Path, PromptLevel], str | None]
+"""What was said of an image file on that level; None: nothing."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,18 @@ class Source(Protocol):
         Raises:
             DamagedImage: It cannot be read.
         """
+        ...
+
+
+class Degrader(Protocol):
+    """Makes the input of a photo that has none, and tells how good it is."""
+
+    def degrade(self, hr: Tensor, generator: torch.Generator) -> Tensor:
+        """1 3 H W in [0, 1] to 1 3 H/s W/s."""
+        ...
+
+    def quality(self, image: Tensor) -> str:
+        """The low-level prompt of 1 3 H W in [0, 1]."""
         ...
 
 
@@ -104,24 +117,6 @@ def collate(samples: Sequence[Sample], positions: Sequence[int]) -> Batch:
         low=[sample.low for sample in samples],
         positions=list(positions),
     )
-
-
-class Degrader:
-    """Makes the input of a photo that has none, and has it described."""
-
-    def __init__(self, degradation: DegradationModel, provider: PromptProvider) -> None:
-        self.degradation, self.provider = degradation, provider
-
-    def degrade(self, hr: Tensor, generator: torch.Generator) -> Tensor:
-        """1 3 H W in [0, 1] to 1 3 H/s W/s."""
-        scale = self.degradation.scale
-        if hr.shape[-1] % scale:
-            raise TrainingError(f"crop is {hr.shape[-1]}: it must be a multiple of the degradation's scale, {scale}.")
-        return self.degradation(hr, [generator])
-
-    def quality(self, image: Tensor) -> str:
-        """What the provider says of 1 3 H W in [0, 1]; one that fails costs its words only."""
-        return describe(self.provider, [Item(to_image(image))], ["low"])[0].low or ""
 
 
 def draw_sample(

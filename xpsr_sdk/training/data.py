@@ -20,12 +20,14 @@ from torch.utils.data import DataLoader, Dataset
 from xpsr_sdk.data.images import find_images, read_image
 from xpsr_sdk.data.pairs import PairFolder
 from xpsr_sdk.data.photo_folder import PhotoFolder
-from xpsr_sdk.data.samples import Batch, DamagedImage, Degrader, Pixels, Sample, Source, collate, draw_sample
+from xpsr_sdk.data.samples import Batch, DamagedImage, Pixels, Sample, Source, collate, draw_sample
 from xpsr_sdk.data.seeds import generator_for
 from xpsr_sdk.data.shards import ShardFolder, find_shards, read_part
 from xpsr_sdk.errors import TrainingError
 from xpsr_sdk.plugin_system.registry import Registry, default_registry
+from xpsr_sdk.prompts.store import STORE_NAME, PromptStore
 from xpsr_sdk.training.config import DataSection
+from xpsr_sdk.training.online_degradation import OnlineDegrader
 
 TRIES = 10
 """So many damaged images in a row are left out before a run gives up."""
@@ -49,7 +51,7 @@ class TrainingData:
         self._section, self._seed = section, seed
         self._sources = open_sources(section.folders, section.crop, section.keep_in_memory)
         self._ends = list(accumulate(len(source) for source in self._sources))
-        self._degrader = Degrader(
+        self._degrader = OnlineDegrader(
             registry.create("degradation_model", section.degradation),
             registry.create("prompt_provider", section.prompt_provider),
         )
@@ -97,10 +99,12 @@ def open_sources(folders: Sequence[Path], crop: int, keep_in_memory: int = 0) ->
     for folder in _expand(folders):
         if find_shards(folder):
             sources.append(ShardFolder(folder, part, crop))
-        elif (folder / "HR").is_dir() or not find_images(folder):
-            sources.append(PairFolder(folder, read))
+            continue
+        stored_prompt = PromptStore(folder / STORE_NAME).text_of
+        if (folder / "HR").is_dir() or not find_images(folder):
+            sources.append(PairFolder(folder, read, stored_prompt))
         else:
-            sources.append(PhotoFolder(folder, read, crop))
+            sources.append(PhotoFolder(folder, read, crop, stored_prompt))
     return sources
 
 

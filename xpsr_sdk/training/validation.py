@@ -17,7 +17,7 @@ from xpsr_sdk.build import trained_backbone
 from xpsr_sdk.config import RestoreConfig, load_config
 from xpsr_sdk.contracts import Item
 from xpsr_sdk.data.images import to_image, to_tensor
-from xpsr_sdk.data.samples import Degrader, Example, Source
+from xpsr_sdk.data.samples import Example, Source
 from xpsr_sdk.data.seeds import generator_for
 from xpsr_sdk.errors import ConfigError, TrainingError, did_you_mean
 from xpsr_sdk.evaluation.report import measures_of
@@ -26,6 +26,7 @@ from xpsr_sdk.pipeline import SMALLEST, Pipeline
 from xpsr_sdk.plugin_system.registry import Registry, default_registry
 from xpsr_sdk.training.config import TrainConfig
 from xpsr_sdk.training.data import open_sources
+from xpsr_sdk.training.online_degradation import OnlineDegrader
 
 COLUMNS = ("LR", "bicubic", "restored", "HR")
 LABEL_HEIGHT = 16
@@ -121,7 +122,7 @@ class Validation:
     def _held_out_images(self) -> list[ValidationImage]:
         """The first images of the folders, each with a crop from its middle."""
         section, data = self._section, self._config.data
-        degrader = Degrader(
+        degrader = OnlineDegrader(
             self._registry.create("degradation_model", data.degradation),
             self._registry.create("prompt_provider", data.prompt_provider),
         )
@@ -129,7 +130,7 @@ class Validation:
         examples = islice(_examples(open_sources(section.folders, crop)), section.images)
         return [self._image(example, number, crop, degrader) for number, example in enumerate(examples)]
 
-    def _image(self, example: Example, number: int, crop: int, degrader: Degrader) -> ValidationImage:
+    def _image(self, example: Example, number: int, crop: int, degrader: OnlineDegrader) -> ValidationImage:
         hr, lr = (None if x is None else Image.fromarray(x) for x in (example.hr, example.lr))
         assert hr is not None
         scale = degrader.degradation.scale if lr is None else max(hr.width // lr.width, 1)

@@ -1,0 +1,112 @@
+"""The samples of one photo: it is cut into crops, degraded and described."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from xpsr_sdk.builtin.sharpen import sharpen as sharpened
+from xpsr_sdk.contracts import Item
+from xpsr_sdk.data.images import read_image, to_image, to_tensor
+from xpsr_sdk.data.seeds import generator_for
+from xpsr_sdk.errors import ConfigError, ImageError
+from xpsr_sdk.plugin_system.registry import default_registry
+from xpsr_sdk.preparation.recipe import Recipe
+from xpsr_sdk.preparation.report import Outcome
+from xpsr_sdk.prompts.describe import describe
+
+SMALLEST_LR = 16
+"""Pixels that an LR image needs in each direction."""
+FLAT = 1.5
+"""Gray levels: an image of half the size whose pixels differ less from their neighbours, on average, shows nothing."""
+
+Take = Callable[[str, Image.Image, Image.Image | None, dict[str, Any]], None]
+"""``take(name, hr, lr, words)``: where a sample goes to."""
+
+
+class Preparer:
+    """Makes the samples of a photo, as the recipe says."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        registry = default_registry()
+        self.degradation: Any = None
+        if recipe.degradation is not None:
+            self.degradation = registry.create("degradation_model", recipe.degradation)
+        self.provider = registry.create("prompt_provider", recipe.prompt_provider)
+        if recipe.crop and self.degradation and recipe.crop % self.degradation.scale:
+            raise ConfigError(f"crop is {recipe.crop}: it must be a multiple of the scale, {self.degradation.scale}.")
+
+    def prepare(self, photo: Path, name: str, take: Take) -> Outcome:
+        """Make the samples of a photo, called ``name`` and what tells them apart, and hand them on."""
+        recipe = self.recipe
+        try:
+            item = read_image(photo)
+        except ImageError as error:
+            return Outcome(failed=str(error), cause="damaged")
+        scale = self.degradation.scale if self.degradation else 1
+        width, height = (side - side % scale for side in item.image.size)
+        least = max(scale * SMALLEST_LR, recipe.crop or 0)
+        if min(width, height) < least:
+            reason = f"{width}x{height} is too small: at least {least} pixels in each direction are needed"
+            return Outcome(failed=reason, cause="too small")
+        image = item.image.crop((0, 0, width, height))
+        if recipe.sharpen:
+            image = to_image(sharpened(to_tensor(image)))
+        crops = self._crops(image, str(item.sha256))
+        good = [(place, crop) for place, crop in crops if not shows_nothing(crop)]
+        if not good:
+            return Outcome(failed="it is flat: it shows nothing", cause="flat")
+        outcome = Outcome(flat=len(crops) - len(good))
+        reasons: list[str] = []
+        for place, crop in good[: recipe.crops_a_photo]:
+            for variant, lr, words, missing in self._samples(Item(crop, item.path, item.sha256), place):
+                take(f"{name}{place}{variant}", crop, lr, words)
+                outcome.samples += 1
+                reasons += missing
+        outcome.unprompted = "; ".join(dict.fromkeys(reasons))
+        return outcome
+
+    def _crops(self, image: Image.Image, sha256: str) -> list[tuple[str, Image.Image]]:
+        """The crops of a photo with what tells their names apart, in random order if not all are to be used."""
+        side, recipe = self.recipe.crop, self.recipe
+        if side is None:
+            return [("", image)]
+        places = [(left, top) for top in _spread(image.height, side) for left in _spread(image.width, side)]
+        if recipe.crops_a_photo is not None:
+            order = torch.randperm(len(places), generator=generator_for(sha256, "crops", recipe.seed))
+            places = [places[i] for i in order]
+        return [(f"__x{x}_y{y}", image.crop((x, y, x + side, y + side))) for x, y in places]
+
+    def _samples(self, item: Item, place: str) -> Iterator[tuple[str, Image.Image | None, dict[str, Any], list[str]]]:
+        """The variants of a crop: what tells their names apart, LR, words, and why words are missing."""
+        (of_hr,) = describe(self.provider, [item], ["high", "low"])
+        words = {"high": of_hr.high, "low": None, "hr_low": of_hr.low, "sha256": item.sha256}
+        missing = list(of_hr.errors.values())
+        if self.degradation is None:
+            yield "", None, words, missing
+            return
+        for variant in range(self.recipe.variants):
+            key = (item.sha256, *filter(None, [place]), variant, self.recipe.seed)
+            lr = to_image(self.degradation(to_tensor(item.image), [generator_for(*key)]))
+            (of_lr,) = describe(self.provider, [Item(lr)], ["low"])
+            yield f"__v{variant}", lr, words | {"low": of_lr.low}, [*missing, *of_lr.errors.values()]
+
+
+def shows_nothing(image: Image.Image) -> bool:
+    """Whether an image is flat: sky, a wall, black. Measured at half the size, so that noise is no detail."""
+    small = np.asarray(image.convert("L").reduce(2), dtype=np.float32)
+    return float(np.abs(np.diff(small, axis=0)).mean() + np.abs(np.diff(small, axis=1)).mean()) < FLAT
+
+
+def _spread(length: int, side: int) -> list[int]:
+    """Where as many crops begin as fit beside one another, evenly spread."""
+    count = length // side
+    if count == 1:
+        return [(length - side) // 2]
+    return [round(i * (length - side) / (count - 1)) for i in range(count)]
