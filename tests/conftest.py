@@ -27,7 +27,7 @@ def registry() -> Registry:
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a whole model with random weights. Read it, never write to it."""
-    from tests import tiny
+    from tests.support import tiny
 
     folder = tmp_path_factory.mktemp("models") / "tiny"
     tiny.write_whole_model(folder)
@@ -45,7 +45,7 @@ def pipe(tiny_model: Path) -> Pipeline:
 @pytest.fixture(scope="module")
 def sd_pipe() -> Pipeline:
     """A pipeline of Stable Diffusion's architecture, tiny. Call it, but leave it as it is."""
-    from tests import tiny
+    from tests.support import tiny
     from xpsr_sdk import build_pipeline
 
     return build_pipeline(tiny.sd_config())
@@ -54,7 +54,7 @@ def sd_pipe() -> Pipeline:
 @pytest.fixture(scope="session")
 def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of four training pairs, with prompts."""
-    from tests import tiny
+    from tests.support import tiny
     from xpsr_sdk.preparation.prepare import prepare_pairs
 
     folder = tmp_path_factory.mktemp("pairs")

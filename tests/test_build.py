@@ -9,7 +9,7 @@ import pytest
 import torch
 from huggingface_hub.utils import filter_repo_objects
 
-from tests import tiny
+from tests.support import tiny
 from xpsr_sdk import ConfigError, Registry, UnknownComponent, build, build_pipeline
 from xpsr_sdk.build import HUB_FILES, build_for_training, find_model
 from xpsr_sdk.builtin.residual import ResidualBackbone

@@ -21,8 +21,8 @@ import click
 import pytest
 
 import xpsr_sdk
-from tests import tiny
-from tests.pages import DOCS, Reader, blocks, navigation
+from tests.support import tiny
+from tests.support.pages import DOCS, Reader, blocks, navigation
 from xpsr_sdk import Pipeline, PipelineConfig, testing
 from xpsr_sdk.cli.main import SUMMARIES, xpsr
 from xpsr_sdk.config import load_config

@@ -17,7 +17,7 @@ from PIL import Image
 from transformers import CLIPTokenizer
 
 import xpsr_sdk
-from tests import tiny
+from tests.support import tiny
 from xpsr_sdk.builtin.measured import VOCABULARY
 from xpsr_sdk.cli.main import xpsr
 from xpsr_sdk.config import read_toml

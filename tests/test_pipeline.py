@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tests import tiny
-from tests.tiny import PHOTO, alike, same
+from tests.support import tiny
+from tests.support.tiny import PHOTO, alike, same
 from xpsr_sdk import (
     ConfigError,
     ImageError,

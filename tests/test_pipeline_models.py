@@ -17,8 +17,8 @@ from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from safetensors.torch import save_file
 
-from tests import tiny
-from tests.tiny import PHOTO, alike, same
+from tests.support import tiny
+from tests.support.tiny import PHOTO, alike, same
 from xpsr_sdk import (
     BrokenPlugin,
     CheckpointError,

@@ -11,8 +11,8 @@ import pyvips
 import torch
 from PIL import Image
 
-from tests import tiny
-from tests.tiny import PHOTO, same
+from tests.support import tiny
+from tests.support.tiny import PHOTO, same
 from xpsr_sdk import (
     ConfigError,
     Pipeline,

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from tests import tiny
+from tests.support import tiny
 from xpsr_sdk import Pipeline, build_pipeline
 from xpsr_sdk.benchmark import bench
 from xpsr_sdk.models.controlnet import XPSRControlNet

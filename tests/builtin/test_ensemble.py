@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import tiny
+from tests.support import tiny
 from xpsr_sdk import Item, Prompts, UnknownComponent, default_registry
 from xpsr_sdk.builtin.fixed import FixedPrompts
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from tests import tiny, tiny_vlm
+from tests.support import tiny, tiny_vlm
 from xpsr_sdk import ConfigError, Item, Prompts, build_pipeline
 from xpsr_sdk.builtin import openai_captioner
 from xpsr_sdk.builtin.openai_captioner import OpenAICaptioner

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import tiny
+from tests.support import tiny
 from xpsr_sdk import Item, Prompts
 from xpsr_sdk.builtin.sidecar import SidecarPrompts
 from xpsr_sdk.prompts.describe import describe

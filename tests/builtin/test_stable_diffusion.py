@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests import tiny
+from tests.support import tiny
 from xpsr_sdk import Pipeline, Prompts, build_pipeline
 from xpsr_sdk.builtin.stable_diffusion import StableDiffusion
 

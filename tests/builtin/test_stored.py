@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests import tiny
+from tests.support import tiny
 from xpsr_sdk import Item
 from xpsr_sdk.builtin.stored import StoredPrompts
 from xpsr_sdk.data.images import read_image

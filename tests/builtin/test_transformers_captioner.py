@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests import tiny, tiny_vlm
+from tests.support import tiny, tiny_vlm
 from xpsr_sdk import ConfigError, Item, Prompts, build_pipeline
 from xpsr_sdk.builtin import CAPTIONERS, transformers_captioner
 from xpsr_sdk.builtin.transformers_captioner import TransformersCaptioner

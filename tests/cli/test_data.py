@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from tests import tiny
+from tests.support import tiny
 from xpsr_sdk import Prompts
 from xpsr_sdk.builtin.measured import MeasuredPrompts
 from xpsr_sdk.cli.main import xpsr

@@ -18,7 +18,7 @@ import pytest
 from click.testing import CliRunner, Result
 from pydantic import Field
 
-from tests.stubs import distribute
+from tests.support.stubs import distribute
 from tests.test_docs import check_options
 from xpsr_sdk import ComponentSpec, Options, Registry, TrainingError, __version__, hookimpl
 from xpsr_sdk.cli import main

@@ -17,7 +17,7 @@ import torch
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from tests import tiny
+from tests.support import tiny
 from xpsr_sdk import Pipeline, build_pipeline
 from xpsr_sdk.builtin.samplers import DiffusersSampler
 from xpsr_sdk.cli.main import SUMMARIES, xpsr

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from tests import tiny
+from tests.support import tiny
 from xpsr_sdk import ImageError
 from xpsr_sdk.data.images import (
     READABLE,

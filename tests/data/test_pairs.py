@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests import tiny
+from tests.support import tiny
 from xpsr_sdk import TrainingError
 from xpsr_sdk.data.samples import Batch
 from xpsr_sdk.training.config import DataSection

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
-from tests import tiny
+from tests.support import tiny
 from xpsr_sdk import ImageError
 from xpsr_sdk.data.images import read_image, read_picture, write_picture
 from xpsr_sdk.data.picture import Picture, from_pil, picture_of

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests import tiny
+from tests.support import tiny
 from xpsr_sdk import Pipeline, build_pipeline
 from xpsr_sdk.config import EngineConfig
 from xpsr_sdk.engine import packing

@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests import tiny
+from tests.support import tiny
 from xpsr_sdk import Pipeline, build_pipeline
 from xpsr_sdk.data.photo import load_photo
 from xpsr_sdk.engine import plan

@@ -8,7 +8,7 @@ from diffusers import AutoencoderKL
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests import tiny
+from tests.support import tiny
 from xpsr_sdk.engine.rows import autoencoder_in_rows
 
 

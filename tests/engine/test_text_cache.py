@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from tests import tiny
+from tests.support import tiny
 from xpsr_sdk.engine.text_cache import cached_text
 
 

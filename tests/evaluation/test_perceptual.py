@@ -108,7 +108,7 @@ def test_a_missing_file_is_named_with_its_folder(weights):
         CheckpointError, match=r"DISTS needs vgg16-\*\.safetensors .* \S*weights\S* holds none"
     ) as error:
         Perceptual("dists", weights=weights)
-    assert str(error.value).endswith("python -m tests.benchmarks.metric_weights in a clone of the repository.")
+    assert str(error.value).endswith("python -m tests.measurements.metric_weights in a clone of the repository.")
 
 
 def test_a_missing_folder_is_named(tmp_path):

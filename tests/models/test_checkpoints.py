@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests import tiny
+from tests.support import tiny
 from xpsr_sdk import CheckpointError
 from xpsr_sdk.models import checkpoints
 from xpsr_sdk.models.checkpoints import WEIGHTS, read_checkpoint, write_checkpoint

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from pydantic import Field
 from torch import Tensor, nn
 
-from tests import tiny
+from tests.support import tiny
 from xpsr_sdk import (
     AttentionSite,
     CheckpointError,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.stubs import ONE_SAMPLER, distribute
+from tests.support.stubs import ONE_SAMPLER, distribute
 from xpsr_sdk import BrokenPlugin, Registry, __version__
 from xpsr_sdk.plugin_system.discovery import damaged_distributions, installed_plugins
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.pages import Reader
+from tests.support.pages import Reader
 from xpsr_sdk import ComponentSpec, Registry, hookimpl
 from xpsr_sdk.plugin_system import hookspecs
 

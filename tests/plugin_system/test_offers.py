@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.stubs import HERE, loading, offering, plugin_with, raising, sampler
+from tests.support.stubs import HERE, loading, offering, plugin_with, raising, sampler
 from xpsr_sdk import BrokenPlugin, ComponentSpec, Options, Registry, hookimpl
 from xpsr_sdk.contracts import KINDS
 from xpsr_sdk.plugin_system import hookspecs

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError, field_validator
 
-from tests.stubs import HERE, Stub, loading, offering, raising, sampler
+from tests.support.stubs import HERE, Stub, loading, offering, raising, sampler
 from xpsr_sdk import (
     BrokenPlugin,
     ConfigError,

@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests import tiny
+from tests.support import tiny
 from xpsr_sdk import (
     ComponentSpec,
     ConfigError,

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests import tiny
+from tests.support import tiny
 from xpsr_sdk import ConfigError, TrainingError
 from xpsr_sdk.data.images import read_image
 from xpsr_sdk.data.samples import Batch

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import tiny
+from tests.support import tiny
 from xpsr_sdk import ConfigError, Item, Prompts
 from xpsr_sdk.builtin.fixed import FixedPrompts
 from xpsr_sdk.prompts.caption_folder import GIVE_UP_AFTER, Captioned, Part, caption_folder

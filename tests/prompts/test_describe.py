@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests import tiny
+from tests.support import tiny
 from xpsr_sdk import Item, Prompts
 from xpsr_sdk.prompts.describe import LONGEST, clean_description, describe
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.testing.registering import registry_with
+from tests.support.registries import registry_with
 from xpsr_sdk import CheckpointError, Conditioning
 from xpsr_sdk.builtin.residual import ResidualBackbone
 from xpsr_sdk.builtin.stable_diffusion import StableDiffusion

@@ -11,7 +11,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from tests.testing.registering import registry_with
+from tests.support.registries import registry_with
 from xpsr_sdk import Options
 from xpsr_sdk.data.images import to_tensor
 from xpsr_sdk.testing import ContractViolation, check_degradation_model, degradations, tiny

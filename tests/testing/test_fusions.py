@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.testing.registering import registry_with
+from tests.support.registries import registry_with
 from xpsr_sdk import AttentionSite, Options
 from xpsr_sdk.testing import ContractViolation, check_fusion_attention, fusions
 from xpsr_sdk.testing.clauses import CLAUSES, COMMON

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.testing.registering import registry_with
+from tests.support.registries import registry_with
 from xpsr_sdk import Item, Options, Prompts
 from xpsr_sdk.testing import ContractViolation, check_prompt_provider
 from xpsr_sdk.testing.clauses import CLAUSES, COMMON

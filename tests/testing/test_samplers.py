@@ -13,7 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from tests.testing.registering import registry_with
+from tests.support.registries import registry_with
 from xpsr_sdk import Denoiser, Options
 from xpsr_sdk.testing import ContractViolation, GaussianDenoiser, check_sampler, samplers
 from xpsr_sdk.testing.clauses import CLAUSES

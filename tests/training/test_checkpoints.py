@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import torch
 
-from tests.killed import train_until
-from tests.training.runs import config, log_of, weights
+from tests.support.killed import train_until
+from tests.support.training_runs import config, log_of, weights
 from xpsr_sdk import TrainingError
 from xpsr_sdk.training.checkpoints import Checkpoints
 from xpsr_sdk.training.loop import TrainingRun, train
@@ -45,7 +45,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, pairs: Path, tiny_model: Pat
 @pytest.fixture(scope="module")
 def processes() -> Any:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.killed"])
+    context.set_forkserver_preload(["tests.support.killed"])
     return context
 
 

@@ -14,9 +14,9 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
-from tests import tiny
-from tests.testing.registering import registry_with
-from tests.training.runs import config, log_of, weights
+from tests.support import tiny
+from tests.support.registries import registry_with
+from tests.support.training_runs import config, log_of, weights
 from xpsr_sdk import ConfigError, Registry, TrainingError, build_pipeline
 from xpsr_sdk.builtin.residual import ResidualBackbone
 from xpsr_sdk.models.checkpoints import read_checkpoint, write_checkpoint

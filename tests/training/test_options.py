@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch._subclasses import FakeTensorMode
 
-from tests.training.runs import config, weights
+from tests.support.training_runs import config, weights
 from xpsr_sdk import ConfigError, build_pipeline
 from xpsr_sdk.models.checkpoints import read_checkpoint
 from xpsr_sdk.training.config import ModelSection

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.training.runs import config, log_of, weights
+from tests.support.training_runs import config, log_of, weights
 from xpsr_sdk.training.config import DataSection
 from xpsr_sdk.training.data import TrainingData, batches
 from xpsr_sdk.training.loop import train

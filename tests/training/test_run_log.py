@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.training.runs import VALIDATION, config, log_of, validations_of
+from tests.support.training_runs import VALIDATION, config, log_of, validations_of
 from xpsr_sdk import ConfigError
 from xpsr_sdk.training.loop import TrainingRun, train
 

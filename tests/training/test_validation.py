@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from tests import tiny
-from tests.training.runs import VALIDATION, config, log_of, validations_of
+from tests.support import tiny
+from tests.support.training_runs import VALIDATION, config, log_of, validations_of
 from xpsr_sdk import ConfigError, TrainingError, build_pipeline
 from xpsr_sdk.evaluation.metrics import psnr
 from xpsr_sdk.training.loop import TrainingRun, train

@@ -12,7 +12,7 @@ Everything is measured in the image itself, in numpy, with the estimators of the
   quantiser's steps. The blocks' grid is where neighbouring pixels differ most (Wang, Sheikh and Bovik,
   "No-reference perceptual quality assessment of JPEG compressed images", ICIP 2002).
 
-``python tests/benchmarks/quality_estimators.py FOLDER`` prints how well they agree with known degradations.
+``python tests/measurements/quality_estimators.py FOLDER`` prints how well they agree with known degradations.
 For 300 draws of the default degradation, of the 31 photos that nano was not trained on
 (docs/reference/nano-sources.md), the rank correlations with the truth were 0.80 for noise, 0.61 for colour noise, 0.61
 for blur, and 1.00 for JPEG where it came last. (The few constants below were chosen on other draws, of sharpened

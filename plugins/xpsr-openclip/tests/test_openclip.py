@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from xpsr_openclip.provider import OpenCLIPPrompts, native_crops
 from xpsr_openclip.vocabulary import DEFAULT, read_vocabulary
 
-from tests import tiny
+from tests.support import tiny
 from xpsr_sdk import ConfigError, Item, Registry
 from xpsr_sdk.testing import check_distribution, check_prompt_provider
 

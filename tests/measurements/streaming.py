@@ -1,6 +1,6 @@
 """The memory of reading, enlarging, joining and writing a photo in regions, without a model.
 
-python -m tests.benchmarks.streaming 8192 --region 1024
+python -m tests.measurements.streaming 8192 --region 1024
 """
 
 from __future__ import annotations

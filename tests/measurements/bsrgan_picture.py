@@ -1,6 +1,6 @@
 """Draws docs/images/bsrgan.png: one crop, and eight degradations of it, enlarged again.
 
-python tests/benchmarks/bsrgan_picture.py
+python tests/measurements/bsrgan_picture.py
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """How well the blind estimates of ``xpsr_sdk.builtin.quality`` agree with known degradations.
 
-    python tests/benchmarks/quality_estimators.py FOLDER [--draws 300] [--seed 0]
+    python tests/measurements/quality_estimators.py FOLDER [--draws 300] [--seed 0]
 
 Photos of the folder (and below) go through the default degradation, and the estimates made from the result
 alone are compared with the truth, by Spearman's rank correlation:

@@ -1,6 +1,6 @@
 """How many crops a second one core draws out of photos, degrades and describes, as a worker of training does.
 
-python -m tests.benchmarks.online_degradation photos
+python -m tests.measurements.online_degradation photos
 """
 
 from __future__ import annotations

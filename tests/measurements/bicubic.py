@@ -1,6 +1,6 @@
 """Upscale a folder bicubically (Pillow): the baseline of every table.
 
-python -m tests.benchmarks.bicubic LR -o OUT
+python -m tests.measurements.bicubic LR -o OUT
 xpsr evaluate OUT HR
 """
 

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from tests import tiny
+from tests.support import tiny
 from xpsr_sdk.cli.main import xpsr
 
 

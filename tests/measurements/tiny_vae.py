@@ -1,6 +1,6 @@
 """How much quicker a tiny autoencoder is than Stable Diffusion's own.
 
-    python tests/benchmarks/tiny_vae.py
+    python tests/measurements/tiny_vae.py
 
 Random weights of the real sizes (the defaults of TAESD in diffusers, and the widths of SD 1.x and 2.x): what they do
 costs the same as with trained ones. The two take turns, and the medians are compared.
