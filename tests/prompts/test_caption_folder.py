@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -192,7 +191,7 @@ def test_a_killed_run_loses_no_more_than_its_batch(tmp_path: Path) -> None:
         assert run.stdout
         for _ in range(5):
             run.stdout.readline()
-        os.kill(run.pid, signal.SIGKILL)
+        run.kill()
     before = asked.read_text().split()
     with sqlite3.connect(photos / "prompts.sqlite") as connection:
         kept = {sha256 for (sha256,) in connection.execute("SELECT sha256 FROM prompts")}

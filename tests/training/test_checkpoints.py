@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import shutil
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,7 @@ def processes() -> Any:
     return context
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signal that kills")
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_a_killed_run_goes_on_to_the_same_bits(
     tmp_path: Path, pairs: Path, tiny_model: Path, whole: Path, processes: Any, moment: str

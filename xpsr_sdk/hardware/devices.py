@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 from typing import Any
 
 import psutil
@@ -10,6 +9,7 @@ import torch
 
 from xpsr_sdk.errors import ConfigError
 from xpsr_sdk.hardware.control_groups import free_in_control_groups
+from xpsr_sdk.hardware.process_memory import free_address_space
 
 
 def find_device(name: str | torch.device | None) -> torch.device:
@@ -51,11 +51,5 @@ def free_memory(device: torch.device) -> int:
         return int(backend.mem_get_info(device)[0]) + int(reserve)
     if device.type == "mps":
         return int(torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory())
-    free = int(psutil.virtual_memory().available)
-    address_space, _ = resource.getrlimit(resource.RLIMIT_AS)
-    if address_space != resource.RLIM_INFINITY:
-        free = min(free, address_space - psutil.Process().memory_info().vms)
-    of_groups = free_in_control_groups()
-    if of_groups is not None:
-        free = min(free, of_groups)
-    return max(free, 0)
+    limits = psutil.virtual_memory().available, free_address_space(), free_in_control_groups()
+    return max(min(int(limit) for limit in limits if limit is not None), 0)

@@ -106,7 +106,7 @@ def _write_manifest(folder: Path) -> None:
     for file in sorted(file for file in folder.rglob("*") if file.is_file()):
         with file.open("r+b") as content:
             os.fsync(content.fileno())
-        files[str(file.relative_to(folder))] = _fingerprint(file)
+        files[file.relative_to(folder).as_posix()] = _fingerprint(file)
     (folder / MANIFEST).write_text(json.dumps(files, indent=2), encoding="utf-8")
 
 

@@ -10,13 +10,11 @@ trackers/              TensorBoard's files, if it is installed
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import torch
 from accelerate import Accelerator
 from PIL import Image
@@ -24,6 +22,7 @@ from PIL import Image
 from xpsr_sdk.data.images import write_image, write_whole
 from xpsr_sdk.errors import ImageError, TrainingError
 from xpsr_sdk.evaluation.report import LOWER_IS_BETTER
+from xpsr_sdk.hardware.process_memory import peak_resident_bytes
 from xpsr_sdk.training.config import TrainConfig, ValidationSection
 from xpsr_sdk.training.files import writing
 
@@ -124,9 +123,4 @@ def _peak_memory(device: torch.device) -> float:
     """In GiB: of the GPU, or of this process on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
-    if sys.platform == "win32":
-        return float(psutil.Process().memory_info().peak_wset / 2**30)
-    import resource  # which Windows does not have
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**30 if sys.platform == "darwin" else 2**20)
+    return peak_resident_bytes() / 2**30
