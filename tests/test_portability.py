@@ -12,10 +12,10 @@ import xpsr_sdk
 HIDDEN = {"fcntl", "grp", "posix", "pty", "pwd", "resource", "syslog", "termios", "tty"}
 real_import = builtins.__import__
 
-def limited_import(name, namespace=None, *rest):
+def limited_import(name, namespace=None, *rest, **named):
     if name.partition(".")[0] in HIDDEN and (namespace or {}).get("__name__", "").startswith("xpsr_sdk"):
         raise ModuleNotFoundError(f"{namespace['__name__']} imports {name}", name=name)
-    return real_import(name, namespace, *rest)
+    return real_import(name, namespace, *rest, **named)
 
 builtins.__import__ = limited_import
 names = [m.name for m in pkgutil.walk_packages(xpsr_sdk.__path__, "xpsr_sdk.")]

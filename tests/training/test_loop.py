@@ -21,7 +21,6 @@ from xpsr_sdk import ConfigError, Registry, TrainingError, build_pipeline
 from xpsr_sdk.builtin.residual import ResidualBackbone
 from xpsr_sdk.models.checkpoints import read_checkpoint, write_checkpoint
 from xpsr_sdk.models.controlnet import XPSRControlNet
-from xpsr_sdk.training import state
 from xpsr_sdk.training.config import OptimizerSection
 from xpsr_sdk.training.loop import TrainingRun, train
 from xpsr_sdk.training.optimizer import learning_rate
@@ -307,7 +306,7 @@ def test_another_architecture_cannot_be_taken_up(tmp_path: Path, pairs: Path, ba
     [
         ("torch.save", OSError(errno.ENOSPC, "No space left on device")),
         ("torch.save", RuntimeError("PytorchStreamWriter failed writing file: no space left")),
-        ("write_model", SafetensorError("I/O error: No space left on device")),
+        ("xpsr_sdk.training.loop.write_model", SafetensorError("I/O error: No space left on device")),
     ],
 )
 def test_a_full_disk_is_one_sentence_and_spares_older_checkpoints(
@@ -318,7 +317,7 @@ def test_a_full_disk_is_one_sentence_and_spares_older_checkpoints(
 
     before = weights(train(config(tmp_path, pairs, tiny_model, steps=1)))
     with monkeypatch.context() as patch:
-        patch.setattr(f"{state.__name__}.{writer}", full)
+        patch.setattr(writer, full)
         with pytest.raises(TrainingError, match=r"checkpoint-2 cannot be written: .*[Nn]o space left"):
             train(config(tmp_path, pairs, tiny_model, steps=2, keep_checkpoints=1))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint-1", "config.json", "log.jsonl"]
