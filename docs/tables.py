@@ -24,7 +24,7 @@ from xpsr_sdk.build import build_for_training
 from xpsr_sdk.cli.main import xpsr
 from xpsr_sdk.cli.plugins import option_records
 from xpsr_sdk.cli.upscale import upscale
-from xpsr_sdk.config import SPEEDS, EngineConfig, ModelDefaults, PipelineConfig, RestoreConfig, Settings, read_toml
+from xpsr_sdk.config import SPEEDS, ExecutionConfig, ModelDefaults, PipelineConfig, RestoreConfig, Settings, read_toml
 from xpsr_sdk.contracts import KINDS
 from xpsr_sdk.plugin_system.discovery import Plugin
 from xpsr_sdk.plugin_system.registry import RegisteredComponent, Registry
@@ -40,7 +40,7 @@ from xpsr_sdk.training.config import (
 
 HERE = Path(__file__).parent
 MODELS: tuple[type[Settings], ...] = (
-    RestoreConfig, PipelineConfig, EngineConfig, ModelDefaults,
+    RestoreConfig, PipelineConfig, ExecutionConfig, ModelDefaults,
     TrainConfig, ModelSection, DataSection, LossSection, OptimizerSection, ValidationSection,
 )  # fmt: skip
 TABLE = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)

@@ -80,7 +80,7 @@ def test_offloading_brings_the_controlnet_in_before_it_embeds(tiny_model: Path, 
 
 @pytest.mark.parametrize("offload", ["model", "group"])
 def test_offloaded_weights_give_the_same_image(sd_pipe: Pipeline, offload: str) -> None:
-    offloaded = build_pipeline(tiny.sd_config(), engine={"offload": offload})
+    offloaded = build_pipeline(tiny.sd_config(), execution={"offload": offload})
     options: dict[str, Any] = {"seed": 0, "num_inference_steps": 2}
     expected = sd_pipe(PHOTO, **options).image
     for _ in range(2):

@@ -32,12 +32,12 @@ if TYPE_CHECKING:
         CheckpointError,
         ConfigError,
         DuplicateComponent,
-        EngineClosed,
-        EngineError,
-        EngineFull,
         ImageError,
         IncompatiblePlugin,
         PluginError,
+        QueueClosed,
+        QueueError,
+        QueueFull,
         TrainingError,
         UnknownComponent,
         XPSRError,
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from xpsr_sdk.plugin_system.hookspecs import hookimpl
     from xpsr_sdk.plugin_system.registry import Registry, default_registry
     from xpsr_sdk.result import Result
-    from xpsr_sdk.serving.queue import Engine
+    from xpsr_sdk.serving.queue import RestorationQueue
 
 __version__ = "0.1.0"
 
@@ -61,10 +61,6 @@ __all__ = [
     "DegradationModel",
     "Denoiser",
     "DuplicateComponent",
-    "Engine",
-    "EngineClosed",
-    "EngineError",
-    "EngineFull",
     "FusionAttention",
     "ImageError",
     "IncompatiblePlugin",
@@ -75,7 +71,11 @@ __all__ = [
     "PluginError",
     "PromptProvider",
     "Prompts",
+    "QueueClosed",
+    "QueueError",
+    "QueueFull",
     "Registry",
+    "RestorationQueue",
     "Result",
     "Sampler",
     "TrainingError",
@@ -88,8 +88,8 @@ __all__ = [
 ]
 
 _ERRORS = (
-    "BrokenPlugin CheckpointError ConfigError DuplicateComponent EngineClosed EngineError EngineFull ImageError "
-    "IncompatiblePlugin PluginError TrainingError UnknownComponent XPSRError"
+    "BrokenPlugin CheckpointError ConfigError DuplicateComponent ImageError "
+    "IncompatiblePlugin PluginError QueueClosed QueueError QueueFull TrainingError UnknownComponent XPSRError"
 )
 _CONTRACTS = (
     "AttentionSite Backbone ComponentSpec Conditioning DegradationModel Denoiser FusionAttention Item "
@@ -99,7 +99,7 @@ _HOMES = {
     "build": "build_pipeline",
     "config": "PipelineConfig",
     "contracts": _CONTRACTS,
-    "serving.queue": "Engine",
+    "serving.queue": "RestorationQueue",
     "errors": _ERRORS,
     "plugin_system.hookspecs": "hookimpl",
     "pipeline": "Pipeline",

@@ -85,19 +85,19 @@ def build_pipeline(
     chosen_sampler = registry.create("sampler", sampler or config.sampler or defaults.sampler)
     named = config.dtype or defaults.dtype
     dtype = getattr(torch, named) if named else find_dtype(device)
-    weights_on = device if config.engine.offload is None else torch.device("cpu")
+    weights_on = device if config.execution.offload is None else torch.device("cpu")
     with _fits_on(device):
         pipeline, parts = _load(config, folder, index, dtype, weights_on, registry, backbone or config.backbone)
-    pipeline.equip(
+    pipeline.configure(
         backbone=parts,
         prompt_provider=provider,
         sampler=chosen_sampler,
         settings=RestoreConfig(**{name: getattr(config, name) for name in RestoreConfig.model_fields}),
-        engine=config.engine,
+        execution=config.execution,
     )
     pipeline.resolve({})  # settings that do not go together are an error now, not at the first photo
     with _fits_on(device):
-        _place(pipeline, device, config.engine.offload)
+        _place(pipeline, device, config.execution.offload)
     return pipeline
 
 

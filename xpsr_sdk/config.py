@@ -120,19 +120,18 @@ SPEEDS: dict[Speed, SpeedSet] = {
 """The sets of approximations, from the slowest to the fastest."""
 
 
-class EngineConfig(Settings):
-    """How the networks are run: what changes nothing but time and memory."""
+class ExecutionConfig(Settings):
+    """How the networks are executed."""
 
-    cache_condition: bool = Field(True, description="Embed the input once a tile, not at every evaluation.")
-    cache_text: bool = Field(True, description="Compute the text's keys and values once, not at every evaluation.")
-    training_heads: bool = Field(False, description="Run the heads that training alone reads.")
-    channels_last: bool = Field(True, description="Keep the channels of features and kernels side by side in memory.")
-    pack_weights: bool = Field(
-        True, description="On a CPU, keep wide kernels in the order in which they are read, where memory allows."
+    compile: Compile | None = Field(
+        None,
+        description="Mode of torch.compile. None: not compiled. Compiled networks round differently and see photos "
+        "padded to multiples of 128 pixels, so the photo changes a little.",
     )
-    compile: Compile | None = Field(None, description="Mode of torch.compile. None: not compiled.")
     offload: Offload | None = Field(
-        None, description="What waits in host memory: whole models, or layers. None: nothing."
+        None,
+        description="What waits in host memory until it is needed: whole models (model), or their layers (group). "
+        "None: nothing.",
     )
 
     @model_validator(mode="after")
@@ -159,7 +158,7 @@ class PipelineConfig(RestoreConfig):
     dtype: Dtype | None = Field(
         None, description="None: the model's, else bfloat16 where matrices are multiplied in it, else float32."
     )
-    engine: EngineConfig = Field(default_factory=EngineConfig, description="How the networks are run.")
+    execution: ExecutionConfig = Field(default_factory=ExecutionConfig, description="How the networks are executed.")
 
 
 def load_config(cls: type[AnySettings], values: Mapping[str, Any], where: str) -> AnySettings:

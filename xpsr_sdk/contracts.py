@@ -48,6 +48,25 @@ class ComponentSpec:
     defaults: Mapping[str, Any] = field(default_factory=dict)
 
 
+class Sha256:
+    """A field that holds a hex digest or None. It may be given as a function, called when it is first read."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = f"_{name}"
+
+    def __get__(self, instance: object, owner: type | None = None) -> str | None:
+        if instance is None:
+            return None  # the field's default
+        value = vars(instance)[self._name]
+        if callable(value):
+            value = vars(instance)[self._name] = value()
+        digest: str | None = value
+        return digest
+
+    def __set__(self, instance: object, value: str | Callable[[], str | None] | None) -> None:
+        vars(instance)[self._name] = value
+
+
 @dataclass(frozen=True)
 class Item:
     """An image on its way in.
@@ -55,12 +74,16 @@ class Item:
     Attributes:
         image: The picture, in mode RGB and in sRGB.
         path: Where it came from, if from a file.
-        sha256: Hex digest of the file's bytes, if from a file.
+        sha256: Hex digest of the file's bytes, if from a file. May be given as a function, which is called when the
+            digest is first read.
     """
 
     image: Image.Image
     path: Path | None = None
-    sha256: str | None = None
+    sha256: Sha256 = Sha256()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Item, (self.image, self.path, self.sha256)  # another process is given the digest
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@
     │   └── BrokenPlugin        the plug-in failed; ``__cause__`` is its own exception
     ├── CheckpointError         weights are missing, damaged or of another architecture
     ├── ImageError              an image cannot be read, restored or written
-    ├── EngineError             the engine cannot take a photo
-    │   ├── EngineFull          its queue is full
-    │   └── EngineClosed        it was closed
+    ├── QueueError              a restoration queue cannot take a photo
+    │   ├── QueueFull           it is full
+    │   └── QueueClosed         it was closed
     └── TrainingError           training cannot start or go on
 
 Every message says what was wrong, where, and what would be right.
@@ -59,16 +59,16 @@ class ImageError(XPSRError):
     """An image cannot be read, restored or written."""
 
 
-class EngineError(XPSRError):
-    """The engine cannot take a photo."""
+class QueueError(XPSRError):
+    """A restoration queue cannot take a photo."""
 
 
-class EngineFull(EngineError):
-    """The engine's queue is full."""
+class QueueFull(QueueError):
+    """The restoration queue is full."""
 
 
-class EngineClosed(EngineError):
-    """The engine was closed."""
+class QueueClosed(QueueError):
+    """The restoration queue was closed."""
 
 
 class TrainingError(XPSRError):

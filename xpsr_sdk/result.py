@@ -10,10 +10,11 @@ from pathlib import Path
 
 from PIL import Image
 
-from xpsr_sdk.config import EngineConfig, RestoreConfig
+from xpsr_sdk.config import ExecutionConfig
 from xpsr_sdk.contracts import Prompts
 from xpsr_sdk.data.images import write_picture
 from xpsr_sdk.data.picture import Picture
+from xpsr_sdk.resolved import ResolvedSettings
 
 
 @dataclass(frozen=True)
@@ -23,23 +24,23 @@ class Plan:
     Model, sampler and prompt provider are those of the pipeline; seed and prompts stand in the result.
 
     Attributes:
-        settings: Those of the call, with the pipeline's and the model's filled in.
+        settings: Those of the call, with the pipeline's and the model's filled in, and how much was computed at once.
         start_timestep: Where sampling began; -1: not at all, the start itself was decoded.
         regions: How many regions.
         tiles: How many tiles, in all regions.
         device: Where it ran.
         dtype: In which precision.
-        engine: How the networks were run.
-        images: How many photos went through them together.
+        execution: How the networks were executed.
+        images: How many photos went through them together, at most.
     """
 
-    settings: RestoreConfig
+    settings: ResolvedSettings
     start_timestep: int
     regions: int
     tiles: int
     device: str
     dtype: str
-    engine: EngineConfig
+    execution: ExecutionConfig
     images: int
 
 

@@ -485,9 +485,9 @@ def test_a_speed_is_a_set_of_approximations(run: Run, photos: Path, tmp_path: Pa
 
 
 def test_weights_may_wait_in_host_memory(run: Run, photos: Path, tmp_path: Path, pipe: Pipeline) -> None:
-    config = tmp_path / "engine.toml"
-    config.write_text("[engine]\ncache_text = false\n")
-    options = ("--config", config, "--offload", "model", "--seed", 1)
+    config = tmp_path / "execution.toml"
+    config.write_text("seed = 1\n[execution]\noffload = 'group'\n")
+    options = ("--config", config, "--offload", "model")
     result = run(photos / "one.png", "-o", tmp_path / "out.png", *options)
     assert result.exit_code == 0, result.stderr
     expected = pipe(photos / "one.png", seed=1).image

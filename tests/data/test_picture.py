@@ -63,7 +63,7 @@ def test_every_level_of_every_channel_survives(
     pixels = noise(channels, most, seed)
     again = reread(picture_of(pixels), tmp_path_factory.mktemp("files") / f"photo{suffix}")
     assert np.array_equal(levels(again), pixels)
-    assert (again.most, again.is_gray, again.has_alpha) == (most, channels < 3, channels in (2, 4))
+    assert (again.max_level, again.is_gray, again.has_alpha) == (most, channels < 3, channels in (2, 4))
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA"])
@@ -88,7 +88,7 @@ def test_a_palette_with_a_transparent_colour_has_alpha(tmp_path: Path) -> None:
 def test_16_bit_gray_of_pillow_has_16_bits() -> None:
     ramp = np.arange(24 * 16, dtype=np.uint16).reshape(16, 24) * 170
     picture = from_pil(Image.fromarray(ramp))
-    assert (picture.most, picture.is_gray) == (65535, True)
+    assert (picture.max_level, picture.is_gray) == (65535, True)
     assert np.array_equal(levels(picture)[..., 0], ramp)
 
 
@@ -101,7 +101,7 @@ def test_jpeg_lays_transparency_on_white_and_says_so(tmp_path: Path) -> None:
     pixels = np.zeros((16, 24, 4), np.uint16)  # black, of 16 bits, and invisible
     with pytest.warns(UserWarning, match=r"photo.jpg: .jpg holds no transparency; it is laid on white\."):
         again = reread(picture_of(pixels), tmp_path / "photo.jpg")
-    assert (again.most, again.has_alpha) == (255, False)
+    assert (again.max_level, again.has_alpha) == (255, False)
     assert levels(again).min() == 255
 
 
@@ -116,7 +116,7 @@ def test_other_types_keep_transparency(tmp_path: Path, suffix: str) -> None:
 def test_avif_keeps_12_bits(tmp_path: Path) -> None:
     ramp = np.linspace(0, 65535, 24 * 16).reshape(16, 24, 1).repeat(3, 2).astype(np.uint16)
     again = reread(picture_of(ramp), tmp_path / "photo.avif")
-    assert again.most == 65535
+    assert again.max_level == 65535
     assert len(np.unique(levels(again))) > 300
 
 

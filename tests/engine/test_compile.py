@@ -11,7 +11,7 @@ import torch
 
 from tests.support import tiny
 from xpsr_sdk import Pipeline, build_pipeline
-from xpsr_sdk.config import EngineConfig
+from xpsr_sdk.config import ExecutionConfig
 from xpsr_sdk.engine import packing
 from xpsr_sdk.evaluation.metrics import psnr
 
@@ -29,7 +29,7 @@ def compiled(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> Pipeline:
     monkeypatch.setattr(packing, "WIDTH", 8)  # as in full-size networks, there are kernels that would be packed
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
-    return build_pipeline(model=str(tiny_model), device="cpu", engine={"compile": "default"})
+    return build_pipeline(model=str(tiny_model), device="cpu", execution={"compile": "default"})
 
 
 def test_other_sizes_steps_and_seeds_need_no_other_code(compiled: Pipeline, pipe: Pipeline) -> None:
@@ -44,7 +44,7 @@ def test_other_sizes_steps_and_seeds_need_no_other_code(compiled: Pipeline, pipe
 
 
 def test_compilation_can_be_switched_off_again(compiled: Pipeline, pipe: Pipeline) -> None:
-    compiled.use(EngineConfig())
+    compiled.set_execution(ExecutionConfig())
     photo = tiny.photo(20, 20)
     found, expected = (each(photo, seed=1).image for each in (compiled, pipe))
     assert np.array_equal(np.asarray(found), np.asarray(expected))

@@ -10,10 +10,10 @@ import torch
 from diffusers import DDIMScheduler
 from torch import Tensor
 
-from tests.support import tiny
-from xpsr_sdk.config import EngineConfig
+from tests import tiny
 from xpsr_sdk.contracts import Denoiser
 from xpsr_sdk.engine.denoiser import GuidedDenoiser
+from xpsr_sdk.engine.execution import Optimizations
 from xpsr_sdk.engine.tiling import Tile, plan_tiles
 
 HEIGHT, WIDTH = 9, 12
@@ -118,7 +118,7 @@ def test_the_clean_estimate_agrees_with_diffusers(networks: tuple[Any, Any], kin
 
 @pytest.mark.parametrize(
     "off",
-    [{"cache_condition": False}, {"cache_text": False}, {"training_heads": True}, {"channels_last": False}],
+    [{"cache_condition": False}, {"cache_text": False}, {"skip_training_heads": False}, {"channels_last": False}],
     ids=lambda off: next(iter(off)),
 )
 @torch.no_grad()
@@ -126,8 +126,8 @@ def test_what_is_saved_changes_nothing(networks: tuple[Any, Any], off: dict[str,
     tiles = plan_tiles(HEIGHT, WIDTH, 6, 2)
     texts: dict[str, Any] = {"high": text(2), "low": text(2, seed=3), "guidance_scale": 3, "tile_batch": 2}
     predictions = []
-    for engine in (EngineConfig(), EngineConfig(**off)):
-        chosen = denoiser(networks, tiles, **texts, engine=engine)
+    for optimizations in (Optimizations(), Optimizations(**off)):
+        chosen = denoiser(networks, tiles, **texts, optimizations=optimizations)
         with chosen.caching():
             predictions.append([predict(chosen, t) for t in (900, 500)])
     torch.testing.assert_close(predictions[0], predictions[1], atol=1e-5, rtol=1e-5)

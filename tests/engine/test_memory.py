@@ -16,7 +16,8 @@ def test_features_count_while_they_are_alive() -> None:
     model = nn.Sequential(*(nn.Linear(256, 256) for _ in range(5)))
     x = torch.empty(1, 256, device="meta")
     stand_in = on_meta(model)
-    assert activation_bytes(lambda: stand_in(x)) == 2 * KIB  # a layer's input and its output, but no weights
+    # A layer's input and its output, but no weights.
+    assert activation_bytes(lambda: stand_in(x), [stand_in]) == 2 * KIB
 
 
 def test_attention_holds_no_scores() -> None:
@@ -24,7 +25,7 @@ def test_attention_holds_no_scores() -> None:
         q = torch.empty(1, 1, 4096, 4, device="meta")
         scaled_dot_product_attention(q, q, q)
 
-    assert activation_bytes(attend) == 2 * 4096 * 4 * 4
+    assert activation_bytes(attend, []) == 2 * 4096 * 4 * 4
 
 
 def test_weights_are_counted_once() -> None:

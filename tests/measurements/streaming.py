@@ -14,7 +14,9 @@ from pathlib import Path
 import pyvips
 
 from xpsr_sdk.data.images import read_picture, write_picture
-from xpsr_sdk.engine.regions import Canvas, enlarge, plan_regions
+from xpsr_sdk.engine.canvas import Canvas
+from xpsr_sdk.engine.enlarge import enlarge
+from xpsr_sdk.engine.regions import plan_regions
 
 
 def watch(peaks: dict[str, int]) -> None:

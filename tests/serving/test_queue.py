@@ -1,4 +1,4 @@
-"""An engine gives everybody the photo that they asked for, whoever else is asking."""
+"""A queue gives everybody the photo that they asked for, whoever else is asking."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.support import tiny
-from xpsr_sdk import ConfigError, Engine, EngineClosed, EngineFull, ImageError, Pipeline, build_pipeline
+from tests import tiny
+from xpsr_sdk import ConfigError, ImageError, Pipeline, QueueClosed, QueueFull, RestorationQueue, build_pipeline
 from xpsr_sdk.data.photo import load_photo
 
 PHOTOS = [tiny.photo(20, 16, seed) for seed in range(4)]
@@ -46,9 +46,9 @@ def held(own: Pipeline) -> Iterator[tuple[Pipeline, threading.Event, threading.E
 
 
 def test_many_threads_get_their_own_photos(own: Pipeline, pipe: Pipeline) -> None:
-    with Engine(own) as engine, ThreadPoolExecutor(4) as threads:
+    with RestorationQueue(own) as queue, ThreadPoolExecutor(4) as threads:
         calls = [(photo, {"seed": i, "fidelity": 0, "prompt": f"number {i}"}) for i, photo in enumerate(PHOTOS)]
-        futures = list(threads.map(lambda call: engine.submit(call[0], **call[1]), calls))
+        futures = list(threads.map(lambda call: queue.submit(call[0], **call[1]), calls))
         results = [future.result() for future in futures]
     for (photo, settings), result in zip(calls, results, strict=True):
         assert levels(result.image, pipe(photo, **settings).image) <= 2
@@ -57,11 +57,11 @@ def test_many_threads_get_their_own_photos(own: Pipeline, pipe: Pipeline) -> Non
 
 def test_compatible_requests_share_a_batch(held: Any, pipe: Pipeline) -> None:
     pipeline, begun, go = held
-    with Engine(pipeline, max_batch=3) as engine:
-        first = engine.submit(PHOTOS[0], seed=0)
+    with RestorationQueue(pipeline, max_batch=3) as queue:
+        first = queue.submit(PHOTOS[0], seed=0)
         assert begun.wait(60)
-        same = [engine.submit(photo, seed=7, guidance_scale=2, low_prompt="blurry") for photo in PHOTOS]
-        other = engine.submit(tiny.photo(16, 20), seed=7, guidance_scale=2)
+        same = [queue.submit(photo, seed=7, guidance_scale=2, low_prompt="blurry") for photo in PHOTOS]
+        other = queue.submit(tiny.photo(16, 20), seed=7, guidance_scale=2)
         go.set()
         assert first.result().plan.images == 1
         assert [future.result().plan.images for future in same] == [3, 3, 3, 1]
@@ -81,21 +81,21 @@ def test_those_with_and_without_a_low_level_prompt_are_kept_apart(tiny_model: Pa
 
 def test_a_full_queue_says_so(held: Any) -> None:
     pipeline, begun, go = held
-    with Engine(pipeline, queue_size=1) as engine:
-        engine.submit(PHOTOS[0])
+    with RestorationQueue(pipeline, queue_size=1) as queue:
+        queue.submit(PHOTOS[0])
         assert begun.wait(60)
-        engine.submit(PHOTOS[1])
-        with pytest.raises(EngineFull, match="queue of 1 is full"):
-            engine.submit(PHOTOS[2], timeout=0)
+        queue.submit(PHOTOS[1])
+        with pytest.raises(QueueFull, match="queue of 1 is full"):
+            queue.submit(PHOTOS[2], timeout=0)
         go.set()
 
 
 def test_what_waits_or_runs_can_be_cancelled(held: Any) -> None:
     pipeline, begun, go = held
-    with Engine(pipeline) as engine:
-        running = engine.submit(PHOTOS[0])
+    with RestorationQueue(pipeline) as queue:
+        running = queue.submit(PHOTOS[0])
         assert begun.wait(60)
-        waiting, kept = engine.submit(PHOTOS[1], scale=2), engine.submit(PHOTOS[2])
+        waiting, kept = queue.submit(PHOTOS[1], scale=2), queue.submit(PHOTOS[2])
         assert running.cancel()
         assert waiting.cancel()
         go.set()
@@ -107,13 +107,13 @@ def test_what_waits_or_runs_can_be_cancelled(held: Any) -> None:
 
 def test_what_is_cancelled_makes_room_and_ends_waiting(held: Any) -> None:
     pipeline, begun, go = held
-    with Engine(pipeline, queue_size=1) as engine:
-        engine.submit(PHOTOS[0])
+    with RestorationQueue(pipeline, queue_size=1) as queue:
+        queue.submit(PHOTOS[0])
         assert begun.wait(60)
-        cancelled = engine.submit(PHOTOS[1])
+        cancelled = queue.submit(PHOTOS[1])
         cancelled.cancel()
         assert wait([cancelled], timeout=60).done == {cancelled}
-        kept = engine.submit(PHOTOS[2], timeout=0)
+        kept = queue.submit(PHOTOS[2], timeout=0)
         go.set()
         assert kept.result().image.size == (80, 64)
 
@@ -123,10 +123,10 @@ def test_a_damaged_file_is_not_the_failure_of_its_neighbours(held: Any, tmp_path
     whole, damaged = tmp_path / "whole.png", tmp_path / "damaged.png"
     PHOTOS[1].save(whole)
     damaged.write_bytes(whole.read_bytes()[:-400])
-    with Engine(pipeline) as engine:
-        engine.submit(PHOTOS[0])
+    with RestorationQueue(pipeline) as queue:
+        queue.submit(PHOTOS[0])
         assert begun.wait(60)
-        good, bad, fine = (engine.submit(file) for file in (whole, damaged, whole))
+        good, bad, fine = (queue.submit(file) for file in (whole, damaged, whole))
         go.set()
         assert good.result().image.size == fine.result().image.size
         with pytest.raises(ImageError, match="damaged"):
@@ -137,52 +137,52 @@ def test_a_part_that_exits_leaves_nobody_waiting(own: Pipeline) -> None:
     def leave(*_: Any) -> None:
         raise SystemExit(3)
 
-    with Engine(own) as engine:
+    with RestorationQueue(own) as queue:
         handle = own.unet.register_forward_pre_hook(leave)
         with pytest.raises(SystemExit):
-            engine.submit(PHOTOS[0]).result(60)
+            queue.submit(PHOTOS[0]).result(60)
         handle.remove()
-        assert engine.submit(PHOTOS[0]).result(60).image.size == (80, 64)
+        assert queue.submit(PHOTOS[0]).result(60).image.size == (80, 64)
 
 
 def test_callbacks_of_results_may_submit_and_close(own: Pipeline) -> None:
-    engine = Engine(own, max_batch=1, queue_size=1)
+    queue = RestorationQueue(own, max_batch=1, queue_size=1)
     outcomes: list[Any] = []
 
     def go_on(_: Any) -> None:
-        outcomes.append(engine.submit(PHOTOS[1]))
-        engine.close()
+        outcomes.append(queue.submit(PHOTOS[1]))
+        queue.close()
 
-    engine.submit(PHOTOS[0]).add_done_callback(go_on)
-    engine._worker.join(60)
+    queue.submit(PHOTOS[0]).add_done_callback(go_on)
+    queue._worker.join(60)
     assert outcomes[0].result(0).image.size == (80, 64)
 
 
 @pytest.mark.parametrize("options", [{"max_batch": 0}, {"queue_size": 0}, {"max_batch": -1}])
-def test_an_engine_needs_room(own: Pipeline, options: Any) -> None:
+def test_a_queue_needs_room(own: Pipeline, options: Any) -> None:
     with pytest.raises(ConfigError, match="must be at least 1"):
-        Engine(own, **options)
+        RestorationQueue(own, **options)
 
 
 def test_a_failure_costs_its_request_only(own: Pipeline) -> None:
-    with Engine(own) as engine:
+    with RestorationQueue(own) as queue:
         with pytest.raises(ConfigError, match="fidelity"):
-            engine.submit(PHOTOS[0], fidelity=2)
+            queue.submit(PHOTOS[0], fidelity=2)
         with pytest.raises(ImageError, match="nowhere"):
-            engine.submit("nowhere.png")
-        too_small, good = engine.submit(tiny.photo(3, 3)), engine.submit(PHOTOS[0])
+            queue.submit("nowhere.png")
+        too_small, good = queue.submit(tiny.photo(3, 3)), queue.submit(PHOTOS[0])
         with pytest.raises(ImageError, match="at least 16 pixels"):
             too_small.result()
         assert good.result().image.size == (80, 64)
 
 
-def test_a_closed_engine_takes_no_more(own: Pipeline) -> None:
-    engine = Engine(own)
-    future = engine.submit(PHOTOS[0])
-    engine.close()
+def test_a_closed_queue_takes_no_more(own: Pipeline) -> None:
+    queue = RestorationQueue(own)
+    future = queue.submit(PHOTOS[0])
+    queue.close()
     assert future.done()
-    with pytest.raises(EngineClosed):
-        engine.submit(PHOTOS[0])
+    with pytest.raises(QueueClosed):
+        queue.submit(PHOTOS[0])
 
 
 def test_leaving_with_an_error_cancels_what_waits(held: Any) -> None:
@@ -190,10 +190,10 @@ def test_leaving_with_an_error_cancels_what_waits(held: Any) -> None:
     waiting = []
 
     def leave_with_an_error() -> None:
-        with Engine(pipeline) as engine:
-            engine.submit(PHOTOS[0])
+        with RestorationQueue(pipeline) as queue:
+            queue.submit(PHOTOS[0])
             assert begun.wait(60)
-            waiting.append(engine.submit(PHOTOS[1]))
+            waiting.append(queue.submit(PHOTOS[1]))
             threading.Timer(0.2, go.set).start()
             raise KeyError
 

@@ -11,10 +11,11 @@ from torch._subclasses import FakeTensorMode
 
 from tests.support.training_runs import config, weights
 from xpsr_sdk import ConfigError, build_pipeline
+from xpsr_sdk.engine.memory import LiveBytes
 from xpsr_sdk.models.checkpoints import read_checkpoint
 from xpsr_sdk.training.config import ModelSection
 from xpsr_sdk.training.loop import TrainingRun, train
-from xpsr_sdk.training.memory import LiveBytes, optimizer_bytes, step_memory
+from xpsr_sdk.training.memory import optimizer_bytes, step_memory
 from xpsr_sdk.training.optimizer import group_of
 
 Run = dict[str, Any]

@@ -23,17 +23,18 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from xpsr_sdk.builtin.stable_diffusion import StableDiffusion
-from xpsr_sdk.config import PRESETS, SPEEDS, EngineConfig
+from xpsr_sdk.config import PRESETS, SPEEDS, ExecutionConfig
 from xpsr_sdk.data.photo import load_photo
 from xpsr_sdk.engine.clock import wait_for
+from xpsr_sdk.engine.execution import ALL, Optimizations
 from xpsr_sdk.evaluation.metrics import psnr
 from xpsr_sdk.models.controlnet import XPSRControlNet
 from xpsr_sdk.models.unet import XPSRUNet
 from xpsr_sdk.pipeline import Pipeline
 from xpsr_sdk.result import Result
 
-PUBLISHED = EngineConfig(
-    cache_condition=False, cache_text=False, training_heads=True, channels_last=False, pack_weights=False
+PUBLISHED = Optimizations(
+    cache_condition=False, cache_text=False, skip_training_heads=False, channels_last=False, pack_weights=False
 )
 """What the published implementation does: everything at every evaluation, the training's heads included."""
 WORDS = {"prompt": "a photo", "low_prompt": "blurry, noisy"}
@@ -51,7 +52,8 @@ class Variant:
     """A way to run the networks."""
 
     name: str
-    engine: EngineConfig = field(default_factory=EngineConfig)
+    optimizations: Optimizations = ALL
+    execution: ExecutionConfig = field(default_factory=ExecutionConfig)
     settings: dict[str, Any] = field(default_factory=dict)
     together: bool = True
     """Whether the photos of a batch go through the networks together."""
@@ -66,15 +68,18 @@ class Variant:
 
 def variants(compile_mode: str | None = None) -> list[Variant]:
     """The baseline, the exact gains (all, then all but one), and the approximations."""
-    chosen = [Variant("baseline", PUBLISHED, {"tile_batch": 1}, together=False), Variant("exact")]
+    chosen = [Variant("baseline", PUBLISHED, settings={"tile_batch": 1}, together=False), Variant("exact")]
     for name in ("cache_condition", "cache_text", "channels_last", "pack_weights"):
-        chosen.append(Variant(f"without {name}", EngineConfig(**{name: False})))
-    chosen.append(Variant("with training_heads", EngineConfig(training_heads=True)))
+        chosen.append(Variant(f"without {name}", Optimizations(**{name: False})))
+    chosen.append(Variant("with training_heads", Optimizations(skip_training_heads=False)))
     chosen.append(Variant("one tile a pass", settings={"tile_batch": 1}, together=False))
     chosen += [Variant(speed, settings={"speed": speed}) for speed in ("balanced", "fast")]
     if compile_mode:
-        engine = EngineConfig.model_validate({"compile": compile_mode})
-        chosen += [Variant("exact compiled", engine), Variant("fast compiled", engine, {"speed": "fast"})]
+        execution = ExecutionConfig.model_validate({"compile": compile_mode})
+        chosen += [
+            Variant("exact compiled", execution=execution),
+            Variant("fast compiled", execution=execution, settings={"speed": "fast"}),
+        ]
     return chosen
 
 
@@ -139,7 +144,9 @@ def measure(
     warm_up = {}
     for variant in chosen:
         progress(f"{variant.name}, warm-up")
-        few = settings if variant.engine.compile else settings | {"num_inference_steps": 2}  # compiled for each shape
+        few = (
+            settings if variant.execution.compile else settings | {"num_inference_steps": 2}
+        )  # compiled for each shape
         warm_up[variant.name] = run(pipeline, variant, photos, few).seconds
     for _ in range(rounds):
         for variant in chosen:
@@ -158,7 +165,7 @@ def measure(
                 size,
                 batch,
                 plan.dtype,
-                int(plan.settings.num_inference_steps or 0),
+                plan.settings.num_inference_steps,
                 took,
                 seconds[chosen[0].name] / took,
                 None if approximate else work / peak / took,
@@ -181,7 +188,7 @@ class Run:
 
 def run(pipeline: Pipeline, variant: Variant, photos: Sequence[Image.Image], settings: dict[str, Any]) -> Run:
     """Restore photos as a variant does."""
-    pipeline.use(variant.engine)
+    pipeline.set_execution(variant.execution, variant.optimizations)
     resolved = pipeline.resolve(variant.of(settings))
     groups = [list(photos)] if variant.together else [[photo] for photo in photos]
     results: list[Result] = []
@@ -228,8 +235,8 @@ def flops(pipeline: Pipeline, photo: Image.Image, settings: dict[str, Any]) -> f
     pipeline.explain(photo, **settings)  # else the first call would, which runs networks without computing
     attention = {ATTENTION_ON_CPU: lambda query, key, value, *_, **options: sdpa_flop_count(query, key, value)}
     # Packed kernels are called by another name, too, which the counter does not know.
-    counted = Variant("counted", EngineConfig(pack_weights=False))
-    steps = int(pipeline.resolve(settings).num_inference_steps or 1)
+    counted = Variant("counted", Optimizations(pack_weights=False))
+    steps = pipeline.resolve(settings).num_inference_steps
     counts = []
     for few in (1, 2):
         with FlopCounterMode(display=False, custom_mapping=attention) as counter:
@@ -288,7 +295,7 @@ def random_stable_diffusion(device: torch.device, dtype: torch.dtype) -> Pipelin
     unet, controlnet, backbone.vae = (_filled(model, device, dtype) for model in (unet, controlnet, vae))
     parts = (backbone.vae, backbone.text_encoder, backbone.tokenizer, unet, controlnet, backbone.scheduler)
     pipeline = Pipeline(*parts)
-    pipeline.equip(backbone=backbone)
+    pipeline.configure(backbone=backbone)
     return pipeline
 
 

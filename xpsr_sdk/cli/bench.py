@@ -60,9 +60,9 @@ def bench(
     implementation of XPSR does: one photo and one tile a pass, nothing computed once, the training's heads on, eager.
     """
     quiet_libraries()
-    from xpsr_sdk.benchmark import bench as engine
+    from xpsr_sdk.benchmark import bench as benchmark
 
-    chosen = engine.variants(mode)
+    chosen = benchmark.variants(mode)
     known = {variant.name: variant for variant in chosen}
     for name in only:
         if name not in known:
@@ -79,7 +79,7 @@ def bench(
                 pipeline = None  # the last one's memory is needed for the next
                 bar.update(task, description="building")
                 pipeline = _build(model, checkpoint, dtype, device)
-            measured += engine.measure(
+            measured += benchmark.measure(
                 pipeline,
                 chosen,
                 size=size,
@@ -90,7 +90,7 @@ def bench(
             )
             if json_file:  # after each case: the next may be too large for the machine
                 machine = _machine(pipeline.unet.device)
-                record = {"machine": machine, "model": model, "measured": engine.as_records(measured)}
+                record = {"machine": machine, "model": model, "measured": benchmark.as_records(measured)}
                 json_file.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     _print(measured)
     if plot_file:

@@ -120,9 +120,9 @@ def upscale(
 def _settings(file: Path | None, offload: Offload | None, options: dict[str, Any]) -> PipelineConfig:
     """The options, and for the rest what stands in the file; what is misspelt is told before anything is loaded."""
     of_file = read_toml(PipelineConfig, file) if file else None
-    engine = of_file.engine.model_dump(exclude_unset=True) if of_file else {}
+    execution = of_file.execution.model_dump(exclude_unset=True) if of_file else {}
     settings = with_settings(
-        of_file, options | {"engine": engine | ({"offload": offload} if offload else {})}, "xpsr upscale"
+        of_file, options | {"execution": execution | ({"offload": offload} if offload else {})}, "xpsr upscale"
     )
     for kind in ("backbone", "prompt_provider", "sampler"):
         choice = getattr(settings, kind)
@@ -254,14 +254,15 @@ def _restore(
     pipeline: Pipeline, source: Path, target: Path, progress: Callable[[int, int], None], summary: Summary
 ) -> None:
     """Restore a photo; a failure is told, and costs the other photos nothing."""
-    from xpsr_sdk.data.images import check_fits, read_picture  # not for --help
+    from xpsr_sdk.data.images import check_fits  # not for --help
+    from xpsr_sdk.data.photo import load_photo
 
     try:
         with warnings_told():
-            settings = pipeline.settings
-            width, height = read_picture(source, settings.max_megapixels).size
-            check_fits(target, round(width * settings.scale), round(height * settings.scale))
-            result: Result = pipeline(source, progress=progress)
+            settings = pipeline.resolve({})
+            photo = load_photo(source, settings)
+            check_fits(target, *photo.target_size(settings.scale))
+            result = pipeline.restore([photo], [settings], progress=progress)[0]
             result.save(target)
     except XPSRError as error:
         summary.fail(source, target, str(error))

@@ -7,6 +7,7 @@ import os
 import tempfile
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -49,7 +50,7 @@ def read_image(path: Path, max_megapixels: float = MAX_MEGAPIXELS) -> Item:
     Raises:
         ImageError: There is no such file, or it is no whole, still image of at most that size.
     """
-    return Item(read_picture(path, max_megapixels).to_rgb(), path, sha256_of(path))
+    return Item(read_picture(path, max_megapixels).to_rgb(), path, partial(sha256_of, path))
 
 
 def sha256_of(path: Path) -> str:
@@ -181,7 +182,7 @@ def write_picture(picture: Picture, path: Path) -> None:
     if picture.has_alpha and suffix in NOT_TRANSPARENT:
         warnings.warn(f"{path}: {suffix} holds no transparency; it is laid on white.", stacklevel=2)
     operation, options = SAVERS[suffix]
-    if picture.most > 255 and suffix == ".avif":
+    if picture.max_level > 255 and suffix == ".avif":
         options = options | {"bitdepth": 12}
     if suffix == ".tif":
         options = options | {"bigtiff": picture.size[0] * picture.size[1] * 8 > 2**32}
@@ -227,8 +228,8 @@ def _for_type(picture: Picture, suffix: str) -> pyvips.Image:
         picture = picture.in_srgb()  # a profile of gray does not go with RGB
     image = picture.pixels
     if picture.has_alpha and suffix in NOT_TRANSPARENT:
-        image = image.flatten(background=[picture.most])
-    if picture.most > 255 and suffix in NOT_DEEP:
+        image = image.flatten(background=[picture.max_level])
+    if picture.max_level > 255 and suffix in NOT_DEEP:
         image = (image / 257).rint().cast("uchar").copy(interpretation="b-w" if image.bands < 3 else "srgb")
     image = image.copy()
     for name, (kind, value) in picture.metadata.items():

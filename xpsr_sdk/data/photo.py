@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from os import PathLike
 from pathlib import Path
 
 from PIL import Image
 
 from xpsr_sdk.config import RestoreConfig
-from xpsr_sdk.contracts import Item, PromptLevel
+from xpsr_sdk.contracts import Item, PromptLevel, Sha256
 from xpsr_sdk.data.images import read_picture, sha256_of
 from xpsr_sdk.data.picture import Picture, from_pil
-from xpsr_sdk.errors import ConfigError
+from xpsr_sdk.errors import ConfigError, ImageError
 
+SMALLEST_SIDE = 16
+"""Pixels that a photo must have in each direction."""
 LARGEST_VIEW = 2048
 """Side of the largest square that a prompt provider is shown a whole photo of."""
 
@@ -28,12 +31,26 @@ class LoadedPhoto:
     Attributes:
         picture: Its pixels, which may be decoded later, and what goes with them.
         path: Where it came from, if from a file.
-        sha256: Hex digest of the file's bytes, if from a file.
+        sha256: Hex digest of the file's bytes, if from a file; computed when it is first read.
     """
 
     picture: Picture
     path: Path | None = None
-    sha256: str | None = None
+    sha256: Sha256 = Sha256()  # noqa: RUF009  (a descriptor)
+
+    def target_size(self, scale: float) -> tuple[int, int]:
+        """Width and height of the result, in pixels.
+
+        Raises:
+            ImageError: The photo is too small to be restored.
+        """
+        width, height = self.picture.size
+        if min(width, height) < SMALLEST_SIDE:
+            raise ImageError(
+                f"{self.picture.name} is {width}x{height}: photos need at least {SMALLEST_SIDE} pixels in each "
+                "direction."
+            )
+        return round(width * scale), round(height * scale)
 
     def views(self, levels: Collection[PromptLevel]) -> Iterator[tuple[list[PromptLevel], Item]]:
         """What a prompt provider is shown for each of the levels.
@@ -54,22 +71,30 @@ class LoadedPhoto:
             yield ["low"], self._item(middle)
 
     def _item(self, view: Picture) -> Item:
-        return Item(view.to_rgb(), self.path, self.sha256)
+        return Item(view.to_rgb(), self.path, lambda: self.sha256)
 
 
 def load_photo(photo: Photo, settings: RestoreConfig) -> LoadedPhoto:
-    """Read a photo's file, or take what it is already, with its profile and metadata treated as the settings say."""
+    """Read a photo's file, or take what it is already, with its profile and metadata treated as the settings say.
+
+    Raises:
+        ConfigError: It is no photo.
+        ImageError: The file cannot be read.
+    """
+    origin: Path | None = None
+    digest: Callable[[], str | None] | None = None
     if isinstance(photo, (str, PathLike)):
-        path = Path(photo)
-        loaded = LoadedPhoto(read_picture(path, settings.max_megapixels), path, sha256_of(path))
+        origin = Path(photo)
+        picture, digest = read_picture(origin, settings.max_megapixels), partial(sha256_of, origin)
     elif isinstance(photo, Item):
-        picture = from_pil(photo.image, str(photo.path or "the image"))
-        loaded = LoadedPhoto(picture, photo.path, photo.sha256)
+        item, origin = photo, photo.path
+        picture, digest = from_pil(item.image, str(item.path or "the image")), lambda: item.sha256
     elif isinstance(photo, Image.Image):
-        loaded = LoadedPhoto(from_pil(photo))
+        picture = from_pil(photo)
     elif isinstance(photo, Picture):
-        loaded = LoadedPhoto(photo)
+        picture = photo
     else:
         raise ConfigError(f"A photo is a path, a PIL image or an Item, not a {type(photo).__name__}.")
-    picture = loaded.picture.in_srgb() if settings.profile == "convert" else loaded.picture
-    return replace(loaded, picture=replace(picture, metadata={}) if settings.metadata == "strip" else picture)
+    picture = picture.in_srgb() if settings.profile == "convert" else picture
+    picture = replace(picture, metadata={}) if settings.metadata == "strip" else picture
+    return LoadedPhoto(picture, origin, digest)

@@ -42,7 +42,7 @@ class Picture:
         return self.pixels.width, self.pixels.height
 
     @property
-    def most(self) -> int:
+    def max_level(self) -> int:
         """The highest level: 255 or 65535."""
         return 65535 if self.pixels.format == "ushort" else 255
 

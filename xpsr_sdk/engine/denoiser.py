@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from xpsr_sdk.config import EngineConfig
+from xpsr_sdk.engine.execution import ALL, Optimizations
 from xpsr_sdk.engine.text_cache import cached_text
 from xpsr_sdk.engine.tiling import Tile, gaussian_weights
 from xpsr_sdk.models.controlnet import XPSRControlNet
@@ -72,7 +72,8 @@ class GuidedDenoiser:
             2404.07724); elsewhere the positive prompt predicts alone.
         reuse_interval: How many evaluations a full one serves. In the others only the outermost blocks of the U-Net
             run, on the ControlNet's residuals and the deep features of the full one (arXiv 2312.00858).
-        engine: What is computed once, and what at every evaluation.
+        compiled: Whether the networks are compiled.
+        optimizations: What is computed once, and what at every evaluation.
     """
 
     def __init__(
@@ -91,7 +92,8 @@ class GuidedDenoiser:
         tile_batch: int,
         guidance_interval: tuple[float, float] = (0, 1),
         reuse_interval: int = 1,
-        engine: EngineConfig | None = None,
+        compiled: bool = False,
+        optimizations: Optimizations = ALL,
     ) -> None:
         self.scheduler = scheduler
         self._schedule = NoiseSchedule(scheduler)
@@ -103,12 +105,12 @@ class GuidedDenoiser:
         self._guidance_scale, self._conditioning_scale = guidance_scale, conditioning_scale
         self._guidance_interval, self._reuse_interval = guidance_interval, reuse_interval
         self._evaluations = 0
-        self._engine = engine or EngineConfig()
+        self._compiled, self._optimizations = compiled, optimizations
         self._texts: dict[tuple[int, int], tuple[Tensor, Tensor | None]] = {}
         self._text_ids: set[int] = set()
         batches = [list(tiles[i : i + tile_batch]) for i in range(0, len(tiles), tile_batch)]
         counts = [len(batch) for batch in batches]
-        if self._engine.compile:  # code is compiled for each shape: the last batch is filled up
+        if self._compiled:  # code is compiled for each shape: the last batch is filled up
             batches[-1] += batches[-1][-1:] * (counts[0] - counts[-1])
         self._batches = [
             TileBatch(batch, self._condition(batch, condition), count)
@@ -120,13 +122,13 @@ class GuidedDenoiser:
     def _condition(self, tiles: Sequence[Tile], image: Tensor) -> Tensor:
         """The image's part of each tile, embedded at once if that is to happen only once."""
         stride = 2 ** (len(self._controlnet.config.conditioning_embedding_out_channels) - 1)
-        if not self._engine.cache_condition:
+        if not self._optimizations.cache_condition:
             return torch.cat([tile.of(image, stride) for tile in tiles])
         return torch.cat([self._controlnet.embed_condition(tile.of(image, stride)) for tile in tiles])
 
     def caching(self) -> AbstractContextManager[None]:
         """Within the block, what the text alone determines is computed once."""
-        if not self._engine.cache_text or self._engine.compile is not None:  # compiled code takes no such detours
+        if not self._optimizations.cache_text or self._compiled:  # compiled code takes no such detours
             return nullcontext()
         return cached_text((self._unet, self._controlnet), self._text_ids, self._high.shape[-1])
 
@@ -164,7 +166,7 @@ class GuidedDenoiser:
 
     def _predict_tiles(self, x: Tensor, t: Tensor | int, batch: TileBatch, groups: int, full: bool) -> Tensor:
         """Predict for each tile of every image: a batch of tiles * B, tile by tile."""
-        if self._engine.compile:  # graphs of both networks are of one step: the U-Net reads the ControlNet's results
+        if self._compiled:  # graphs of both networks are of one step: the U-Net reads the ControlNet's results
             torch.compiler.cudagraph_mark_step_begin()
         x = self._laid_out(x.repeat(groups, 1, 1, 1))
         t = torch.as_tensor(t, device=x.device)  # compiled code would be made anew for every other number
@@ -176,7 +178,7 @@ class GuidedDenoiser:
             deep = batch.deep.of(groups)
             prediction = self._unet(x, t, high, low, deep.residuals, return_dict=False, deep_features=deep.features)[0]
         if groups == 1:
-            return prediction.clone() if self._engine.compile else prediction
+            return prediction.clone() if self._compiled else prediction
         negative, positive = prediction.chunk(2)
         return negative + self._guidance_scale * (positive - negative)
 
@@ -185,14 +187,14 @@ class GuidedDenoiser:
     ) -> Tensor:
         """A full evaluation of both networks."""
         condition = self._laid_out(batch.condition.repeat(groups, 1, 1, 1))
-        of_condition = {"condition_embedding" if self._engine.cache_condition else "controlnet_cond": condition}
+        of_condition = {"condition_embedding" if self._optimizations.cache_condition else "controlnet_cond": condition}
         residuals = self._controlnet(
             x,
             t,
             high,
             lowlevel_encoder_hidden_states=low,
             conditioning_scale=self._conditioning_scale,
-            heads=self._engine.training_heads,
+            heads=not self._optimizations.skip_training_heads,
             **of_condition,
         )
         down, mid = residuals.down_block_res_samples, residuals.mid_block_res_sample
@@ -201,13 +203,13 @@ class GuidedDenoiser:
         if keep:
             read_last = len(self._unet.up_blocks[-1].resnets)
             # Copies, where compiled code may write its next results to the same place.
-            kept = [each.clone() if self._engine.compile else each for each in (out[1], *down[:read_last])]
+            kept = [each.clone() if self._compiled else each for each in (out[1], *down[:read_last])]
             batch.deep = Deep(kept[0], kept[1:], groups)
         prediction: Tensor = out[0]
         return prediction
 
     def _laid_out(self, x: Tensor) -> Tensor:
-        return x.contiguous(memory_format=torch.channels_last) if self._engine.channels_last else x
+        return x.contiguous(memory_format=torch.channels_last) if self._optimizations.channels_last else x
 
     def _text(self, groups: int, count: int) -> tuple[Tensor, Tensor | None]:
         """The texts for ``count`` tiles of every image, the same tensors each time: their layers are cached by them."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from torch.utils.weak import WeakIdKeyDictionary
 
 RESERVE = 0.8
 """Share of the free memory that is planned with; kernels take some for themselves."""
@@ -34,14 +35,16 @@ def weight_bytes(model: Any) -> int:
     return sum(t.numel() * t.element_size() for t in [*model.parameters(), *model.buffers()])
 
 
-def activation_bytes(run: Callable[[], object]) -> int:
+def activation_bytes(run: Callable[[], object], models: Iterable[nn.Module]) -> int:
     """The most bytes that tensors made by ``run`` hold at once, found on the meta device, without computing.
 
-    ``run`` calls models made by ``on_meta``. What kernels take for themselves is not in it.
+    ``run`` calls ``models``, made by ``on_meta``. What kernels take for themselves is not in it.
     """
-    with torch.no_grad(), _FusedAttention(), _Peak() as peak:
+    weights = [tensor for model in models for tensor in (*model.parameters(), *model.buffers())]
+    with torch.no_grad(), _FusedAttention(), LiveBytes(weights) as counter:
+        before = counter.live
         run()
-    return peak.most
+    return counter.peak - before
 
 
 def on_meta(model: nn.Module) -> Any:
@@ -58,40 +61,42 @@ def on_meta(model: nn.Module) -> Any:
     return copy
 
 
-class _Peak(TorchDispatchMode):
-    """Adds up the storages that are alive."""
+class LiveBytes(TorchDispatchMode):
+    """Within the block, ``live`` are the bytes of all tensors that are alive, and ``peak`` the most that were at once.
 
-    def __init__(self) -> None:
+    Works on fake tensors as well (``torch._subclasses.FakeTensorMode``, entered before), which have no content.
+
+    Args:
+        tensors: What is there already.
+    """
+
+    def __init__(self, tensors: Iterable[Tensor] = ()) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.most = self._now = 0
-        self._alive: set[int] = set()
+        self.live = self.peak = 0
+        self._known: Any = WeakIdKeyDictionary()
+        for tensor in tensors:
+            self._add(tensor)
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        for leaf in tree_leaves((args, kwargs)):
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run an operation, and count what it made."""
+        out = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(out):
             if isinstance(leaf, Tensor):
-                self._add(leaf.untyped_storage(), counted=False)  # weights and inputs
-        result = func(*args, **(kwargs or {}))
-        for leaf in tree_leaves(result):
-            if isinstance(leaf, Tensor):
-                self._add(leaf.untyped_storage(), counted=True)
-        return result
+                self._add(leaf)
+        return out
 
-    def _add(self, storage: torch.UntypedStorage, counted: bool) -> None:
-        key = storage._cdata
-        if key in self._alive:
+    def _add(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        if storage in self._known:
             return
-        self._alive.add(key)
-        size = storage.nbytes() if counted else 0
-        self._now += size
-        self.most = max(self.most, self._now)
+        size = storage.nbytes()
+        self._known[storage] = size
+        self.live += size
+        self.peak = max(self.peak, self.live)
+        weakref.finalize(storage, self._remove, size)
 
-        def gone() -> None:
-            self._alive.discard(key)
-            self._now -= size
-
-        weakref.finalize(storage, gone)
+    def _remove(self, size: int) -> None:
+        self.live -= size
 
 
 class _FusedAttention(TorchFunctionMode):

@@ -4,25 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL
 from torch import nn
 
-from xpsr_sdk.config import RestoreConfig
 from xpsr_sdk.engine.memory import RESERVE, activation_bytes, on_meta, weight_bytes
+from xpsr_sdk.engine.networks import Networks
 from xpsr_sdk.engine.packing import packs
 from xpsr_sdk.engine.tiling import Tile, plan_tiles
 from xpsr_sdk.hardware.devices import free_memory
-
-if TYPE_CHECKING:
-    from xpsr_sdk.pipeline import Pipeline
+from xpsr_sdk.resolved import ResolvedSettings
 
 Network = Callable[..., Any]
 
-COMPILED_SIDE = 128
-"""Compiled networks see photos and tiles whose sides are multiples of this many pixels."""
 SMALLEST_TILE = 128
 """Pixels that a tile keeps when memory is short; below, too little of the picture is in it."""
 ROWS = 128
@@ -40,6 +36,8 @@ class MemoryPlan:
 
     Attributes:
         settings: Those of the call, with the number of tiles a pass and the autoencoder's rows filled in.
+        tile_batch: Tiles a pass.
+        vae_rows: Rows that the autoencoder computes at a time; None: all.
         tiles: In latents.
         stride: Pixels a latent.
         device: Where it runs.
@@ -48,12 +46,14 @@ class MemoryPlan:
         weights: Bytes of each network.
         networks: Bytes of the features in a pass of ControlNet and U-Net; 0 where that was not asked, for one tile.
         autoencoder: Bytes of the features when it decodes the image as a whole; 0 where that is not known.
-        pack_weights: Whether wide kernels are kept twice, see ``EngineConfig.pack_weights``.
+        pack_weights: Whether wide kernels are kept twice, see ``xpsr_sdk.engine.packing``.
         short: Whether more would be computed at once if there were more memory.
         regions: How many of this kind the photo is cut into.
     """
 
-    settings: RestoreConfig
+    settings: ResolvedSettings
+    tile_batch: int
+    vae_rows: int | None
     tiles: list[Tile]
     stride: int
     device: torch.device
@@ -67,16 +67,11 @@ class MemoryPlan:
     regions: int = 1
 
     @property
-    def vae_rows(self) -> int | None:
-        """Rows that the autoencoder computes at a time; None: all."""
-        return self.settings.vae_rows
-
-    @property
     def tile(self) -> int:
         """Side of what goes through the networks at once, in pixels; no more than the setting, rounded up."""
         first = self.tiles[0]
         side = max(first.bottom - first.top, first.right - first.left) * self.stride
-        return min(self.settings.tile or side, side)
+        return min(self.settings.tile, side)
 
     def smaller(self, decoding: bool) -> dict[str, int] | None:
         """Settings that take less memory, while ``decoding`` or before; None: there are none."""
@@ -85,11 +80,10 @@ class MemoryPlan:
             change["vae_rows"] = (self.vae_rows or ROWS * 2) // 2
         if decoding:
             return change or None
-        batch, tile = self.settings.tile_batch or 1, self.tile
-        if batch > 1:
-            change["tile_batch"] = batch // 2
-        elif tile > SMALLEST_TILE:
-            change["tile"] = max(tile // 2, SMALLEST_TILE)
+        if self.tile_batch > 1:
+            change["tile_batch"] = self.tile_batch // 2
+        elif self.tile > SMALLEST_TILE:
+            change["tile"] = max(self.tile // 2, SMALLEST_TILE)
             change["tile_overlap"] = min(self.settings.tile_overlap, change["tile"] // 4)
         return change or None
 
@@ -98,14 +92,13 @@ class MemoryPlan:
         weights = ", ".join(f"{name} {_size(size)}" for name, size in self.weights.items())
         rows = "the whole image" if self.vae_rows is None else f"{self.vae_rows} rows at a time"
         decoding = f" ({_size(self.autoencoder)} as a whole)" if self.autoencoder else ""
-        batch = self.settings.tile_batch
         features = f" ({_size(self.networks)} of features)" if self.networks else ""
         regions = f" in each of {self.regions} regions" if self.regions > 1 else ""
         lines = {
             "Device": f"{self.device}, {str(self.dtype).removeprefix('torch.')}, {_size(self.free)} free",
             "Weights": f"{weights}{'; wide kernels twice' if self.pack_weights else ''}",
             "Tiles": f"{len(self.tiles)} of {tile.bottom - tile.top} x {tile.right - tile.left} latents, "
-            f"{batch} a pass{features}{regions}",
+            f"{self.tile_batch} a pass{features}{regions}",
             "Autoencoder": f"{rows}{decoding}",
             "Steps": f"{self.settings.num_inference_steps}, guidance {self.settings.guidance_scale:g} in "
             f"{self.settings.guidance_interval} of the noise schedule, "
@@ -114,46 +107,48 @@ class MemoryPlan:
         return "\n".join(f"{name + ':':13}{text}" for name, text in lines.items())
 
 
-def plan_memory(pipeline: Pipeline, height: int, width: int, settings: RestoreConfig, images: int) -> MemoryPlan:
+def plan_memory(networks: Networks, height: int, width: int, settings: ResolvedSettings, images: int) -> MemoryPlan:
     """Tiles, batch and rows for ``images`` photos of ``height`` x ``width`` output pixels."""
-    device, dtype = pipeline._execution_device, pipeline.unet.dtype
-    stride = pipeline.stride
-    side = None if settings.tile is None else max(settings.tile // stride, 1)
-    tiles = plan_tiles(height // stride, width // stride, side, settings.tile_overlap // stride)
+    device, stride = networks.device, networks.stride
+    unet, controlnet = networks.unet, networks.controlnet
+    tiles = plan_tiles(
+        height // stride, width // stride, max(settings.tile // stride, 1), settings.tile_overlap // stride
+    )
     free = max(int(RESERVE * free_memory(device)) - LIBRARIES.get(device.type, 0), 0)
-    if pipeline.engine.offload == "model":  # they come in, whole
-        free = max(free - weight_bytes(pipeline.unet) - weight_bytes(pipeline.controlnet), 0)
-    networks, batch, wanted = 0, min(settings.tile_batch or 1, len(tiles)), 1
+    if networks.execution.offload == "model":  # they come in, whole
+        free = max(free - weight_bytes(unet) - weight_bytes(controlnet), 0)
+    features, batch, wanted = 0, min(settings.tile_batch or 1, len(tiles)), 1
     if len(tiles) > 1 and settings.tile_batch is None:
-        one = _features_of_networks(pipeline, tiles[0], images, guided=settings.guidance_scale != 1)
+        one = _features_of_networks(networks, tiles[0], images, guided=settings.guidance_scale != 1)
         wanted = min(len(tiles), MOST_TILES.get(device.type, MANY_TILES))
         batch = min(max(free // one, 1), wanted)
-        networks = one * batch
-    whole = _features_of_autoencoder(pipeline, height, width, images)
+        features = one * batch
+    whole = _features_of_autoencoder(networks, height, width, images)
     rows = settings.vae_rows or (ROWS if whole > free else None)
     # Compilers lay weights out by themselves.
-    packing = pipeline.engine.pack_weights and not pipeline.engine.compile and device.type == "cpu"
-    copies = sum(
-        weight_bytes(layer) for m in (pipeline.unet, pipeline.controlnet) for layer in m.modules() if packs(layer)
-    )
+    packing = networks.optimizations.pack_weights and not networks.execution.compile and device.type == "cpu"
+    copies = sum(weight_bytes(layer) for m in (unet, controlnet) for layer in m.modules() if packs(layer))
+    parts = {"vae": networks.vae, "text_encoder": networks.text_encoder, "unet": unet, "controlnet": controlnet}
     return MemoryPlan(
-        settings.model_copy(update={"tile_batch": batch, "vae_rows": rows}),
-        tiles,
-        stride,
-        device,
-        dtype,
-        free,
-        {name: weight_bytes(part) for name, part in pipeline.components.items() if weight_bytes(part)},
-        networks,
-        whole,
-        bool(packing and copies and copies + networks + whole < free),
-        batch < wanted or (settings.vae_rows is None and rows is not None),
+        settings=settings.model_copy(update={"tile_batch": batch, "vae_rows": rows}),
+        tile_batch=batch,
+        vae_rows=rows,
+        tiles=tiles,
+        stride=stride,
+        device=device,
+        dtype=networks.dtype,
+        free=free,
+        weights={name: weight_bytes(part) for name, part in parts.items() if weight_bytes(part)},
+        networks=features,
+        autoencoder=whole,
+        pack_weights=bool(packing and copies and copies + features + whole < free),
+        short=batch < wanted or (settings.vae_rows is None and rows is not None),
     )
 
 
-def _features_of_networks(pipeline: Pipeline, tile: Tile, images: int, guided: bool) -> int:
+def _features_of_networks(networks: Networks, tile: Tile, images: int, guided: bool) -> int:
     """Bytes of the features while one tile of each image goes through ControlNet and U-Net."""
-    unet = pipeline.unet
+    unet = networks.unet
     batch = images * (2 if guided else 1)
     height, width = tile.bottom - tile.top, tile.right - tile.left
 
@@ -167,30 +162,30 @@ def _features_of_networks(pipeline: Pipeline, tile: Tile, images: int, guided: b
         out = condition(x, t, text, lowlevel_encoder_hidden_states=text, condition_embedding=embedding)
         predict(x, t, text, text, out.down_block_res_samples, out.mid_block_res_sample)
 
-    return _remembered(pipeline, (height, width, batch), run, unet, pipeline.controlnet)
+    return _remembered(networks, (height, width, batch), run, unet, networks.controlnet)
 
 
-def _features_of_autoencoder(pipeline: Pipeline, height: int, width: int, images: int) -> int:
+def _features_of_autoencoder(networks: Networks, height: int, width: int, images: int) -> int:
     """Bytes of the features while the images are decoded as wholes; 0: not an autoencoder that could do otherwise."""
-    vae = pipeline.vae
+    vae = networks.vae
     if not isinstance(vae, AutoencoderKL):
         return 0
-    stride = pipeline.stride
+    stride = networks.stride
 
     def run(decoder: Network) -> None:
         shape = (images, vae.config.latent_channels, height // stride, width // stride)
         decoder(torch.empty(shape, device="meta", dtype=vae.dtype))
 
-    return _remembered(pipeline, (height, width, images), run, vae.decoder)
+    return _remembered(networks, (height, width, images), run, vae.decoder)
 
 
-def _remembered(pipeline: Pipeline, size: tuple[int, ...], run: Callable[..., None], *models: nn.Module) -> int:
+def _remembered(networks: Networks, size: tuple[int, ...], run: Callable[..., None], *models: nn.Module) -> int:
     """The bytes that ``run(*models)`` takes, measured once a size."""
-    key = (*map(type, models), pipeline.unet.dtype, pipeline.vae.dtype, *size)
-    if key not in pipeline.measured_bytes:
+    key = (*map(type, models), networks.dtype, networks.vae.dtype, *size)
+    if key not in networks.memory.feature_bytes:
         stand_ins = [on_meta(model) for model in models]
-        pipeline.measured_bytes[key] = activation_bytes(lambda: run(*stand_ins))
-    return pipeline.measured_bytes[key]
+        networks.memory.feature_bytes[key] = activation_bytes(lambda: run(*stand_ins), stand_ins)
+    return networks.memory.feature_bytes[key]
 
 
 def _size(count: int) -> str:

@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from xpsr_sdk.config import RestoreConfig
 from xpsr_sdk.contracts import Backbone, PromptLevel, PromptProvider, Prompts
 from xpsr_sdk.data.photo import LoadedPhoto
 from xpsr_sdk.prompts.describe import describe
 from xpsr_sdk.prompts.weights import escape_weights
+from xpsr_sdk.resolved import ResolvedSettings
 
 
-def describe_photo(provider: PromptProvider, photo: LoadedPhoto, settings: RestoreConfig) -> Prompts:
+def describe_photo(provider: PromptProvider, photo: LoadedPhoto, settings: ResolvedSettings) -> Prompts:
     """The user's own words where given, else the provider's; a provider that fails costs its words only."""
     given: dict[PromptLevel, str | None] = {"high": settings.prompt, "low": settings.low_prompt}
     missing = [level for level, text in given.items() if text is None]
@@ -42,7 +42,7 @@ def _ask(provider: PromptProvider, photo: LoadedPhoto, missing: Collection[Promp
 
 
 def encode_prompts(
-    backbone: Backbone, prompts: Prompts, settings: RestoreConfig, device: torch.device
+    backbone: Backbone, prompts: Prompts, settings: ResolvedSettings, device: torch.device
 ) -> tuple[Tensor, Tensor | None]:
     """High- and low-level embeddings, G 1 T D: negative then positive with guidance, else positive alone."""
     guided = settings.guidance_scale != 1
@@ -54,12 +54,12 @@ def encode_prompts(
     if options == {"long_prompts": "cut", "weighted": False}:
         options = {}
 
-    def encode(negative: str | None, positive: str) -> Tensor:
-        texts = [negative or "", positive] if guided else [positive]
+    def encode(negative: str, positive: str) -> Tensor:
+        texts = [negative, positive] if guided else [positive]
         embeddings: Tensor = backbone.encode_text(texts, **options).embeddings
         return embeddings[:, None].to(device)
 
-    high = encode(settings.negative, join_prompt(said_high, settings.positive or ""))
+    high = encode(settings.negative, join_prompt(said_high, settings.positive))
     return high, None if prompts.low is None else encode(settings.low_negative, said_low)
 
 

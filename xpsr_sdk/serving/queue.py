@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import threading
 from collections.abc import Hashable
 from concurrent.futures import Future
@@ -11,10 +10,10 @@ from typing import Any, Self
 
 from torch import Tensor
 
-from xpsr_sdk.config import RestoreConfig
 from xpsr_sdk.data.photo import LoadedPhoto, Photo, load_photo
-from xpsr_sdk.errors import ConfigError, EngineClosed, EngineFull
+from xpsr_sdk.errors import ConfigError, QueueClosed, QueueFull
 from xpsr_sdk.pipeline import Pipeline
+from xpsr_sdk.resolved import ResolvedSettings
 from xpsr_sdk.result import Result
 
 OWN = {"seed", "prompt", "low_prompt", "positive", "negative", "low_negative", "color"}
@@ -26,7 +25,7 @@ class Request:
     """A photo that waits to be restored."""
 
     photo: LoadedPhoto
-    settings: RestoreConfig
+    settings: ResolvedSettings
     # Never marked as running, so that it can be cancelled until its result is there.
     future: Future[Result] = field(default_factory=Future)
 
@@ -44,11 +43,11 @@ class Request:
             self.future.set_result(outcome)
 
 
-class Engine:
+class RestorationQueue:
     """Restores photos for many threads with one pipeline, which nobody else may call meanwhile.
 
-    >>> with Engine(build_pipeline()) as engine:                            # doctest: +SKIP
-    ...     futures = [engine.submit(path, seed=1) for path in paths]
+    >>> with RestorationQueue(build_pipeline()) as queue:                  # doctest: +SKIP
+    ...     futures = [queue.submit(path, seed=1) for path in paths]
     ...     images = [future.result().image for future in futures]
 
     The result depends on a request's own photo, seed and settings. What it was batched with may change the order in
@@ -71,7 +70,7 @@ class Engine:
         self._waiting: list[Request] = []
         self._changed = threading.Condition()
         self._closed = False
-        self._worker = threading.Thread(target=self._work, name="xpsr-engine", daemon=True)
+        self._worker = threading.Thread(target=self._work, name="xpsr-queue", daemon=True)
         self._worker.start()
 
     def submit(self, photo: Photo, *, timeout: float | None = None, **settings: Any) -> Future[Result]:
@@ -89,21 +88,19 @@ class Engine:
         Raises:
             ConfigError: A setting is unknown or out of range.
             ImageError: The photo cannot be read.
-            EngineFull: There was no room in the queue.
-            EngineClosed: The engine takes no more.
+            QueueFull: There was no room in the queue.
+            QueueClosed: The queue takes no more.
         """
         chosen = self._pipeline.resolve(settings)
-        if chosen.seed is None:
-            chosen = chosen.model_copy(update={"seed": secrets.randbelow(2**31)})
         request = Request(load_photo(photo, chosen), chosen)
         with self._changed:
             # The worker itself, in a callback of a result, would wait for itself.
             timeout = 0 if threading.current_thread() is self._worker else timeout
             room = self._changed.wait_for(lambda: self._closed or len(self._waiting) < self._queue_size, timeout)
             if self._closed:
-                raise EngineClosed("The engine is closed: it takes no more photos.")
+                raise QueueClosed("The queue is closed: it takes no more photos.")
             if not room:
-                raise EngineFull(f"The engine's queue of {self._queue_size} is full: wait, or make queue_size larger.")
+                raise QueueFull(f"The queue of {self._queue_size} is full: wait, or make queue_size larger.")
             self._waiting.append(request)
             self._changed.notify_all()
         request.future.add_done_callback(self._one_is_done)
@@ -147,7 +144,7 @@ class Engine:
             return [error] if len(batch) == 1 else [self._outcomes([request])[0] for request in batch]
 
     def _next_batch(self) -> list[Request]:
-        """The oldest request and those that can go with it; none: the engine is closed and the queue is empty."""
+        """The oldest request and those that can go with it; none: the queue is closed and empty."""
         with self._changed:
             self._changed.wait_for(lambda: self._closed or self._waiting)
             kinds = [request.kind() for request in self._waiting]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from xpsr_sdk.contracts import PROMPT_LEVELS, Item, PromptLevel, Prompts
-from xpsr_sdk.pipeline import SMALLEST
+from xpsr_sdk.data.photo import SMALLEST_SIDE
 from xpsr_sdk.plugin_system.registry import Registry
 from xpsr_sdk.testing.restoring import check_restoration
 from xpsr_sdk.testing.subject import Choice, Subject, check_construction, for_all, require
@@ -129,7 +129,7 @@ def _any_image(subject: Subject, provider: Any) -> None:
         flat = Item(Image.new("RGB", (width, height), (color, color, color)), Path("photos/flat.png"), "f" * 64)
         for answer in _describe(provider, [flat, _item(3, width, height)]):
             _check_errors(answer, PROMPT_LEVELS)
-            if min(width, height) >= SMALLEST:
+            if min(width, height) >= SMALLEST_SIDE:
                 require(not answer.errors, f"an image of {width}x{height} gave the errors {dict(answer.errors)}")
 
     with subject.clause("any image"):

@@ -6,55 +6,14 @@ libraries use inside, and what an allocator keeps back.
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
-from torch.utils.weak import WeakIdKeyDictionary
+
+from xpsr_sdk.engine.memory import LiveBytes
 
 GIB = 2**30
-
-
-class LiveBytes(TorchDispatchMode):
-    """Within the block, ``live`` are the bytes of all tensors that are alive, and ``peak`` the most that were at once.
-
-    Works on fake tensors as well (``torch._subclasses.FakeTensorMode``, entered before), which have no content.
-
-    Args:
-        tensors: What is there already.
-    """
-
-    def __init__(self, tensors: Iterable[Tensor] = ()) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.live = self.peak = 0
-        self._known: Any = WeakIdKeyDictionary()
-        for tensor in tensors:
-            self._add(tensor)
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run an operation, and count what it made."""
-        out = func(*args, **(kwargs or {}))
-        for leaf in tree_leaves(out):
-            if isinstance(leaf, Tensor):
-                self._add(leaf)
-        return out
-
-    def _add(self, tensor: Tensor) -> None:
-        storage = tensor.untyped_storage()
-        if storage in self._known:
-            return
-        size = storage.nbytes()
-        self._known[storage] = size
-        self.live += size
-        self.peak = max(self.peak, self.live)
-        weakref.finalize(storage, self._remove, size)
-
-    def _remove(self, size: int) -> None:
-        self.live -= size
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,13 @@ from xpsr_sdk.build import trained_backbone
 from xpsr_sdk.config import RestoreConfig, load_config
 from xpsr_sdk.contracts import Item
 from xpsr_sdk.data.images import to_image, to_tensor
+from xpsr_sdk.data.photo import SMALLEST_SIDE
 from xpsr_sdk.data.samples import Example, Source
 from xpsr_sdk.data.seeds import generator_for
 from xpsr_sdk.errors import ConfigError, TrainingError, did_you_mean
 from xpsr_sdk.evaluation.report import measures_of
 from xpsr_sdk.models.checkpoints import read_json
-from xpsr_sdk.pipeline import SMALLEST, Pipeline
+from xpsr_sdk.pipeline import Pipeline
 from xpsr_sdk.plugin_system.registry import Registry, default_registry
 from xpsr_sdk.training.config import TrainConfig
 from xpsr_sdk.training.data import open_sources
@@ -104,7 +105,7 @@ class Validation:
             unet=unet, controlnet=controlnet,
             backbone=trained_backbone(self._config.model), defaults=self._index.get("defaults"),
         )  # fmt: skip
-        pipeline.equip(
+        pipeline.configure(
             backbone=parts,
             prompt_provider=self._registry.create("prompt_provider", "fixed"),
             sampler=self._registry.create("sampler", pipeline.defaults.sampler),
@@ -137,10 +138,10 @@ class Validation:
         # The pipeline pads to whole latents, but what is measured should not depend on that.
         grain = math.lcm(scale, int(self._backbone.stride))
         side = min(crop, *hr.size) // grain * grain or min(hr.size) // scale * scale
-        if side // scale < SMALLEST:
+        if side // scale < SMALLEST_SIDE:
             raise TrainingError(
                 f"{example.name}: a held-out crop of {side} pixels is too small at scale {scale}: at least"
-                f" {SMALLEST * scale} are needed (validation.crop)."
+                f" {SMALLEST_SIDE * scale} are needed (validation.crop)."
             )
         left, top = ((length - side) // 2 // scale * scale for length in hr.size)
         hr = hr.crop((left, top, left + side, top + side))

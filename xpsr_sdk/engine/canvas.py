@@ -1,0 +1,108 @@
+"""Where the restored regions of a photo are put together: in memory, or in a file if there are several."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import tempfile
+import weakref
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyvips
+import torch
+from torch import Tensor
+
+from xpsr_sdk.data.picture import Picture, picture_of
+from xpsr_sdk.engine.regions import Region
+from xpsr_sdk.errors import ImageError
+
+
+class TemporaryFolder:
+    """A folder that is gone when nobody holds it any more, or at exit."""
+
+    def __init__(self) -> None:
+        self.path = Path(tempfile.mkdtemp(prefix="xpsr-"))
+        weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
+
+
+def _reserve(file: Path, size: int) -> None:
+    """Make a file of ``size`` bytes, whose room is taken at once: a mapped page without room would kill the process."""
+    try:
+        with file.open("wb") as new:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(new.fileno(), 0, size)
+            else:
+                new.truncate(size)
+    except OSError as error:
+        place, needed = file.parent.parent, f"{size / 2**20:.0f} MiB"
+        raise ImageError(
+            f"{place} has no room for the {needed} that the regions of the result need: {error.strerror}. "
+            f"The environment variable TMPDIR names another folder."
+        ) from None
+
+
+class Canvas:
+    """Collects the regions of a result, in memory if there is one of them, else in a temporary file.
+
+    Args:
+        width: Of the result, in pixels.
+        height: Of the result, in pixels.
+        like: The input: its channels, bit depth, profile and metadata are those of the result.
+        on_disk: Whether to use a file.
+
+    Raises:
+        ImageError: There is no room for the file.
+    """
+
+    def __init__(self, width: int, height: int, like: Picture, on_disk: bool) -> None:
+        self._shape = (height, width, like.pixels.bands)
+        self._dtype = np.dtype(np.uint8 if like.max_level == 255 else np.uint16)
+        self._like = like
+        self._folder = TemporaryFolder() if on_disk else None
+        if self._folder:
+            self._file = self._folder.path / "pixels"
+            _reserve(self._file, math.prod(self._shape) * self._dtype.itemsize)
+        else:
+            self._pixels = np.empty(self._shape, self._dtype)
+
+    def paste(self, region: Region, color: Tensor, alpha: Tensor | None) -> None:
+        """Put in a restored region: colour, 1 3 H W, and alpha, 1 1 H W, in [0, 1]. Regions come row by row."""
+        if self._like.is_gray:  # luma of ITU-R BT.601
+            color = (color * color.new_tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True)
+        channels = color if alpha is None else torch.cat([color, alpha.to(color)], 1)
+        new = (channels[0].float().clamp(0, 1) * self._like.max_level).permute(1, 2, 0).cpu().numpy()
+        place = self._rows(region.top, region.bottom)[:, region.left : region.right]
+        if region.fade_left or region.fade_top:
+            weights = np.outer(_fade(region.size[1], region.fade_top), _fade(region.size[0], region.fade_left))
+            new = place + (new - place) * weights[..., None]
+        place[:] = new.round()
+
+    def _rows(self, top: int, bottom: int) -> np.ndarray:
+        if not self._folder:
+            return self._pixels[top:bottom]
+        # Mapped for one region at a time: what is mapped counts as memory that is used.
+        offset = top * math.prod(self._shape[1:]) * self._dtype.itemsize
+        return np.memmap(self._file, self._dtype, "r+", offset, (bottom - top, *self._shape[1:]))
+
+    def picture(self) -> Picture:
+        """The result, once all regions are there."""
+        if not self._folder:
+            return picture_of(self._pixels, like=self._like)
+        height, width, channels = self._shape
+        kind = "uchar" if self._dtype.itemsize == 1 else "ushort"
+        image = pyvips.Image.rawload(str(self._file), width, height, channels, format=kind)
+        return replace(picture_of(image, like=self._like), holds=self._folder)
+
+
+def _fade(size: int, overlap: int) -> np.ndarray:
+    """Weights of a region along an axis: 0, a straight line over the middle half of the overlap, then 1.
+
+    The outer quarters are left to one region alone: close to its border it has seen the least.
+    """
+    if not overlap:
+        return np.ones(size, np.float32)
+    start, end = overlap / 4, 3 * overlap / 4
+    return np.clip((np.arange(size, dtype=np.float32) + 0.5 - start) / (end - start), 0, 1).astype(np.float32)

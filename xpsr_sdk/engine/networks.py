@@ -1,0 +1,102 @@
+"""The networks that a photo goes through, as they are during one call."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from xpsr_sdk.config import ExecutionConfig, ModelDefaults
+from xpsr_sdk.contracts import Backbone
+from xpsr_sdk.engine.execution import Optimizations
+from xpsr_sdk.models.schedule import NoiseSchedule
+
+COMPILED_SIDE = 128
+"""Compiled networks see photos and tiles whose sides are multiples of this many pixels."""
+
+
+@dataclass
+class MemoryState:
+    """What is known about memory from one call to the next.
+
+    Attributes:
+        feature_bytes: Bytes of the features in a forward pass, by network, precision and size.
+        text_encoder_parked: Whether the text encoder waits in host memory until there are prompts to encode.
+    """
+
+    feature_bytes: dict[Any, int] = field(default_factory=dict)
+    text_encoder_parked: bool = False
+
+
+@dataclass(frozen=True)
+class Networks:
+    """The networks of a pipeline, where they compute, and how they are executed.
+
+    Attributes:
+        unet: Predicts.
+        controlnet: Conditions the U-Net on the input.
+        vae: The autoencoder.
+        text_encoder: Encodes prompts.
+        scheduler: The base model's diffusers scheduler, for its noise schedule.
+        backbone: Encodes and decodes with the autoencoder and the text encoder.
+        defaults: What the model was made for.
+        device: Where the networks compute.
+        execution: How they are executed.
+        optimizations: What is computed once.
+        memory: What is known about memory from earlier calls.
+    """
+
+    unet: Any
+    controlnet: Any
+    vae: Any
+    text_encoder: Any
+    scheduler: Any
+    backbone: Backbone
+    defaults: ModelDefaults
+    device: torch.device
+    execution: ExecutionConfig
+    optimizations: Optimizations
+    memory: MemoryState
+
+    @property
+    def stride(self) -> int:
+        """Pixels a latent, in each direction."""
+        return int(self.backbone.stride)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the U-Net and of the ControlNet."""
+        dtype: torch.dtype = self.unet.dtype
+        return dtype
+
+    @property
+    def schedule(self) -> NoiseSchedule:
+        """The noise schedule of the model."""
+        return NoiseSchedule(self.scheduler)
+
+    def padded(self, side: int) -> int:
+        """A side in pixels, rounded up to whole latents; for compiled code, which is made for each shape, to few."""
+        multiple = COMPILED_SIDE if self.execution.compile else self.stride
+        return -(-side // multiple) * multiple
+
+    def park_text_encoder(self) -> bool:
+        """Move the text encoder to host memory, until there are prompts to encode.
+
+        Returns:
+            Whether it was moved. It was not if it is there already, or if offloading takes care of it.
+        """
+        encoder = self.text_encoder
+        if self.memory.text_encoder_parked or not isinstance(encoder, nn.Module) or hasattr(encoder, "_hf_hook"):
+            return False
+        self.memory.text_encoder_parked = bool(encoder.device == self.device)
+        if self.memory.text_encoder_parked:
+            encoder.to("cpu")
+        return self.memory.text_encoder_parked
+
+    def fetch_text_encoder(self) -> None:
+        """Move the text encoder back to the device, if it was parked."""
+        if self.memory.text_encoder_parked:
+            self.text_encoder.to(self.device)
+            self.memory.text_encoder_parked = False

@@ -1,0 +1,132 @@
+"""From the enlarged input and the encoded prompts to clean latents: start, denoise, blend."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+import torch
+from torch import Tensor
+
+from xpsr_sdk.contracts import Sampler, StepCallback
+from xpsr_sdk.engine.denoiser import GuidedDenoiser
+from xpsr_sdk.engine.networks import Networks
+from xpsr_sdk.engine.packing import packed_weights
+from xpsr_sdk.engine.plan import MemoryPlan
+from xpsr_sdk.engine.prepared import PreparedPhoto
+from xpsr_sdk.resolved import ResolvedSettings
+
+
+def sample_latents(
+    photos: Sequence[PreparedPhoto],
+    lr: Tensor,
+    noise: Tensor | None,
+    *,
+    networks: Networks,
+    sampler: Sampler,
+    plan: MemoryPlan,
+    callback: StepCallback | None,
+) -> Tensor:
+    """Clean latents, B C h w.
+
+    Args:
+        photos: What is restored together.
+        lr: The inputs at the size of the result, B 3 H W in [0, 1] (float32); whole latents.
+        noise: Of the start, B C h w; None: drawn, for each photo by its own seed.
+        networks: What predicts.
+        sampler: Turns noise into latents.
+        plan: Tiles, tiles a pass, and the settings that the photos share.
+        callback: ``callback(step, timestep, latents)``, after each step.
+    """
+    settings = plan.settings
+    given = [photo.latents for photo in photos if photo.latents is not None]
+    start = start_timestep(networks, settings, with_latents=bool(given))
+    generators = [torch.Generator().manual_seed(photo.settings.seed) for photo in photos]
+    with ExitStack() as stack:
+        if plan.pack_weights:
+            stack.enter_context(packed_weights((networks.unet, networks.controlnet)))
+        denoiser = _denoiser(photos, lr, networks, plan, start)
+        stack.enter_context(denoiser.caching())
+        mean = _mean(denoiser, lr, networks) if networks.defaults.start == "mean" and not given else None
+        latents = torch.cat(given) if given else _start(start, lr, generators, noise, mean, networks)
+        if start >= 0:
+            latents = sampler.sample(
+                denoiser,
+                latents,
+                num_inference_steps=settings.num_inference_steps,
+                generators=generators,
+                callback=callback,
+            )
+        if mean is not None:  # arXiv 2107.02555: on the line between the two, none is nearer at equal realism
+            latents = torch.lerp(latents, mean, settings.fidelity)
+        return latents
+
+
+def start_timestep(networks: Networks, settings: ResolvedSettings, with_latents: bool) -> int:
+    """The training timestep at which sampling begins. -1: nowhere, the start itself is decoded.
+
+    Args:
+        networks: Their noise schedule, and what they were made for.
+        settings: The less fidelity, the more noise.
+        with_latents: Whether start latents are given: they are taken for pure noise.
+    """
+    if with_latents:
+        return networks.schedule.last
+    noise = 1 - settings.fidelity
+    if networks.defaults.start == "mean" and noise:
+        noise = 1  # there, fidelity blends
+    return round(noise * networks.defaults.noisiest_start * (networks.schedule.last + 1)) - 1
+
+
+def _denoiser(
+    photos: Sequence[PreparedPhoto], lr: Tensor, networks: Networks, plan: MemoryPlan, start: int
+) -> GuidedDenoiser:
+    settings = plan.settings
+    lows = [photo.low for photo in photos if photo.low is not None]
+    return GuidedDenoiser(
+        networks.unet,
+        networks.controlnet,
+        high=torch.cat([photo.high for photo in photos], dim=1),
+        low=torch.cat(lows, dim=1) if lows else None,
+        condition=lr.to(networks.dtype),
+        scheduler=networks.scheduler,
+        tiles=plan.tiles,
+        start_timestep=start,
+        guidance_scale=settings.guidance_scale,
+        conditioning_scale=settings.conditioning_scale,
+        tile_batch=plan.tile_batch,
+        guidance_interval=settings.guidance_interval,
+        reuse_interval=settings.reuse_interval,
+        compiled=networks.execution.compile is not None,
+        optimizations=networks.optimizations,
+    )
+
+
+def _mean(denoiser: GuidedDenoiser, lr: Tensor, networks: Networks) -> Tensor:
+    """The estimate of the mean of all sharp photos: at the last timestep from zeros, as in training."""
+    height, width = (side // networks.stride for side in lr.shape[-2:])
+    shape = len(lr), networks.unet.config.in_channels, height, width
+    zeros = torch.zeros(shape, device=lr.device, dtype=networks.dtype)
+    mean = denoiser.clean(zeros, networks.schedule.last).to(zeros)  # under autocast it comes in half precision
+    denoiser.restart()  # sampling asks at other timesteps
+    return mean
+
+
+def _start(
+    timestep: int,
+    lr: Tensor,
+    generators: Sequence[torch.Generator],
+    noise: Tensor | None,
+    mean: Tensor | None,
+    networks: Networks,
+) -> Tensor:
+    """Latents at the noise of a timestep: those of the mean or, without one, of the input."""
+    clean = mean
+    if clean is None:
+        lr = lr.to(networks.dtype)
+        clean = networks.backbone.encode(2 * lr - 1, lr, list(generators)).to(lr)
+    if timestep < 0:
+        return clean
+    if noise is None:  # each image draws from its own generator: its noise is the same in whatever batch
+        noise = torch.cat([torch.randn((1, *clean.shape[1:]), generator=generator) for generator in generators])
+    return networks.schedule.add_noise(clean, noise.to(clean), timestep)
