@@ -126,8 +126,8 @@ def test_what_transparency_has_taught_holds_for_the_next_region() -> None:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
     pipe.vae.decoder.register_forward_pre_hook(refuse_later)
-    photo = tiny.photo(90, 40).convert("RGBA")
-    photo.putalpha(Image.fromarray(np.tile(np.arange(0, 180, 2, dtype=np.uint8), (40, 1))))
+    photo = tiny.photo(90, 50).convert("RGBA")
+    photo.putalpha(Image.fromarray(np.tile(np.arange(0, 180, 2, dtype=np.uint8), (50, 1))))
     with pytest.warns(UserWarning, match="Out of memory") as caught:
         result = pipe(photo, seed=1, num_inference_steps=1, region=256, region_overlap=32)
     assert result.plan.regions == 2
