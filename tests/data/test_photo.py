@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests import tiny
+from tests.support import tiny
 from xpsr_sdk import Item, Pipeline
 from xpsr_sdk.config import RestoreConfig
 from xpsr_sdk.data import images, photo

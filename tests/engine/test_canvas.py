@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests import tiny
+from tests.support import tiny
 from xpsr_sdk.data.picture import from_pil, picture_of
 from xpsr_sdk.engine.canvas import Canvas
 from xpsr_sdk.engine.enlarge import enlarge

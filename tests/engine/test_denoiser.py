@@ -10,7 +10,7 @@ import torch
 from diffusers import DDIMScheduler
 from torch import Tensor
 
-from tests import tiny
+from tests.support import tiny
 from xpsr_sdk.contracts import Denoiser
 from xpsr_sdk.engine.denoiser import GuidedDenoiser
 from xpsr_sdk.engine.execution import Optimizations

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from tests import tiny
+from tests.support import tiny
 from xpsr_sdk.data.images import resize, to_tensor
 from xpsr_sdk.data.picture import from_pil
 from xpsr_sdk.engine.enlarge import continue_color, enlarge

@@ -1,4 +1,4 @@
-"""When memory runs out, less is computed at once; nothing that is done is lost, and nothing learnt is forgotten."""
+"""``xpsr_sdk.engine.workload``: when memory runs out, less is computed at once, and nothing done or learnt is lost."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests import tiny
+from tests.support import tiny
 from xpsr_sdk import Pipeline, build_pipeline
 from xpsr_sdk.data.photo import load_photo
 

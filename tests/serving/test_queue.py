@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests import tiny
+from tests.support import tiny
 from xpsr_sdk import ConfigError, ImageError, Pipeline, QueueClosed, QueueFull, RestorationQueue, build_pipeline
 from xpsr_sdk.data.photo import load_photo
 
