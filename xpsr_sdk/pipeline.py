@@ -5,9 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +18,12 @@ from torch import Tensor
 from xpsr_sdk.config import Component, ExecutionConfig, RestoreConfig, backbone_of, read_defaults
 from xpsr_sdk.contracts import Backbone, PromptProvider, Sampler, StepCallback
 from xpsr_sdk.data.photo import LoadedPhoto, Photo, load_photo
+from xpsr_sdk.engine.callbacks import StepEndCallback, step_callback
 from xpsr_sdk.engine.clock import Clock
 from xpsr_sdk.engine.execution import ALL, Optimizations, prepare_networks
 from xpsr_sdk.engine.networks import MemoryState, Networks
 from xpsr_sdk.engine.plan import MemoryPlan, plan_memory
-from xpsr_sdk.engine.prepared import PreparedPhoto
+from xpsr_sdk.engine.prepared import PreparedPhoto, batches_of_one_shape
 from xpsr_sdk.engine.regions import Region, plan_regions
 from xpsr_sdk.engine.restoring import Progress, Restoration
 from xpsr_sdk.engine.sampling import start_timestep
@@ -34,8 +34,6 @@ from xpsr_sdk.plugin_system.registry import default_registry
 from xpsr_sdk.prompts.encode import describe_photo, encode_prompts
 from xpsr_sdk.resolved import ResolvedSettings, resolve
 from xpsr_sdk.result import Plan, Result
-
-StepEndCallback = Callable[["Pipeline", int, int, dict[str, Any]], dict[str, Any] | None]
 
 
 class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
@@ -139,7 +137,7 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         if callback_on_step_end:
             if callback:
                 raise ConfigError("Give callback or callback_on_step_end, not both.")
-            callback = partial(self._end_step, callback_on_step_end)
+            callback = step_callback(self, callback_on_step_end)
         one = isinstance(photos, (str, bytes)) or not isinstance(photos, Sequence)
         several: Any = [photos] if one else photos
         results = []
@@ -148,15 +146,6 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
             loaded = load_photo(photo, chosen)
             results += self.restore([loaded], [chosen], latents=latents, callback=callback, progress=progress)
         return results[0] if one else results
-
-    def _end_step(self, callback: StepEndCallback, step: int, timestep: int, latents: Tensor) -> None:
-        """Call a callback of diffusers' kind; samplers go on with the tensor that they gave, so that one is changed."""
-        returned = callback(self, step, timestep, {"latents": latents}) or {}
-        given = returned.get("latents", latents)
-        if given.shape != latents.shape:
-            shapes = f"{tuple(given.shape)}, not {tuple(latents.shape)}"
-            raise ConfigError(f"callback_on_step_end returned latents of shape {shapes}.")
-        latents.copy_(given)
 
     def resolve(self, settings: Mapping[str, Any]) -> ResolvedSettings:
         """The settings of a call: its own, else the pipeline's, else the model's; without a seed, one is drawn.
@@ -216,7 +205,7 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         ]
         results: dict[int, Result] = {}
         try:
-            for batch in _of_one_shape(prepared):
+            for batch in batches_of_one_shape(prepared):
                 workload = Workload(networks, len(batch), self.prompt_provider.unload)
                 restoration = Restoration(networks, self.sampler, workload, clock, callback)
                 pictures, tiles = restoration.restore([prepared[i] for i in batch], regions, progress)
@@ -261,11 +250,3 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
     def stride(self) -> int:
         """Pixels a latent, in each direction."""
         return int(self.backbone.stride)
-
-
-def _of_one_shape(photos: Sequence[PreparedPhoto]) -> list[list[int]]:
-    """Which photos have texts of one shape: a photo without a low-level prompt does not go with those that have one."""
-    batches: dict[Any, list[int]] = {}
-    for i, photo in enumerate(photos):
-        batches.setdefault((photo.high.shape, photo.low is not None and photo.low.shape), []).append(i)
-    return list(batches.values())

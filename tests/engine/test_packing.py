@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from xpsr_sdk.engine.packing import packed_weights, packs
+from xpsr_sdk.engine.packing import can_pack, packed_weights
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -47,9 +47,9 @@ def test_the_next_run_sees_whatever_has_changed() -> None:
 
 
 def test_only_wide_plain_convolutions_are_packed() -> None:
-    assert packs(nn.Conv2d(640, 8, 3))
-    assert not packs(nn.Conv2d(320, 8, 3))
-    assert not packs(nn.Conv2d(640, 8, 1))
-    assert not packs(nn.Conv2d(640, 8, 3, padding=1, padding_mode="circular"))
-    assert not packs(nn.Conv2d(640, 8, 3, device="meta"))
-    assert not packs(nn.Linear(640, 640))
+    assert can_pack(nn.Conv2d(640, 8, 3))
+    assert not can_pack(nn.Conv2d(320, 8, 3))
+    assert not can_pack(nn.Conv2d(640, 8, 1))
+    assert not can_pack(nn.Conv2d(640, 8, 3, padding=1, padding_mode="circular"))
+    assert not can_pack(nn.Conv2d(640, 8, 3, device="meta"))
+    assert not can_pack(nn.Linear(640, 640))

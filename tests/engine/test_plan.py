@@ -33,7 +33,7 @@ def test_as_many_tiles_a_pass_as_fit(pipe: Pipeline, monkeypatch: pytest.MonkeyP
         with_free(monkeypatch, free)
         return pipe.explain(PHOTO, tile=64).settings.tile_batch
 
-    one = pipe.explain(PHOTO, tile=64).networks // int(pipe.explain(PHOTO, tile=64).settings.tile_batch or 1)
+    one = pipe.explain(PHOTO, tile=64).feature_bytes // int(pipe.explain(PHOTO, tile=64).settings.tile_batch or 1)
     assert one > 0
     assert [batch(int(share * one / 0.8) + 1) for share in (0, 1, 2.5, 1000)] == [1, 1, 2, 4]
     assert pipe.explain(PHOTO, tile=64, tile_batch=3).settings.tile_batch == 3
@@ -76,7 +76,7 @@ def test_a_large_image_is_decoded_in_rows(monkeypatch: pytest.MonkeyPatch) -> No
     whole = pipe(PHOTO, **options)
     assert whole.plan.settings.vae_rows is None
     explained = pipe.explain(PHOTO, **options)
-    with_free(monkeypatch, explained.autoencoder // 2)
+    with_free(monkeypatch, explained.decoder_bytes // 2)
     assert "128 rows at a time" in str(pipe.explain(PHOTO, **options))
     in_rows = pipe(PHOTO, **options, tile_batch=whole.plan.settings.tile_batch, vae_rows=32)
     assert in_rows.plan.settings.vae_rows == 32

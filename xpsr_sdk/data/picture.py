@@ -27,14 +27,14 @@ class Picture:
         name: What to call it in messages.
         profile: ICC profile of the colours; None: sRGB.
         metadata: Fields as libvips names them, each with its type and value.
-        holds: What must live as long as the pixels, such as the folder of a temporary file.
+        keeps_alive: What must live as long as the pixels, such as the folder of a temporary file.
     """
 
     pixels: pyvips.Image
     name: str = "the image"
     profile: bytes | None = None
     metadata: Mapping[str, tuple[int, Any]] = field(default_factory=dict)
-    holds: object = None
+    keeps_alive: object = None
 
     @property
     def size(self) -> tuple[int, int]:

@@ -94,7 +94,7 @@ class Canvas:
         height, width, channels = self._shape
         kind = "uchar" if self._dtype.itemsize == 1 else "ushort"
         image = pyvips.Image.rawload(str(self._file), width, height, channels, format=kind)
-        return replace(picture_of(image, like=self._like), holds=self._folder)
+        return replace(picture_of(image, like=self._like), keeps_alive=self._folder)
 
 
 def _fade(size: int, overlap: int) -> np.ndarray:

@@ -19,7 +19,7 @@ def packed_weights(models: Iterable[nn.Module]) -> Iterator[None]:
     with ExitStack() as stack:
         for model in models:
             for layer in model.modules():
-                if packs(layer):
+                if can_pack(layer):
                     stack.enter_context(_packing(layer))
         yield
 
@@ -44,7 +44,7 @@ def _packing(layer: Any) -> Iterator[None]:
         del layer.forward
 
 
-def packs(layer: nn.Module) -> bool:
+def can_pack(layer: nn.Module) -> bool:
     """Whether a layer is a convolution that is faster with packed weights."""
     return (
         type(layer) is nn.Conv2d

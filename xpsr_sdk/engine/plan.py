@@ -12,7 +12,7 @@ from torch import nn
 
 from xpsr_sdk.engine.memory import RESERVE, activation_bytes, on_meta, weight_bytes
 from xpsr_sdk.engine.networks import Networks
-from xpsr_sdk.engine.packing import packs
+from xpsr_sdk.engine.packing import can_pack
 from xpsr_sdk.engine.tiling import Tile, plan_tiles
 from xpsr_sdk.hardware.devices import free_memory
 from xpsr_sdk.resolved import ResolvedSettings
@@ -42,10 +42,10 @@ class MemoryPlan:
         stride: Pixels a latent.
         device: Where it runs.
         dtype: In which precision.
-        free: Bytes that could be had when the plan was made.
-        weights: Bytes of each network.
-        networks: Bytes of the features in a pass of ControlNet and U-Net; 0 where that was not asked, for one tile.
-        autoencoder: Bytes of the features when it decodes the image as a whole; 0 where that is not known.
+        free_bytes: That could be had when the plan was made.
+        weight_bytes: Of each network.
+        feature_bytes: Of the features in a pass of ControlNet and U-Net; 0 where that was not asked, for one tile.
+        decoder_bytes: Of the features when the image is decoded as a whole; 0 where that is not known.
         pack_weights: Whether wide kernels are kept twice, see ``xpsr_sdk.engine.packing``.
         short: Whether more would be computed at once if there were more memory.
         regions: How many of this kind the photo is cut into.
@@ -58,10 +58,10 @@ class MemoryPlan:
     stride: int
     device: torch.device
     dtype: torch.dtype
-    free: int
-    weights: dict[str, int]
-    networks: int
-    autoencoder: int
+    free_bytes: int
+    weight_bytes: dict[str, int]
+    feature_bytes: int
+    decoder_bytes: int
     pack_weights: bool
     short: bool
     regions: int = 1
@@ -76,7 +76,7 @@ class MemoryPlan:
     def smaller(self, decoding: bool) -> dict[str, int] | None:
         """Settings that take less memory, while ``decoding`` or before; None: there are none."""
         change: dict[str, int] = {}
-        if self.autoencoder and (self.vae_rows or ROWS * 2) > 16:
+        if self.decoder_bytes and (self.vae_rows or ROWS * 2) > 16:
             change["vae_rows"] = (self.vae_rows or ROWS * 2) // 2
         if decoding:
             return change or None
@@ -89,13 +89,13 @@ class MemoryPlan:
 
     def __str__(self) -> str:
         tile = self.tiles[0]
-        weights = ", ".join(f"{name} {_size(size)}" for name, size in self.weights.items())
+        weights = ", ".join(f"{name} {_size(size)}" for name, size in self.weight_bytes.items())
         rows = "the whole image" if self.vae_rows is None else f"{self.vae_rows} rows at a time"
-        decoding = f" ({_size(self.autoencoder)} as a whole)" if self.autoencoder else ""
-        features = f" ({_size(self.networks)} of features)" if self.networks else ""
+        decoding = f" ({_size(self.decoder_bytes)} as a whole)" if self.decoder_bytes else ""
+        features = f" ({_size(self.feature_bytes)} of features)" if self.feature_bytes else ""
         regions = f" in each of {self.regions} regions" if self.regions > 1 else ""
         lines = {
-            "Device": f"{self.device}, {str(self.dtype).removeprefix('torch.')}, {_size(self.free)} free",
+            "Device": f"{self.device}, {str(self.dtype).removeprefix('torch.')}, {_size(self.free_bytes)} free",
             "Weights": f"{weights}{'; wide kernels twice' if self.pack_weights else ''}",
             "Tiles": f"{len(self.tiles)} of {tile.bottom - tile.top} x {tile.right - tile.left} latents, "
             f"{self.tile_batch} a pass{features}{regions}",
@@ -127,7 +127,7 @@ def plan_memory(networks: Networks, height: int, width: int, settings: ResolvedS
     rows = settings.vae_rows or (ROWS if whole > free else None)
     # Compilers lay weights out by themselves.
     packing = networks.optimizations.pack_weights and not networks.execution.compile and device.type == "cpu"
-    copies = sum(weight_bytes(layer) for m in (unet, controlnet) for layer in m.modules() if packs(layer))
+    copies = sum(weight_bytes(layer) for m in (unet, controlnet) for layer in m.modules() if can_pack(layer))
     parts = {"vae": networks.vae, "text_encoder": networks.text_encoder, "unet": unet, "controlnet": controlnet}
     return MemoryPlan(
         settings=settings.model_copy(update={"tile_batch": batch, "vae_rows": rows}),
@@ -137,10 +137,10 @@ def plan_memory(networks: Networks, height: int, width: int, settings: ResolvedS
         stride=stride,
         device=device,
         dtype=networks.dtype,
-        free=free,
-        weights={name: weight_bytes(part) for name, part in parts.items() if weight_bytes(part)},
-        networks=features,
-        autoencoder=whole,
+        free_bytes=free,
+        weight_bytes={name: weight_bytes(part) for name, part in parts.items() if weight_bytes(part)},
+        feature_bytes=features,
+        decoder_bytes=whole,
         pack_weights=bool(packing and copies and copies + features + whole < free),
         short=batch < wanted or (settings.vae_rows is None and rows is not None),
     )
@@ -162,7 +162,7 @@ def _features_of_networks(networks: Networks, tile: Tile, images: int, guided: b
         out = condition(x, t, text, lowlevel_encoder_hidden_states=text, condition_embedding=embedding)
         predict(x, t, text, text, out.down_block_res_samples, out.mid_block_res_sample)
 
-    return _remembered(networks, (height, width, batch), run, unet, networks.controlnet)
+    return _measured_once(networks, (height, width, batch), run, unet, networks.controlnet)
 
 
 def _features_of_autoencoder(networks: Networks, height: int, width: int, images: int) -> int:
@@ -176,10 +176,10 @@ def _features_of_autoencoder(networks: Networks, height: int, width: int, images
         shape = (images, vae.config.latent_channels, height // stride, width // stride)
         decoder(torch.empty(shape, device="meta", dtype=vae.dtype))
 
-    return _remembered(networks, (height, width, images), run, vae.decoder)
+    return _measured_once(networks, (height, width, images), run, vae.decoder)
 
 
-def _remembered(networks: Networks, size: tuple[int, ...], run: Callable[..., None], *models: nn.Module) -> int:
+def _measured_once(networks: Networks, size: tuple[int, ...], run: Callable[..., None], *models: nn.Module) -> int:
     """The bytes that ``run(*models)`` takes, measured once a size."""
     key = (*map(type, models), networks.dtype, networks.vae.dtype, *size)
     if key not in networks.memory.feature_bytes:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -27,3 +29,14 @@ class PreparedPhoto:
     high: Tensor
     low: Tensor | None
     latents: Tensor | None
+
+
+def batches_of_one_shape(photos: Sequence[PreparedPhoto]) -> list[list[int]]:
+    """Which photos can go through the networks together: their places in ``photos``.
+
+    Texts of one shape make a batch. A photo without a low-level prompt does not go with those that have one.
+    """
+    batches: dict[Any, list[int]] = {}
+    for i, photo in enumerate(photos):
+        batches.setdefault((photo.high.shape, photo.low is not None and photo.low.shape), []).append(i)
+    return list(batches.values())
