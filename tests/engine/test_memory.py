@@ -7,7 +7,8 @@ import torch
 from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from xpsr_sdk.engine.memory import activation_bytes, is_out_of_memory, on_meta, weight_bytes
+from xpsr_sdk.engine.memory import activation_bytes, is_out_of_memory, weight_bytes
+from xpsr_sdk.library_internals import on_meta
 
 KIB = 1024
 

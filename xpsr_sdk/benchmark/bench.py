@@ -28,6 +28,7 @@ from xpsr_sdk.data.photo import load_photo
 from xpsr_sdk.engine.clock import wait_for
 from xpsr_sdk.engine.execution import ALL, Optimizations
 from xpsr_sdk.evaluation.metrics import psnr
+from xpsr_sdk.library_internals import ATTENTION_ON_CPU
 from xpsr_sdk.models.controlnet import XPSRControlNet
 from xpsr_sdk.models.unet import XPSRUNet
 from xpsr_sdk.pipeline import Pipeline
@@ -41,7 +42,6 @@ WORDS = {"prompt": "a photo", "low_prompt": "blurry, noisy"}
 MATMUL_SIDE = {"cpu": 2048}
 LARGE_MATMUL_SIDE = 8192
 """Of the matrices that the peak of a device is measured with: their product must take far longer than its launch."""
-ATTENTION_ON_CPU = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 UNET: dict[str, Any] = {"cross_attention_dim": 768}
 """Stable Diffusion 1.5's, where it differs from what diffusers takes for granted."""
 CONTROLNET: dict[str, Any] = {**UNET, "conditioning_embedding_out_channels": (16, 32, 96, 256)}

@@ -10,6 +10,7 @@ from diffusers import AutoencoderKL
 from torch.distributed.fsdp import FSDPModule
 
 from xpsr_sdk.config import ExecutionConfig
+from xpsr_sdk.library_internals import uncompile
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ def prepare_networks(unet: Any, controlnet: Any, vae: Any, config: ExecutionConf
         # Shards stay as training has laid them.
         if not any(isinstance(part, FSDPModule) for part in network.modules()):
             network.to(memory_format=layout)
-        network._compiled_call_impl = None
+        uncompile(network)
         if config.compile:
             network.compile(mode=config.compile, fullgraph=True)
     if isinstance(vae, AutoencoderKL):  # others may read their features through views

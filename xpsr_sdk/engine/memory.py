@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import weakref
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -11,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
+
+from xpsr_sdk.library_internals import TorchDispatchMode, tree_leaves
 
 RESERVE = 0.8
 """Share of the free memory that is planned with; kernels take some for themselves."""
@@ -38,27 +37,13 @@ def weight_bytes(model: Any) -> int:
 def activation_bytes(run: Callable[[], object], models: Iterable[nn.Module]) -> int:
     """The most bytes that tensors made by ``run`` hold at once, found on the meta device, without computing.
 
-    ``run`` calls ``models``, made by ``on_meta``. What kernels take for themselves is not in it.
+    ``run`` calls ``models``, made by ``on_meta``, outside of it. What kernels take for themselves is not in it.
     """
     weights = [tensor for model in models for tensor in (*model.parameters(), *model.buffers())]
     with torch.no_grad(), _FusedAttention(), LiveBytes(weights) as counter:
         before = counter.live
         run()
     return counter.peak - before
-
-
-def on_meta(model: nn.Module) -> Any:
-    """A copy of ``model`` with stand-ins for its weights, and without what was hooked onto it: offloading, compilation.
-
-    Made outside of what is measured, it does not count.
-    """
-    copy: Any = model.__new__(type(model))
-    vars(copy).update({name: value for name, value in vars(model).items() if name not in ("forward", "_hf_hook")})
-    copy._forward_hooks, copy._forward_pre_hooks, copy._compiled_call_impl = OrderedDict(), OrderedDict(), None
-    for kind in ("_parameters", "_buffers"):
-        vars(copy)[kind] = {name: x if x is None else x.to("meta") for name, x in vars(model)[kind].items()}
-    copy._modules = {name: None if part is None else on_meta(part) for name, part in model._modules.items()}
-    return copy
 
 
 class LiveBytes(TorchDispatchMode):

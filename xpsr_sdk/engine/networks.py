@@ -11,6 +11,7 @@ from torch import nn
 from xpsr_sdk.config import ExecutionConfig, ModelDefaults
 from xpsr_sdk.contracts import Backbone
 from xpsr_sdk.engine.execution import Optimizations
+from xpsr_sdk.library_internals import is_offloaded
 from xpsr_sdk.models.schedule import NoiseSchedule
 
 COMPILED_SIDE = 128
@@ -88,7 +89,7 @@ class Networks:
             Whether it was moved. It was not if it is there already, or if offloading takes care of it.
         """
         encoder = self.text_encoder
-        if self.memory.text_encoder_parked or not isinstance(encoder, nn.Module) or hasattr(encoder, "_hf_hook"):
+        if self.memory.text_encoder_parked or not isinstance(encoder, nn.Module) or is_offloaded(encoder):
             return False
         self.memory.text_encoder_parked = bool(encoder.device == self.device)
         if self.memory.text_encoder_parked:

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from xpsr_sdk.library_internals import pack_convolution, run_packed_convolution, version_of
+
 WIDTH = 640
 """Input channels from which the reordering of a 3x3 kernel takes longer than a tenth of the convolution."""
 
@@ -26,16 +28,14 @@ def packed_weights(models: Iterable[nn.Module]) -> Iterator[None]:
 
 @contextmanager
 def _packing(layer: Any) -> Iterator[None]:
-    reorder: Any = torch._C._nn.mkldnn_reorder_conv2d_weight
-    arguments = (layer.padding, layer.stride, layer.dilation, layer.groups)
     packed: dict[tuple[int, int], Tensor] = {}  # by the weight's state: callbacks may change weights on the way
 
     def forward(x: Tensor) -> Tensor:
-        state = (layer.weight.data_ptr(), layer.weight._version)
+        state = version_of(layer.weight)
         if state not in packed:
             packed.clear()
-            packed[state] = reorder(layer.weight.to_mkldnn(), *arguments, list(x.shape))
-        return torch.ops.mkldnn._convolution_pointwise(x, packed[state], layer.bias, *arguments, "none", [], "")
+            packed[state] = pack_convolution(layer, x.shape)
+        return run_packed_convolution(layer, x, packed[state])
 
     layer.forward = forward
     try:

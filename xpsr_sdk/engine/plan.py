@@ -10,11 +10,12 @@ import torch
 from diffusers import AutoencoderKL
 from torch import nn
 
-from xpsr_sdk.engine.memory import RESERVE, activation_bytes, on_meta, weight_bytes
+from xpsr_sdk.engine.memory import RESERVE, activation_bytes, weight_bytes
 from xpsr_sdk.engine.networks import Networks
 from xpsr_sdk.engine.packing import can_pack
 from xpsr_sdk.engine.tiling import Tile, plan_tiles
 from xpsr_sdk.hardware.devices import free_memory
+from xpsr_sdk.library_internals import on_meta
 from xpsr_sdk.resolved import ResolvedSettings
 
 Network = Callable[..., Any]

@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
-from torch._prims_common import suggest_memory_format
 
 
 @contextmanager
@@ -111,7 +110,8 @@ def by_rows(
         strip = strip[..., int((top - first) * scale) : int((bottom - first) * scale), :]
         if strips is None:
             shape = (*strip.shape[:2], int(height * scale), strip.shape[-1])
-            strips = torch.empty(shape, dtype=strip.dtype, memory_format=suggest_memory_format(strip))
+            layout = torch.channels_last if strip.stride(1) < strip.stride(3) else torch.contiguous_format
+            strips = torch.empty(shape, dtype=strip.dtype, memory_format=layout)
         strips[..., int(top * scale) : int(bottom * scale), :] = strip
     assert strips is not None, "a map has at least one row"
     return strips

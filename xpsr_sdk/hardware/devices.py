@@ -10,6 +10,7 @@ import torch
 from xpsr_sdk.errors import ConfigError
 from xpsr_sdk.hardware.control_groups import free_in_control_groups
 from xpsr_sdk.hardware.process_memory import free_address_space
+from xpsr_sdk.library_internals import cpu_multiplies_bfloat16
 
 
 def find_device(name: str | torch.device | None) -> torch.device:
@@ -35,7 +36,7 @@ def find_dtype(device: torch.device) -> torch.dtype:
     if device.type == "cuda":
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
     elif device.type == "cpu":
-        fast = torch.cpu._is_amx_tile_supported()
+        fast = cpu_multiplies_bfloat16()
     else:
         fast = device.type == "xpu"
     return torch.bfloat16 if fast else torch.float32

@@ -127,7 +127,7 @@ class XPSRControlNet(LoadsFusions, ControlNetModel):
         fusion: FusionConfig = None,
     ) -> XPSRControlNet:
         """A fresh ControlNet on a base U-Net's encoder: zero convolutions, fusions started from its attentions."""
-        keys = cls._get_init_keys(ControlNetModel)
+        keys = cls.init_keys(ControlNetModel)
         config = {k: v for k, v in unet.config.items() if k in keys and not k.startswith("conditioning")}
         controlnet = cls(
             **config, fusion=fusion, conditioning_embedding_out_channels=tuple(conditioning_embedding_out_channels)

@@ -6,7 +6,6 @@ so a saved model finds its plug-in again when it is loaded.
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from diffusers import Transformer2DModel
 from torch import Tensor, nn
 
 from xpsr_sdk.contracts import AttentionSite
+from xpsr_sdk.library_internals import DiffusersLoading
 from xpsr_sdk.plugin_system.registry import Registry, default_registry
 
 FusionConfig = Mapping[str, Any] | str | None
@@ -112,26 +112,6 @@ def attend(block: Any, index: int, x: Tensor, high: Tensor, low: Tensor | None) 
     return own_attention(x, high)
 
 
-class LoadsFusions:
-    """Lets diffusers load a model with fusions: goes before the diffusers class among the bases."""
-
-    @staticmethod
-    def _get_init_keys(input_class: type) -> set[str]:
-        # diffusers reads the names of config entries off the signature; ours pass what they don't name on to a base.
-        keys: set[str] = set()
-        for init in (vars(c)["__init__"] for c in input_class.__mro__ if "__init__" in vars(c)):
-            parameters = inspect.signature(init).parameters.values()
-            keys |= {p.name for p in parameters if p.kind is not p.VAR_KEYWORD}
-            if all(p.kind is not p.VAR_KEYWORD for p in parameters):
-                break
-        return keys
-
-    def _fix_state_dict_keys_on_load(self, state_dict: dict[str, Tensor]) -> None:
-        for key in list(state_dict):
-            state_dict[from_published_name(key)] = state_dict.pop(key)
-        super()._fix_state_dict_keys_on_load(state_dict)  # type: ignore[misc]  # the diffusers class's
-
-
 def from_published_name(key: str) -> str:
     """The name in our models of a tensor of a published checkpoint."""
     return _PUBLISHED.sub(r".fusions.\2.\1.", key)
@@ -140,3 +120,12 @@ def from_published_name(key: str) -> str:
 def to_published_name(key: str) -> str:
     """The name in a published checkpoint of a tensor of our models."""
     return _OURS.sub(r".attentions_\2.\1.", key)
+
+
+class LoadsFusions(DiffusersLoading):
+    """Lets diffusers load a model with fusions: goes before the diffusers class among the bases."""
+
+    @staticmethod
+    def name_in_model(name: str) -> str:
+        """The name in our models of a tensor of a published checkpoint."""
+        return from_published_name(name)

@@ -88,7 +88,7 @@ class XPSRUNet(LoadsFusions, UNet2DConditionModel):
     @classmethod
     def from_base(cls, base: UNet2DConditionModel, **options: Any) -> XPSRUNet:
         """A fresh XPSR U-Net on a base model's weights; ``options``: the named arguments of the constructor."""
-        config = {k: v for k, v in base.config.items() if k in cls._get_init_keys(cls)}
+        config = {k: v for k, v in base.config.items() if k in cls.init_keys(cls)}
         unet = cls(**{**config, **options})
         unet.load_state_dict(base.state_dict(), strict=False)
         init_fusions(unet)

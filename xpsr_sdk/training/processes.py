@@ -6,12 +6,12 @@ import os
 
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState, PartialState
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 from accelerate.utils import DistributedDataParallelKwargs
 
 from xpsr_sdk.errors import ConfigError, did_you_mean
 from xpsr_sdk.hardware.devices import find_device
+from xpsr_sdk.library_internals import reset_accelerate
 from xpsr_sdk.training.config import TrainConfig
 
 
@@ -25,11 +25,9 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
     device = find_device(config.device)
     if config.precision == "float16" and device.type == "cpu":
         raise ConfigError("precision is float16, which trains on a GPU alone: use bfloat16.")
-    # Both are shared by all accelerators of a process. A run may follow another one of other precision or device.
-    AcceleratorState._reset_state()
-    if "RANK" not in os.environ:
-        PartialState._reset_state()
-    if device.type == "cuda" and device.index is not None and "RANK" not in os.environ:
+    is_launched = "RANK" in os.environ  # by accelerate launch or torchrun
+    reset_accelerate(keep_processes=is_launched)  # a run may follow another one of other precision or device
+    if device.type == "cuda" and device.index is not None and not is_launched:
         torch.cuda.set_device(device)
     accelerator = Accelerator(
         mixed_precision={"float32": "no", "bfloat16": "bf16", "float16": "fp16"}[config.precision],

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
-from torch.nn.parallel import DistributedDataParallel
+
+from xpsr_sdk.library_internals import exclude_from_ddp
 
 LAYERS = (ResnetBlock2D, Transformer2DModel, Downsample2D, Upsample2D)
 """What a U-Net calls one after the other, and holds nearly all of its weights."""
@@ -33,8 +34,7 @@ def shard_frozen(network: nn.Module, device: torch.device, processes: int) -> No
 
 def leave_shards_alone(module: nn.Module) -> None:
     """Tell DDP, which is to wrap ``module``, that what is sharded is not its business."""
-    names = [name for name, parameter in module.named_parameters() if isinstance(parameter, DTensor)]
-    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(module, names)
+    exclude_from_ddp(module, (name for name, x in module.named_parameters() if isinstance(x, DTensor)))
 
 
 def gathered(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

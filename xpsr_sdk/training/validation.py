@@ -22,6 +22,7 @@ from xpsr_sdk.data.samples import Example, Source
 from xpsr_sdk.data.seeds import generator_for
 from xpsr_sdk.errors import ConfigError, TrainingError, did_you_mean
 from xpsr_sdk.evaluation.report import measures_of
+from xpsr_sdk.library_internals import compilation_kept
 from xpsr_sdk.models.checkpoints import read_json
 from xpsr_sdk.pipeline import Pipeline
 from xpsr_sdk.plugin_system.registry import Registry, default_registry
@@ -76,14 +77,13 @@ class Validation:
     ) -> tuple[dict[str, float], Image.Image]:
         """The mean of each metric, and a picture of some images."""
         networks = unet, controlnet
-        as_trained = [(network.training, network._compiled_call_impl) for network in networks]
+        modes = [network.training for network in networks]
         unet.eval(), controlnet.eval()
-        pipeline = self._pipeline(unet, controlnet)  # runs them uncompiled
-        with autocast:
+        with compilation_kept(*networks), autocast:
+            pipeline = self._pipeline(unet, controlnet)  # runs them uncompiled
             restored = [self._restore(pipeline, image) for image in self.images]
-        for network, (mode, compiled) in zip(networks, as_trained, strict=True):
+        for network, mode in zip(networks, modes, strict=True):
             network.train(mode)
-            network._compiled_call_impl = compiled
         rows = [
             [image.lr.resize(image.hr.size, Image.Resampling.NEAREST), _bicubic(image), result, image.hr]
             for image, result in islice(zip(self.images, restored, strict=True), self._section.shown)
