@@ -190,8 +190,11 @@ def build_for_training(
                 return backbone, unet, controlnet
             base = read_model(UNet2DConditionModel, section.base / "unet", dtype=torch.float32)
         _check_widths(section, backbone)
-        controlnet = XPSRControlNet.from_unet(base, section.conditioning_widths, section.fusion)
-        unet = XPSRUNet.from_base(base)
+        controlnet = XPSRControlNet.from_unet(
+            base, section.conditioning_widths, section.fusion, section.conditioning_channels
+        )
+        pixel_attention = True if section.pixel_attention is None else section.pixel_attention
+        unet = XPSRUNet.from_base(base, pixel_attention=pixel_attention)
         _check_fit(unet, controlnet, backbone, f"The U-Net of {section.base} does not fit its backbone")
         return backbone, unet, controlnet
 
@@ -225,7 +228,7 @@ def _check_widths(section: ModelSection, backbone: Backbone) -> None:
 
 
 def _only_for_fresh_networks(section: ModelSection, checkpoint: Path) -> None:
-    for name in ("fusion", "conditioning_widths"):
+    for name in ("fusion", "conditioning_widths", "conditioning_channels", "pixel_attention"):
         if name in section.model_fields_set:
             raise ConfigError(f"model.{name} is for a fresh ControlNet, but {checkpoint} holds one: leave it out.")
 

@@ -66,7 +66,7 @@ def backbone(arrays: dict[str, Any], layers: tuple[int, ...]) -> Tensors:
 
 
 def lpips_heads(arrays: dict[str, Any]) -> Tensors:
-    """The five 1 x 1 convolutions that weigh AlexNet's channels."""
+    """The five 1 x 1 convolutions that weigh a backbone's channels."""
     kernels = [arrays[f"NetLinLayer_{i}"]["Conv_0"]["kernel"] for i in range(5)]
     return {f"lin{i}.model.1.weight": torch.tensor(k.transpose(3, 2, 0, 1).copy()) for i, k in enumerate(kernels)}
 
@@ -83,6 +83,7 @@ def convert(found: dict[str, bytes]) -> dict[str, Tensors]:
     return {
         "alexnet-features.safetensors": backbone(alexnet["AlexNet_0"], ALEXNET_LAYERS),
         "LPIPS_v0.1_alex-heads.safetensors": lpips_heads(alexnet),
+        "LPIPS_v0.1_vgg-heads.safetensors": lpips_heads(vgg16),
         "vgg16-features.safetensors": backbone(vgg16["VGG16_0"], VGG16_LAYERS),
         "DISTS_weights-alpha-beta.safetensors": torch.load(io.BytesIO(found["weights.pt"]), weights_only=True),
     }

@@ -1,6 +1,6 @@
-"""A backbone without an autoencoder to train: latents are what bicubic enlargement misses, pixel-unshuffled.
+"""A backbone without an autoencoder to train: latents hold what the upscaled photo misses.
 
-Encoding loses nothing, and zero latents decode to the bicubic image, so that a small model only has to learn the
+Encoding loses nothing, and zero latents decode to the upscaled photo, so that a small model only has to learn the
 residual. ResShift (arXiv 2307.12348) diffuses a residual likewise, in the latents of an autoencoder.
 """
 
@@ -17,6 +17,10 @@ from torch import Tensor
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 from xpsr_sdk.builtin.stable_diffusion import StableDiffusion
+from xpsr_sdk.models.wavelet import analyse, synthesise
+
+TRANSFORMS = {"unshuffle": (pixel_unshuffle, pixel_shuffle), "wavelet": (analyse, synthesise)}
+"""What turns a residual into latents, and back."""
 
 
 class ResidualAutoencoder(ModelMixin, ConfigMixin):
@@ -25,23 +29,27 @@ class ResidualAutoencoder(ModelMixin, ConfigMixin):
     Args:
         stride: Pixels a latent, in each direction; latents have 3 * stride^2 channels.
         scaling_factor: Factor on the residual (of an image in [-1, 1]) that gives latents of about unit variance.
+        transform: ``"unshuffle"`` cuts the residual into blocks, ``"wavelet"`` into bumps that overlap, so that no grid
+            shows; see ``xpsr_sdk.models.wavelet``.
     """
 
     config_name = "config.json"
 
     @register_to_config  # type: ignore[untyped-decorator]  # diffusers is untyped
-    def __init__(self, stride: int = 4, scaling_factor: float = 8.0) -> None:
+    def __init__(self, stride: int = 4, scaling_factor: float = 8.0, transform: str = "unshuffle") -> None:
         super().__init__()
         # A model of diffusers must hold a tensor to have a device and a dtype.
         self.register_buffer("scale", torch.tensor(scaling_factor))
 
     def encode(self, image: Tensor, lr: Tensor) -> Tensor:
-        """Latents of ``image`` (B 3 H W in [-1, 1]) given the resized input ``lr`` (B 3 H W in [0, 1])."""
-        return pixel_unshuffle((image - (2 * lr - 1)) * self.config.scaling_factor, self.config.stride)
+        """Latents of ``image`` (B 3 H W in [-1, 1]) given the upscaled input ``lr`` (B 3 H W in [0, 1])."""
+        to_latents, _ = TRANSFORMS[self.config.transform]
+        return to_latents((image - (2 * lr - 1)) * self.config.scaling_factor, self.config.stride)
 
     def decode(self, latents: Tensor, lr: Tensor) -> Tensor:
         """The image, B 3 H W in [-1, 1]."""
-        return pixel_shuffle(latents, self.config.stride) / self.config.scaling_factor + (2 * lr - 1)
+        _, to_image = TRANSFORMS[self.config.transform]
+        return to_image(latents, self.config.stride) / self.config.scaling_factor + (2 * lr - 1)
 
 
 class ResidualBackbone(StableDiffusion):

@@ -2,6 +2,7 @@
 
 FOLDER/HR/NAME.png                 the sharp photo
 FOLDER/LR/NAME.png                 the same, degraded, s times smaller or already enlarged
+FOLDER/upscaled/NAME.png           the LR photo, enlarged ahead by the model's upscaler to the size of HR (optional)
 FOLDER/highlevel_prompt_GT/NAME.txt    what it shows (optional)
 FOLDER/lowlevel_prompt_q/NAME.txt      how good the LR image is (optional)
 FOLDER/lowlevel_prompt_q_GT/NAME.txt   how good the HR image is (optional; needed to train with HR as input)
@@ -52,6 +53,8 @@ class PairFolder:
         try:
             hr = self._read(path)
             lr = hr if hr_as_input else self._read(_lr_image(path))
+            ahead = folder / "upscaled" / path.name
+            upscaled = self._read(ahead) if ahead.is_file() and not hr_as_input else None
         except ImageError as error:
             raise DamagedImage(str(error)) from error
         high = _read_prompt(folder / PROMPT_FOLDERS["high"] / f"{path.stem}.txt")
@@ -60,7 +63,7 @@ class PairFolder:
         low = _read_prompt(folder / PROMPT_FOLDERS["hr_low" if hr_as_input else "low"] / f"{path.stem}.txt")
         if low is None:
             low = self._stored_prompt(path if hr_as_input else _lr_image(path), "low")
-        return Example(hr, lr, high or "", low or "", str(path))
+        return Example(hr, lr, high or "", low or "", str(path), upscaled)
 
 
 def write_pair(folder: Path, name: str, hr: Image.Image, lr: Image.Image | None, words: dict[str, Any]) -> None:

@@ -21,6 +21,8 @@ Pixels = NDArray[np.uint8]
 ReadPixels = Callable[[Path], Pixels]
 FindPrompt = Callable[[Path, PromptLevel], str | None]
 """What was said of an image file on that level; None: nothing."""
+Upscale = Callable[[Tensor, tuple[int, int]], Tensor]
+"""``upscale(image, (height, width))``: B 3 h w in [0, 1] to B 3 height width."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,8 @@ class Example:
     Attributes:
         hr: H W 3, in 8 bits.
         lr: H/s W/s 3, or the HR image itself; None: to be degraded.
+        upscaled: H W 3, the input at the size of the HR image as the model's upscaler gives it, computed ahead; None:
+            it is not there.
         high: What it shows.
         low: How good the input is; None: to be described once it is degraded.
         name: For messages.
@@ -40,6 +44,7 @@ class Example:
     high: str
     low: str | None
     name: str
+    upscaled: Pixels | None = None
 
 
 class DamagedImage(TrainingError):
@@ -78,13 +83,15 @@ class Sample:
 
     Attributes:
         hr: 3 H W in [-1, 1].
-        lr: The input, resized to the HR size, 3 H W in [0, 1].
+        lr: The input, resized to the HR size (bicubic), 3 H W in [0, 1].
+        upscaled: The input as the model's upscaler enlarges it, 3 H W in [0, 1].
         high: What the image shows.
         low: How good the input is.
     """
 
     hr: Tensor
     lr: Tensor
+    upscaled: Tensor
     high: str
     low: str
 
@@ -95,7 +102,8 @@ class Batch:
 
     Attributes:
         hr: B 3 H W in [-1, 1].
-        lr: The inputs, resized to the HR size, B 3 H W in [0, 1].
+        lr: The inputs, resized to the HR size (bicubic), B 3 H W in [0, 1].
+        upscaled: The inputs as the model's upscaler enlarges them, B 3 H W in [0, 1].
         high: Content of each image.
         low: Quality of each input.
         positions: The place of each in the run: step * batch size + place in the step's batch.
@@ -103,6 +111,7 @@ class Batch:
 
     hr: Tensor
     lr: Tensor
+    upscaled: Tensor
     high: list[str]
     low: list[str]
     positions: list[int]
@@ -113,6 +122,7 @@ def collate(samples: Sequence[Sample], positions: Sequence[int]) -> Batch:
     return Batch(
         hr=torch.stack([sample.hr for sample in samples]),
         lr=torch.stack([sample.lr for sample in samples]),
+        upscaled=torch.stack([sample.upscaled for sample in samples]),
         high=[sample.high for sample in samples],
         low=[sample.low for sample in samples],
         positions=list(positions),
@@ -120,7 +130,13 @@ def collate(samples: Sequence[Sample], positions: Sequence[int]) -> Batch:
 
 
 def draw_sample(
-    source: Source, index: int, crop: int, hr_as_input: float, degrader: Degrader, generator: torch.Generator
+    source: Source,
+    index: int,
+    crop: int,
+    hr_as_input: float,
+    degrader: Degrader,
+    upscale: Upscale,
+    generator: torch.Generator,
 ) -> Sample:
     """A crop of an image, flipped or not, as ``generator`` says.
 
@@ -130,6 +146,7 @@ def draw_sample(
         crop: Side of the crop, in pixels; a multiple of the scale.
         hr_as_input: How probable it is that the input is the HR image itself.
         degrader: For images without an input.
+        upscale: The model's upscaler, for inputs that were not enlarged ahead.
         generator: The only source of chance.
 
     Raises:
@@ -138,17 +155,21 @@ def draw_sample(
     """
     from_hr = float(torch.rand((), generator=generator)) < hr_as_input
     example = source.example(index, from_hr)
-    hr, lr = _aligned_crops(example, crop, generator)
+    hr, lr, upscaled = _aligned_crops(example, crop, generator)
     if torch.rand((), generator=generator) < 0.5:
         hr, lr = hr.flip(-1), lr.flip(-1)
+        upscaled = None if upscaled is None else upscaled.flip(-1)
     if example.lr is None and not from_hr:
         lr = degrader.degrade(hr, generator)
     low = degrader.quality(lr) if example.low is None else example.low
-    return Sample(hr[0] * 2 - 1, resize(lr, crop, crop).clamp(0, 1)[0], example.high, low)
+    resized = resize(lr, crop, crop).clamp(0, 1)
+    if upscaled is None:  # an input that is as large as the target needs no upscaler
+        upscaled = resized if lr.shape == hr.shape else upscale(lr, (crop, crop))
+    return Sample(hr[0] * 2 - 1, resized[0], upscaled[0], example.high, low)
 
 
-def _aligned_crops(example: Example, crop: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """The same place of both images, 1 3 H W in [0, 1]; an example without LR gives its HR twice."""
+def _aligned_crops(example: Example, crop: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The same place of HR, LR and enlarged LR, 1 3 H W in [0, 1]; an example without LR gives its HR twice."""
     hr = example.hr
     lr = hr if example.lr is None else example.lr
     scale = max(hr.shape[0] // lr.shape[0], 1)
@@ -161,10 +182,9 @@ def _aligned_crops(example: Example, crop: int, generator: torch.Generator) -> t
     if crop % scale:
         raise TrainingError(f"crop is {crop}: it must be a multiple of the scale, which is {scale} for {example.name}.")
     top, left = (int(torch.randint(size - side + 1, (), generator=generator)) for size in lr.shape[:2])
-    return (
-        _tensor(hr[top * scale :, left * scale :][:crop, :crop]),
-        _tensor(lr[top:, left:][:side, :side]),
-    )
+    enlarged = [image[top * scale :, left * scale :][:crop, :crop] for image in (hr, example.upscaled) if image is not None]
+    whole, *upscaled = map(_tensor, enlarged)
+    return whole, _tensor(lr[top:, left:][:side, :side]), upscaled[0] if upscaled else None
 
 
 def _tensor(pixels: Pixels) -> Tensor:

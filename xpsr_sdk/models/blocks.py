@@ -69,7 +69,7 @@ def run_up(
             x = resnet(cat([x, skips[-1 - i]], dim=1), temb)
             if hasattr(block, "attentions"):
                 x = attend(block, i, x, high, low)
-            if residuals is not None:
+            if residuals is not None and hasattr(block, "pixel_attentions"):
                 tokens = residuals[-1 - i].flatten(2).transpose(1, 2)
                 x = block.pixel_attentions[i](x, encoder_hidden_states=tokens, return_dict=False)[0]
             return x

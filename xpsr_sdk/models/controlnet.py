@@ -11,7 +11,7 @@ from diffusers import ControlNetModel, UNet2DConditionModel
 from diffusers import ModelMixin as ModelMixin  # diffusers looks for it here to load a saved pipeline
 from diffusers.models.controlnets.controlnet import ControlNetConditioningEmbedding
 from diffusers.utils.accelerate_utils import apply_forward_hook
-from torch import Tensor, nn
+from torch import Tensor, cat, nn
 from torch.nn.functional import silu
 
 from xpsr_sdk.errors import ConfigError
@@ -49,6 +49,17 @@ class ConditioningEncoder(ControlNetConditioningEmbedding):
             if heads and i % 2:
                 rgbs.append(self.to_rgbs[i // 2](x))
         return self.conv_out(x), rgbs
+
+
+def condition_of(controlnet: Any, upscaled: Tensor, resized: Tensor) -> Tensor:
+    """What a ControlNet is conditioned on, B C H W in [0, 1].
+
+    Args:
+        controlnet: With 3 conditioning channels it sees the upscaler's image alone, with 6 also the photo itself.
+        upscaled: The photo as the upscaler enlarges it, B 3 H W in [0, 1].
+        resized: The photo, enlarged bicubically, likewise.
+    """
+    return cat([upscaled, resized], dim=1) if controlnet.config.conditioning_channels == 6 else upscaled
 
 
 @dataclass
@@ -125,12 +136,16 @@ class XPSRControlNet(LoadsFusions, ControlNetModel):
         unet: UNet2DConditionModel,
         conditioning_embedding_out_channels: Sequence[int] = (16, 32, 96, 256),
         fusion: FusionConfig = None,
+        conditioning_channels: int = 3,
     ) -> XPSRControlNet:
         """A fresh ControlNet on a base U-Net's encoder: zero convolutions, fusions started from its attentions."""
         keys = cls.init_keys(ControlNetModel)
         config = {k: v for k, v in unet.config.items() if k in keys and not k.startswith("conditioning")}
         controlnet = cls(
-            **config, fusion=fusion, conditioning_embedding_out_channels=tuple(conditioning_embedding_out_channels)
+            **config,
+            fusion=fusion,
+            conditioning_channels=conditioning_channels,
+            conditioning_embedding_out_channels=tuple(conditioning_embedding_out_channels),
         )
         encoder = {
             name: tensor

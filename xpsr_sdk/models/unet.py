@@ -22,6 +22,8 @@ class XPSRUNet(LoadsFusions, UNet2DConditionModel):
         up_use_lowlevel_prompt: Whether each up block's sites have fusions (one value for all, or one a block).
         mid_use_lowlevel_prompt: Whether the middle block's site has one.
         down_use_lowlevel_prompt: Whether the down blocks' sites have them.
+        pixel_attention: Whether each up block has pixel attention (one value for all, or one a block): at the size of
+            large latents it costs more than everything else.
         unet_config: The base model's U-Net config.
     """
 
@@ -32,16 +34,20 @@ class XPSRUNet(LoadsFusions, UNet2DConditionModel):
         up_use_lowlevel_prompt: bool | Sequence[bool] = False,
         mid_use_lowlevel_prompt: bool = False,
         down_use_lowlevel_prompt: bool = False,
+        pixel_attention: bool | Sequence[bool] = True,
         **unet_config: Any,
     ) -> None:
         super().__init__(**unet_config)
         if isinstance(up_use_lowlevel_prompt, bool):
             up_use_lowlevel_prompt = [up_use_lowlevel_prompt] * len(self.up_blocks)
+        if isinstance(pixel_attention, bool):
+            pixel_attention = [pixel_attention] * len(self.up_blocks)
         self.register_to_config(
             fusion=fusion,
             up_use_lowlevel_prompt=list(up_use_lowlevel_prompt),
             mid_use_lowlevel_prompt=mid_use_lowlevel_prompt,
             down_use_lowlevel_prompt=down_use_lowlevel_prompt,
+            pixel_attention=list(pixel_attention),
         )
         for i, block in enumerate(self.down_blocks):
             if down_use_lowlevel_prompt:
@@ -51,7 +57,8 @@ class XPSRUNet(LoadsFusions, UNet2DConditionModel):
         for i, block in enumerate(self.up_blocks):
             if up_use_lowlevel_prompt[i]:
                 add_fusions(block, f"up_blocks.{i}", fusion)
-            block.pixel_attentions = nn.ModuleList(self._pixel_attentions(i))
+            if pixel_attention[i]:
+                block.pixel_attentions = nn.ModuleList(self._pixel_attentions(i))
 
     def _pixel_attentions(self, level: int) -> list[Transformer2DModel]:
         """Pixel attention of up block ``level``: one a layer, as wide as the layer, reading its skip's residual."""

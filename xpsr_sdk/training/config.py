@@ -30,6 +30,12 @@ class ModelSection(Settings):
         min_length=2,
         description="Widths of a fresh conditioning encoder, one a level: 4 for 8 pixels a latent, 3 for 4.",
     )
+    conditioning_channels: Literal[3, 6] = Field(
+        3, description="What a fresh ControlNet sees: the upscaler's image (3), or the photo itself beside it (6)."
+    )
+    pixel_attention: tuple[bool, ...] | None = Field(
+        None, description="Which decoder blocks of a fresh U-Net have pixel attention, deepest first. None: all."
+    )
     train: tuple[str, ...] = Field(
         ("controlnet.*", "unet.*pixel_attentions*", "unet.*fusions*"),
         description="Patterns of the parameters to train; all others are frozen.",
@@ -106,6 +112,9 @@ class LossSection(Settings):
     )
     perceptual_weight: float = Field(
         0.0, ge=0, description="Weight of LPIPS on the clean estimate, except at the schedule's last timestep."
+    )
+    perceptual: Literal["lpips", "lpips-vgg"] = Field(
+        "lpips", description="The perceptual term: LPIPS with AlexNet, or with VGG16 (slower, fewer patterns)."
     )
     perceptual_weights: Path | None = Field(
         None, description="Folder with the weights of LPIPS. None: pyiqa downloads them."

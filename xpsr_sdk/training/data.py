@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
@@ -21,6 +22,7 @@ from xpsr_sdk.data.images import find_images, read_image
 from xpsr_sdk.data.pairs import PairFolder
 from xpsr_sdk.data.photo_folder import PhotoFolder
 from xpsr_sdk.data.samples import Batch, DamagedImage, Pixels, Sample, Source, collate, draw_sample
+from xpsr_sdk.data.images import resize as _resize
 from xpsr_sdk.data.seeds import generator_for
 from xpsr_sdk.data.shards import ShardFolder, find_shards, read_part
 from xpsr_sdk.errors import TrainingError
@@ -55,6 +57,7 @@ class TrainingData:
             registry.create("degradation_model", section.degradation),
             registry.create("prompt_provider", section.prompt_provider),
         )
+        self._upscale = upscale_bicubically
         self._order_of = lru_cache(maxsize=2)(self._draw_order)
 
     def __len__(self) -> int:
@@ -79,9 +82,11 @@ class TrainingData:
         which = bisect_right(self._ends, index)
         source, section = self._sources[which], self._section
         first = self._ends[which] - len(source)
-        sample = draw_sample(source, index - first, section.crop, section.hr_as_input, self._degrader, generator)
+        sample = draw_sample(
+            source, index - first, section.crop, section.hr_as_input, self._degrader, self._upscale, generator
+        )
         high, low = sample.high if "high" in section.levels else "", sample.low if "low" in section.levels else ""
-        return Sample(sample.hr, sample.lr, high, low)
+        return replace(sample, high=high, low=low)
 
     def _draw_order(self, epoch: int) -> list[int]:
         order: list[int] = torch.randperm(len(self), generator=generator_for(self._seed, "epoch", epoch)).tolist()
@@ -159,3 +164,7 @@ def _expand(folders: Sequence[Path]) -> list[Path]:
             raise TrainingError(f"No folder matches {folder}.")
         found += matches
     return found
+
+
+def upscale_bicubically(image, size):
+    return _resize(image, *size).clamp(0, 1)

@@ -203,9 +203,9 @@ class TrainingRun:
     def draw(self, batch: Batch) -> StepInputs:
         """Latents, noise, timesteps and encoded prompts for a batch."""
         generators = [generator_for(self.config.seed, "noise", position) for position in batch.positions]
-        hr, lr = batch.hr.to(self.device), batch.lr.to(self.device)
+        hr, lr, upscaled = (image.to(self.device) for image in (batch.hr, batch.lr, batch.upscaled))
         with torch.no_grad():
-            latents = self.backbone.encode(hr, lr, generators)
+            latents = self.backbone.encode(hr, upscaled, generators)
         noise = torch.stack([torch.randn(latents.shape[1:], generator=g) for g in generators]).to(latents)
         drop = self.config.data.prompt_dropout
         with torch.set_grad_enabled(self.trains_text), self.accelerator.autocast():
@@ -213,7 +213,7 @@ class TrainingRun:
         timesteps = torch.stack([self._timestep(generator) for generator in generators]).to(self.device)
         share = self.config.loss.estimate_share
         from_estimate = torch.tensor([float(torch.rand((), generator=g)) < share for g in generators])
-        return StepInputs(hr, lr, latents, noise, timesteps, high, low, from_estimate.to(self.device))
+        return StepInputs(hr, lr, upscaled, latents, noise, timesteps, high, low, from_estimate.to(self.device))
 
     def losses(self, inputs: StepInputs) -> dict[str, Tensor]:
         """Each term of the loss, already weighted, and their sum."""
@@ -384,13 +384,16 @@ class TrainingRun:
         loss = self.config.loss
         if not loss.perceptual_weight:
             return None
-        lpips = Perceptual("lpips", weights=loss.perceptual_weights, device=self.device)
+        lpips = Perceptual(loss.perceptual, weights=loss.perceptual_weights, device=self.device)
 
         def distance(clean: Tensor, inputs: StepInputs) -> Tensor:
+            chosen = inputs.timesteps < self.schedule.last
+            if not chosen.any():
+                return clean.new_zeros(())
             with torch.autocast(self.device.type, enabled=False):  # autoencoders want full precision
-                images = self.backbone.decode(clean, inputs.lr)
-            distances = lpips.distance((images + 1) / 2, (inputs.hr + 1) / 2)
-            return (distances * (inputs.timesteps < self.schedule.last)).mean()
+                images = self.backbone.decode(clean[chosen], inputs.upscaled[chosen])
+            distances = lpips.distance((images + 1) / 2, (inputs.hr[chosen] + 1) / 2)
+            return distances.sum() / len(chosen)
 
         return distance
 

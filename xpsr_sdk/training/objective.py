@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from xpsr_sdk.models.controlnet import condition_of
 from xpsr_sdk.models.schedule import NoiseSchedule
 from xpsr_sdk.training.config import LossSection
 from xpsr_sdk.training.losses import constraint_losses, diffusion_loss, timestep_weights
@@ -20,7 +21,8 @@ class StepInputs:
 
     Attributes:
         hr: B 3 H W in [-1, 1].
-        lr: B 3 H W in [0, 1].
+        lr: The inputs resized to the HR size, B 3 H W in [0, 1].
+        upscaled: The inputs as the model's upscaler enlarges them, B 3 H W in [0, 1].
         latents: B C h w.
         noise: B C h w.
         timesteps: B.
@@ -31,12 +33,17 @@ class StepInputs:
 
     hr: Tensor
     lr: Tensor
+    upscaled: Tensor
     latents: Tensor
     noise: Tensor
     timesteps: Tensor
     high: Tensor
     low: Tensor
     from_estimate: Tensor
+
+    def where(self, chosen: Tensor) -> StepInputs:
+        """The images that ``chosen`` (B, booleans) says."""
+        return StepInputs(*(getattr(self, each.name)[chosen] for each in fields(self)))
 
 
 PerceptualLoss = Callable[[Tensor, StepInputs], Tensor]
@@ -58,7 +65,7 @@ class Objective(nn.Module):
     def __init__(
         self,
         unet: nn.Module,
-        controlnet: nn.Module,
+        controlnet: Any,
         text_encoder: nn.Module,
         schedule: NoiseSchedule,
         loss: LossSection,
@@ -92,16 +99,20 @@ class Objective(nn.Module):
         return {"loss": torch.stack(list(terms.values())).sum(), **terms}
 
     def _predict(self, noisy: Tensor, t: Tensor, inputs: StepInputs, heads: bool) -> tuple[Any, Tensor]:
-        out: Any = self.controlnet(noisy, t, inputs.high, inputs.lr, inputs.low, heads=heads)
+        condition = condition_of(self.controlnet, inputs.upscaled, inputs.lr)
+        out: Any = self.controlnet(noisy, t, inputs.high, condition, inputs.low, heads=heads)
         residuals = out.down_block_res_samples, out.mid_block_res_sample
         return out, self.unet(noisy, t, inputs.high, inputs.low, *residuals).sample.float()
 
     @torch.no_grad()
     def _start(self, inputs: StepInputs) -> Tensor:
         """What is noised: the latents of the HR images, or for some what sampling from the mean starts with."""
-        if not self.loss.estimate_share:
+        chosen = inputs.from_estimate & (inputs.timesteps < self.schedule.last)
+        if not chosen.any():
             return inputs.latents
-        last, zeros = torch.full_like(inputs.timesteps, self.schedule.last), torch.zeros_like(inputs.latents)
-        _, prediction = self._predict(zeros, last, inputs, heads=False)
-        estimate = self.schedule.clean(prediction, zeros, last)
-        return torch.where(inputs.from_estimate.view(-1, 1, 1, 1), estimate, inputs.latents)
+        some = inputs.where(chosen)
+        last, zeros = torch.full_like(some.timesteps, self.schedule.last), torch.zeros_like(some.latents)
+        _, prediction = self._predict(zeros, last, some, heads=False)
+        start = inputs.latents.clone()
+        start[chosen] = self.schedule.clean(prediction, zeros, last)
+        return start
