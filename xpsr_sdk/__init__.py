@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         PromptProvider,
         Prompts,
         Sampler,
+        Upscaler,
     )
     from xpsr_sdk.errors import (
         BrokenPlugin,
@@ -80,6 +81,7 @@ __all__ = [
     "Sampler",
     "TrainingError",
     "UnknownComponent",
+    "Upscaler",
     "XPSRError",
     "__version__",
     "build_pipeline",
@@ -93,7 +95,7 @@ _ERRORS = (
 )
 _CONTRACTS = (
     "AttentionSite Backbone ComponentSpec Conditioning DegradationModel Denoiser FusionAttention Item "
-    "Options PromptProvider Prompts Sampler"
+    "Options PromptProvider Prompts Sampler Upscaler"
 )
 _HOMES = {
     "build": "build_pipeline",

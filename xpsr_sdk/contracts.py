@@ -229,6 +229,38 @@ class DegradationModel(Protocol):
         ...
 
 
+@runtime_checkable
+class Upscaler(Protocol):
+    """Brings the photo to the size at which it is restored.
+
+    The SDK cuts large photos into tiles, which overlap by ``halo``, and resizes the result bicubically (antialiased) to
+    the size that is asked for: an upscaler knows one scale only. It computes wherever the image is.
+    """
+
+    scale: int
+    """s: how many times larger the result is; 1 leaves all resizing to the SDK."""
+    halo: int
+    """Pixels of the input around a tile that the tile's result may depend on."""
+
+    def upscale(self, image: torch.Tensor) -> torch.Tensor:
+        """Enlarge a batch; each image by itself.
+
+        Args:
+            image: B 3 h w in [0, 1], float32, bfloat16 or float16; any h and w from 1 on.
+
+        Returns:
+            B 3 s*h s*w in [0, 1], in the dtype and on the device of ``image``.
+        """
+        ...
+
+    def unload(self) -> None:
+        """Free whatever memory the upscaler holds; ``upscale`` may be called again later.
+
+        Called when memory is short.
+        """
+        ...
+
+
 class Denoiser(Protocol):
     """What a sampler is handed: the model after guidance and tiles, and the noise schedule it was trained with."""
 
@@ -366,5 +398,6 @@ KINDS: dict[str, str] = {
     "degradation_model": "xpsr_degradation_models",
     "sampler": "xpsr_samplers",
     "backbone": "xpsr_backbones",
+    "upscaler": "xpsr_upscalers",
 }
 """The kinds of component, each with the hook that offers it."""

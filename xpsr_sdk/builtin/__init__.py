@@ -86,5 +86,16 @@ def xpsr_backbones() -> Iterable[ComponentSpec]:
     yield ComponentSpec(
         "residual",
         f"{__name__}.residual:ResidualBackbone",
-        "Lossless latents: the residual to bicubic, unshuffled.",
+        "Lossless latents: the residual to the upscaled photo.",
     )
+
+
+@hookimpl
+def xpsr_upscalers() -> Iterable[ComponentSpec]:
+    yield ComponentSpec(
+        "bicubic", f"{__name__}.bicubic_upscaler:BicubicUpscaler", "Bicubic enlargement: XPSR's default."
+    )
+    spandrel = f"{__name__}.spandrel_upscaler:SpandrelUpscaler"
+    yield ComponentSpec("spandrel", spandrel, "Any ESRGAN-like network in a file of yours, by spandrel.")
+    shipped = {"path": "realesrgan-x4plus"}
+    yield ComponentSpec("realesrgan-x4plus", spandrel, "Real-ESRGAN x4+ (arXiv 2107.10833), which is shipped.", shipped)

@@ -182,8 +182,10 @@ def _aligned_crops(example: Example, crop: int, generator: torch.Generator) -> t
     if crop % scale:
         raise TrainingError(f"crop is {crop}: it must be a multiple of the scale, which is {scale} for {example.name}.")
     top, left = (int(torch.randint(size - side + 1, (), generator=generator)) for size in lr.shape[:2])
-    enlarged = [image[top * scale :, left * scale :][:crop, :crop] for image in (hr, example.upscaled) if image is not None]
-    whole, *upscaled = map(_tensor, enlarged)
+    enlarged = [
+        image[top * scale :, left * scale :][:crop, :crop] for image in (hr, example.upscaled) if image is not None
+    ]
+    whole, *upscaled = (_tensor(image[top * scale :, left * scale :][:crop, :crop]) for image in enlarged)
     return whole, _tensor(lr[top:, left:][:side, :side]), upscaled[0] if upscaled else None
 
 

@@ -50,9 +50,7 @@ class Files:
 
 WEIGHTS = {
     "lpips": Files("alexnet", "alexnet-", "LPIPS_v0.1_alex-", frozenset(f"lin{i}.model.1.weight" for i in range(5))),
-    "lpips-vgg": Files(
-        "vgg16", "vgg16-", "LPIPS_v0.1_vgg-", frozenset(f"lin{i}.model.1.weight" for i in range(5))
-    ),
+    "lpips-vgg": Files("vgg16", "vgg16-", "LPIPS_v0.1_vgg-", frozenset(f"lin{i}.model.1.weight" for i in range(5))),
     "dists": Files("vgg16", "vgg16-", "DISTS_weights-", frozenset({"alpha", "beta"})),
 }
 DETAILS = {"lpips": "AlexNet, v0.1", "lpips-vgg": "VGG16, v0.1", "dists": "VGG16"}

@@ -1,8 +1,8 @@
 """The biorthogonal 9/7 wavelet of JPEG 2000, by lifting: an image as latents whose neighbours overlap.
 
-Latents made by cutting an image into blocks show those blocks wherever a network is not quite right. Here a latent stands
-for a smooth bump that reaches into its neighbours, so that there are no edges to see. Nothing is lost, and the transform
-is so close to orthonormal that a squared error of latents is one of pixels.
+Latents that come from cutting an image into blocks show those blocks wherever a network is not quite right. Here each
+latent stands for a smooth pattern that reaches into its neighbours, so that there are no edges to see. Nothing is lost,
+and the transform is so close to orthonormal that the squared error of latents is that of pixels.
 
 Daubechies and Sweldens, "Factoring wavelet transforms into lifting steps", 1998.
 """

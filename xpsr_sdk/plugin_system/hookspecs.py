@@ -205,3 +205,38 @@ def xpsr_backbones() -> Iterable[ComponentSpec]:  # type: ignore[empty-body]
         ]
     ```
     """
+
+
+@hookspec
+def xpsr_upscalers() -> Iterable[ComponentSpec]:  # type: ignore[empty-body]
+    """Offer upscalers: how the photo comes to the size at which it is restored.
+
+    The contract is [Upscaler][xpsr_sdk.contracts.Upscaler]. One that repeats each pixel:
+
+    ```python
+    # my_plugin.py
+    from xpsr_sdk import ComponentSpec, Options, hookimpl
+
+
+    class Nearest:
+        class Config(Options):
+            pass
+
+        scale = 4
+        halo = 0
+
+        def __init__(self, config=None):
+            pass
+
+        def upscale(self, image):
+            return image.repeat_interleave(4, dim=2).repeat_interleave(4, dim=3)
+
+        def unload(self):
+            pass
+
+
+    @hookimpl
+    def xpsr_upscalers():
+        return [ComponentSpec("nearest", "my_plugin:Nearest", "Repeats each pixel.")]
+    ```
+    """

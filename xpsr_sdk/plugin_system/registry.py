@@ -44,6 +44,7 @@ _CONTRACTS: dict[str, type] = {
     "degradation_model": contracts.DegradationModel,
     "sampler": contracts.Sampler,
     "backbone": contracts.Backbone,
+    "upscaler": contracts.Upscaler,
 }
 _log = logging.getLogger(__name__)
 _loading = ContextVar("loading", default=False)

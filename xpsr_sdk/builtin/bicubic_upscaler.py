@@ -1,0 +1,30 @@
+"""The upscaler of models that were trained on bicubically enlarged photos, XPSR's published checkpoints among them."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from xpsr_sdk.contracts import Options
+
+
+class BicubicUpscaler:
+    """Leaves the photo as it is: the SDK itself resizes what an upscaler gives to the target size, bicubically.
+
+    See ``xpsr_sdk.Upscaler`` for the contract.
+    """
+
+    class Config(Options):
+        """It has no options."""
+
+    scale = 1
+    halo = 0
+
+    def __init__(self, config: Config | None = None) -> None:
+        pass
+
+    def upscale(self, image: Tensor) -> Tensor:
+        """The same image, B 3 h w in [0, 1]."""
+        return image.clone()
+
+    def unload(self) -> None:
+        """It holds no memory."""

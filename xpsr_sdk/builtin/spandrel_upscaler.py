@@ -1,0 +1,129 @@
+"""Upscalers that people have as files: ESRGAN, SwinIR, DAT, SPAN and some forty more architectures, by spandrel.
+
+Spandrel (https://github.com/chaiNNer-org/spandrel) finds out the architecture from the tensors. Real-ESRGAN x4+, which
+comes with the package, is one such file.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import TYPE_CHECKING, Any
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from xpsr_sdk.config import PRESETS
+from xpsr_sdk.contracts import Options
+from xpsr_sdk.errors import CheckpointError, ConfigError, one_line
+
+if TYPE_CHECKING:
+    from spandrel import ImageModelDescriptor
+
+SHIPPED = PRESETS / "upscalers"
+"""Files that come with the package."""
+
+
+class SpandrelUpscaler:
+    """Enlarges with the network in a file. See ``xpsr_sdk.Upscaler`` for the contract.
+
+    The file is read when the upscaler is built; only tensors are read from it, whatever its form.
+
+    Raises:
+        ConfigError: No file is named, or it does not exist.
+        CheckpointError: It is damaged, or holds something other than a network that enlarges photos.
+    """
+
+    class Config(Options):
+        """The options."""
+
+        path: str = Field("", description="A .safetensors, .pth or .pt file, or the name of one that is shipped.")
+        halo: int = Field(16, ge=0, le=256, description="Input pixels around a tile that its result may depend on.")
+
+    def __init__(self, config: Config | None = None) -> None:
+        self.config = config or self.Config()
+        self.halo = self.config.halo
+        self._path = _find(self.config.path)
+        self._descriptor: ImageModelDescriptor | None = self._load()
+        self.scale = int(self._descriptor.scale)
+
+    def upscale(self, image: Tensor) -> Tensor:
+        """B 3 h w in [0, 1] to B 3 s*h s*w, in the dtype and on the device of the image."""
+        descriptor = self._descriptor = self._descriptor or self._load()
+        dtype = image.dtype if _computes_in(descriptor, image.dtype) else torch.float32
+        descriptor.to(image.device, dtype).model.to(memory_format=torch.channels_last)
+        enlarged = descriptor(image.to(dtype).contiguous(memory_format=torch.channels_last))
+        # A copy, since what comes from torch's inference mode can't take part in training.
+        return enlarged.to(image.dtype, memory_format=torch.contiguous_format, copy=True)
+
+    def unload(self) -> None:
+        """Free the network; the next call reads the file again."""
+        self._descriptor = None
+
+    def _load(self) -> ImageModelDescriptor:
+        from spandrel import ImageModelDescriptor, ModelLoader, UnsupportedModelError, canonicalize_state_dict
+
+        state = _read(self._path)
+        try:
+            found = ModelLoader().load_from_state_dict(canonicalize_state_dict(state))
+        except UnsupportedModelError:
+            raise CheckpointError(f"{self._path} holds no architecture that spandrel knows.") from None
+        except Exception as error:  # each architecture fails in its own way at what does not fit it
+            raise CheckpointError(f"{self._path} cannot be loaded by spandrel: {one_line(error)}.") from error
+        what = f"{self._path} holds {found.architecture.name}"
+        if not isinstance(found, ImageModelDescriptor) or found.purpose != "SR" or found.scale < 2:
+            purpose = f"{found.purpose}, x{found.scale}"
+            raise CheckpointError(f"{what} ({purpose}): an upscaler enlarges whole photos at least twofold.")
+        if (found.input_channels, found.output_channels) != (3, 3):
+            channels = f"{found.input_channels} channels to {found.output_channels}"
+            raise CheckpointError(f"{what} from {channels}: an upscaler takes and gives RGB, 3 channels.")
+        found.model.requires_grad_(False)
+        return found.eval()
+
+
+def _computes_in(descriptor: ImageModelDescriptor, dtype: torch.dtype) -> bool:
+    """Whether spandrel says that an architecture keeps its quality in a precision."""
+    supported = {torch.float16: descriptor.supports_half, torch.bfloat16: descriptor.supports_bfloat16}
+    return supported.get(dtype, dtype == torch.float32)
+
+
+def _find(path: str) -> Path:
+    shipped = sorted(file.stem for file in SHIPPED.glob("*.safetensors"))
+    if path in shipped:
+        return SHIPPED / f"{path}.safetensors"
+    file = Path(path).expanduser()
+    if not path:
+        raise ConfigError("The upscaler spandrel needs the option path: a file of weights.")
+    if not file.is_file():
+        raise ConfigError(f"The upscaler's file {path} does not exist. Shipped are: {', '.join(shipped)}.")
+    return file
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The tensors of a file, in float32. A pickled file is read by torch's unpickler that takes nothing but tensors."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        state = (
+            load_file(path)
+            if path.suffix.lower() == ".safetensors"
+            else torch.load(path, map_location="cpu", weights_only=True)
+        )
+    except UnpicklingError:
+        raise CheckpointError(
+            f"{path} holds more than tensors, and is not read: pickled code could do anything."
+        ) from None
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, SafetensorError) as error:
+        raise CheckpointError(f"{path} cannot be read as weights: {one_line(error)}.") from error
+    if not isinstance(state, dict):
+        raise CheckpointError(f"{path} holds a {type(state).__name__}, not named tensors.")
+    return {name: _as_float(value) for name, value in state.items()}
+
+
+def _as_float(value: Any) -> Any:
+    """Half precision as float32, so that it does not matter what a file was saved in."""
+    if isinstance(value, dict):
+        return {name: _as_float(inner) for name, inner in value.items()}
+    return value.float() if isinstance(value, Tensor) and value.is_floating_point() else value
