@@ -179,14 +179,18 @@ def _aligned_crops(example: Example, crop: int, generator: torch.Generator) -> t
             f"{example.name}: HR is {hr.shape[1]}x{hr.shape[0]} and LR {lr.shape[1]}x{lr.shape[0]}; HR must be a whole"
             f" number of times as large as LR, and at least {crop} pixels in each direction."
         )
+    if example.upscaled is not None and example.upscaled.shape != hr.shape:
+        found = f"{example.upscaled.shape[1]}x{example.upscaled.shape[0]}"
+        raise TrainingError(f"{example.name}: its upscaled image is {found}; it must be as large as HR.")
     if crop % scale:
         raise TrainingError(f"crop is {crop}: it must be a multiple of the scale, which is {scale} for {example.name}.")
     top, left = (int(torch.randint(size - side + 1, (), generator=generator)) for size in lr.shape[:2])
-    enlarged = [
-        image[top * scale :, left * scale :][:crop, :crop] for image in (hr, example.upscaled) if image is not None
-    ]
-    whole, *upscaled = (_tensor(image[top * scale :, left * scale :][:crop, :crop]) for image in enlarged)
-    return whole, _tensor(lr[top:, left:][:side, :side]), upscaled[0] if upscaled else None
+
+    def cropped(image: Pixels, times: int) -> Tensor:
+        return _tensor(image[top * times :, left * times :][: side * times, : side * times])
+
+    upscaled = None if example.upscaled is None else cropped(example.upscaled, scale)
+    return cropped(hr, scale), cropped(lr, 1), upscaled
 
 
 def _tensor(pixels: Pixels) -> Tensor:
