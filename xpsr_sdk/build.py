@@ -194,6 +194,8 @@ def build_for_training(
             base, section.conditioning_widths, section.fusion, section.conditioning_channels
         )
         pixel_attention = True if section.pixel_attention is None else section.pixel_attention
+        if section.from_scratch:
+            controlnet.open_zero_convolutions()  # there is no trained base that they protect
         unet = XPSRUNet.from_base(base, pixel_attention=pixel_attention)
         _check_fit(unet, controlnet, backbone, f"The U-Net of {section.base} does not fit its backbone")
         return backbone, unet, controlnet

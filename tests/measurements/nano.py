@@ -1,105 +1,188 @@
-"""Measures a model on training-style pairs: photos that were degraded by `xpsr data prepare`.
+"""Every figure of the model card: the shipped model beside bicubic enlargement, Real-ESRGAN x4+ and blends of the two.
 
-    python -m tests.measurements.nano PAIRS --weights FOLDER [--model nano] [--fidelity 1 0.5 0] [--limit N] [-o OUT]
+    python -m tests.measurements.nano real=DREALSR synthetic=PAIRS --weights FOLDER [--limit N] [-o figures.json] [--docs]
 
-Prints PSNR-Y, SSIM-Y, LPIPS and DISTS of bicubic enlargement and of the model at each fidelity, as the mean over the
-photos; then PSNR-Y at fidelity 1 with each photo's own low-level prompt, another photo's, and none. `--weights` is a
-folder as `xpsr evaluate --weights` takes it.
+Each data set is a folder with LR/ and HR/, whose photos have the same names. The *blend curve* is what anybody gets without
+training: alpha * Real-ESRGAN x4+ + (1 - alpha) * bicubic. A model that does not lie beyond it has learned nothing, so
+that LPIPS and DISTS are compared at the same PSNR-Y. `--docs` writes the tables into the model card and the README.
+`--weights` is a folder as `xpsr evaluate --weights` takes it.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+import math
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
+from rich.progress import track
+from torch import Tensor
 
 from xpsr_sdk import Pipeline, build_pipeline
 from xpsr_sdk.data.images import find_images, resize, to_image, to_tensor
 from xpsr_sdk.evaluation.metrics import psnr, ssim
 from xpsr_sdk.evaluation.perceptual import Perceptual
 
-Pair = tuple[Image.Image, Image.Image, str]
-NAMES = ("PSNR-Y", "SSIM-Y", "LPIPS", "DISTS")
+METRICS = ("PSNR-Y", "SSIM-Y", "LPIPS", "DISTS", "grid")
+ALPHAS = (0.0, 0.2, 0.4, 0.5, 0.6, 0.8, 1.0)
+FIDELITIES = (1.0, 0.75, 0.5, 0.25, 0.0)
+STRIDE = 4
+"""Pixels a latent of the shipped model."""
+ROOT = Path(__file__).parents[2]
+DOCS = (ROOT / "README.md", ROOT / "docs" / "reference" / "nano.md")
+Scores = dict[str, list[float]]
+"""The mean of each metric, by method."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("pairs", type=Path)
+    parser.add_argument("sets", nargs="+", metavar="NAME=FOLDER")
     parser.add_argument("--weights", type=Path, required=True)
     parser.add_argument("--model", default="nano")
-    parser.add_argument("--fidelity", type=float, nargs="+", default=[1.0, 0.5, 0.0])
-    parser.add_argument("--limit", type=int)
-    parser.add_argument("--no-dists", action="store_true", help="leave DISTS out: it takes most of the time")
-    parser.add_argument("-o", "--output", type=Path, help="folder for the restored photos")
+    parser.add_argument("--limit", type=int, help="photos of each set; every n-th of them, so that all kinds are there")
+    parser.add_argument("-o", "--output", type=Path, help="file for the figures")
+    parser.add_argument("--docs", action="store_true", help="write the tables into the model card and the README")
     arguments = parser.parse_args()
-
-    pairs = read_pairs(arguments.pairs)[: arguments.limit]
-    distances = [Perceptual(n, weights=arguments.weights) for n in ("lpips", "dists")[: 1 if arguments.no_dists else 2]]
-    pipeline = build_pipeline(model=arguments.model)
-    rows = {"bicubic": measure([enlarge(lr, hr) for hr, lr, _ in pairs], pairs, distances)}
-    for fidelity in arguments.fidelity:
-        restored = restore(pipeline, pairs, fidelity, [low for _, _, low in pairs])
-        rows[f"fidelity {fidelity:g}"] = measure(restored, pairs, distances)
-        for i, image in enumerate(restored):
-            if arguments.output:
-                arguments.output.mkdir(parents=True, exist_ok=True)
-                image.save(arguments.output / f"{i:03d}-fidelity-{fidelity:g}.png")
-        print_row(f"fidelity {fidelity:g}", rows[f"fidelity {fidelity:g}"], rows["bicubic"])
-    prompts = {"its own": [low for _, _, low in pairs], "another's": [low for _, _, low in pairs[1:] + pairs[:1]]}
-    for name, lows in {**prompts, "empty": [""] * len(pairs)}.items():
-        restored = restore(pipeline, pairs, 1.0, lows)
-        rows[f"prompt {name}"] = measure(restored, pairs, [])
-        print_row(f"low-level prompt: {name}", rows[f"prompt {name}"], rows["bicubic"])
-    print(json.dumps(rows))
+    methods = Methods(arguments.model)
+    scorer = Scorer(arguments.weights)
+    figures = {}
+    for text in arguments.sets:
+        name, _, folder = text.partition("=")
+        pairs = find_pairs(Path(folder), arguments.limit)
+        figures[f"{len(pairs)} {name}"] = measure(pairs, methods, scorer)
+        print(table(figures), flush=True)
+    if arguments.output:
+        arguments.output.write_text(json.dumps(figures, indent=1), encoding="utf-8")
+    if arguments.docs:
+        for page in DOCS:
+            insert(page, table(figures, short=page.name == "README.md"))
 
 
-def read_pairs(folder: Path) -> list[Pair]:
-    """Sharp photo, degraded photo and low-level prompt of each pair."""
-    pairs = []
-    for hr in find_images(folder / "HR"):
-        prompt = (folder / "lowlevel_prompt_q" / f"{hr.stem}.txt").read_text(encoding="utf-8")
-        pairs.append((Image.open(hr).convert("RGB"), Image.open(folder / "LR" / hr.name).convert("RGB"), prompt))
-    return pairs
+def find_pairs(folder: Path, limit: int | None) -> list[tuple[Path, Path]]:
+    """LR and HR file of each photo, spread over the folder."""
+    pairs = [(lr, folder / "HR" / lr.name) for lr in find_images(folder / "LR")]
+    return pairs[:: max(1, len(pairs) // limit)] if limit else pairs
 
 
-def enlarge(lr: Image.Image, hr: Image.Image) -> Image.Image:
-    return to_image(resize(to_tensor(lr), hr.height, hr.width))
+class Methods:
+    """What is compared."""
+
+    def __init__(self, model: str) -> None:
+        self.pipeline: Pipeline = build_pipeline(model=model)
+        self.prior: Pipeline = build_pipeline(model="none", upscaler="realesrgan-x4plus")
+
+    def run(
+        self, photo: Image.Image, another: str, size: tuple[int, int], seed: int
+    ) -> tuple[dict[str, Image.Image], str]:
+        """The photo by each method, and its low-level prompt; ``another``: the prompt of another photo."""
+        bicubic, prior = resize(to_tensor(photo), *size[::-1]), to_tensor(self.prior(photo).image)
+        images = {f"blend {alpha:g}": to_image(alpha * prior + (1 - alpha) * bicubic) for alpha in ALPHAS}
+        default = self.pipeline(photo, seed=seed)
+        images["default"] = default.image
+        for fidelity in FIDELITIES:
+            images[f"fidelity {fidelity:g}"] = self.pipeline(photo, seed=seed, fidelity=fidelity).image
+        for name, prompt in {"empty": "", "another's": another}.items():
+            images[f"prompt {name}"] = self.pipeline(photo, seed=seed, fidelity=1.0, low_prompt=prompt).image
+        return images, default.prompts.low or ""
 
 
-def restore(pipeline: Pipeline, pairs: Sequence[Pair], fidelity: float, lows: Sequence[str]) -> list[Image.Image]:
-    return [
-        pipeline(lr, fidelity=fidelity, seed=i, low_prompt=low, prompt="", scale=hr.width / lr.width).image
-        for i, ((hr, lr, _), low) in enumerate(zip(pairs, lows, strict=True))
+class Scorer:
+    """All metrics of a restored photo."""
+
+    def __init__(self, weights: Path) -> None:
+        self.distances = [Perceptual(name, weights=weights) for name in ("lpips", "dists")]
+
+    def __call__(self, image: Image.Image, original: Image.Image) -> list[float]:
+        a, b = np.asarray(image), np.asarray(original)
+        distances = [distance(a, b) for distance in self.distances]
+        return [psnr(a, b, channel="y"), ssim(a, b, channel="y"), *distances, grid(a)]
+
+
+def grid(image: NDArray[np.uint8], stride: int = STRIDE) -> float:
+    """How much stronger luma is at the frequencies of a grid of ``stride`` pixels than beside them; 1: there is none."""
+    luma = torch.from_numpy(image.astype(np.float32)).mean(-1)
+    rows, columns = (side // (4 * stride) * 4 * stride for side in luma.shape)
+    luma = luma[:rows, :columns]
+    ratios = [_peaks(lines, stride) for lines in (luma, luma.T)]
+    return math.sqrt(ratios[0] * ratios[1])
+
+
+def _peaks(lines: Tensor, stride: int) -> float:
+    power = torch.fft.rfft(lines - lines.mean()).abs().square().mean(0)
+    period = lines.shape[-1] // stride
+    ratios = []
+    for k in range(1, stride // 2 + 1):
+        at = k * period
+        beside = torch.cat([power[at - 8 : at - 2], power[at + 3 : at + 9]])
+        ratios.append(float(power[at] / beside.mean()))
+    return math.prod(ratios) ** (1 / len(ratios))
+
+
+def measure(pairs: list[tuple[Path, Path]], methods: Methods, scorer: Scorer) -> Scores:
+    """The mean over the photos."""
+    scores: dict[str, list[list[float]]] = defaultdict(list)
+    prompt = ""
+    for seed, (lr, hr) in enumerate(track(pairs)):
+        photo, original = Image.open(lr).convert("RGB"), Image.open(hr).convert("RGB")
+        images, prompt = methods.run(photo, prompt, original.size, seed)
+        for name, image in {**images, "original": original}.items():
+            scores[name].append(scorer(image, original))
+    return {name: [float(mean) for mean in np.mean(each, axis=0)] for name, each in scores.items()}
+
+
+def on_curve(scores: Scores, fidelity: float) -> list[float]:
+    """LPIPS and DISTS of the blend curve where its PSNR-Y is ``fidelity``, on the side of Real-ESRGAN; at the top of the
+    curve, if it does not come up to that."""
+    curve = [scores[f"blend {alpha:g}"] for alpha in ALPHAS]
+    top = max(range(len(curve)), key=lambda i: curve[i][0])
+    side = curve[top:][::-1]
+    return [float(np.interp(fidelity, [p[0] for p in side], [p[i] for p in side])) for i in (2, 3)]
+
+
+def table(figures: Mapping[str, Scores], short: bool = False) -> str:
+    """The figures in Markdown."""
+    names = {"blend 0": "bicubic", "blend 1": "Real-ESRGAN ×4+", "blend 0.5": "half of each", "default": "**nano**"}
+    names |= {"fidelity 1": "nano, `--fidelity 1`", "fidelity 0": "nano, `--fidelity 0`"}
+    if not short:
+        names |= {name: name for scores in figures.values() for name in scores if name not in names}
+    lines = [f"| photos | | {' | '.join(METRICS)} |", f"|---|---|{'---|' * len(METRICS)}"]
+    for photos, scores in figures.items():
+        for key, name in names.items():
+            if key in scores:
+                cells = [
+                    f"{v:.2f}" if m in ("PSNR-Y", "grid") else f"{v:.4f}"[1:]
+                    for m, v in zip(METRICS, scores[key], strict=True)
+                ]
+                lines.append(f"| {photos} | {name} | {' | '.join(cells)} |")
+    lines += ["", *(_verdict(photos, scores) for photos, scores in figures.items())]
+    return "\n".join(lines)
+
+
+def _verdict(photos: str, scores: Scores) -> str:
+    default = scores["default"]
+    parts = [
+        f"{name} {1 - own / there:+.1%}".replace("+", "")
+        for name, own, there in zip(("LPIPS", "DISTS"), default[2:4], on_curve(scores, default[0]), strict=True)
     ]
+    gain = scores["fidelity 1"][0] - scores["blend 0"][0]
+    return f"On {photos}, nano's {' and '.join(parts)} below the blend curve at its PSNR-Y; fidelity 1: {gain:+.2f} dB to bicubic."
 
 
-def measure(images: Sequence[Image.Image], pairs: Sequence[Pair], distances: Sequence[Perceptual]) -> list[float]:
-    """The mean of each metric."""
-
-    def of_one(image: Image.Image, original: Image.Image) -> list[float]:
-        a, b = levels(image), levels(original)
-        scores = [psnr(a, b, channel="y", crop=0), ssim(a, b, channel="y", crop=0)]
-        return scores + [distance(a, b) for distance in distances]
-
-    table = [of_one(image, hr) for image, (hr, _, _) in zip(images, pairs, strict=True)]
-    return [float(mean) for mean in np.mean(table, axis=0)]
-
-
-def levels(image: Image.Image) -> NDArray[np.uint8]:
-    return np.asarray(image)
-
-
-def print_row(name: str, row: Sequence[float], bicubic: Sequence[float]) -> None:
-    parts = [f"{name:28}"]
-    for metric, value, reference in zip(NAMES, row, bicubic, strict=False):
-        compared = f"{value - reference:+.3f}" if metric in NAMES[:2] else f"x{value / reference:.3f}"
-        parts.append(f"{metric} {value:.4f} ({compared})")
-    print("  ".join(parts), flush=True)
+def insert(page: Path, text: str) -> None:
+    """Put text between the marks of a page."""
+    old = page.read_text(encoding="utf-8")
+    new = re.sub(
+        r"(<!-- figures:begin -->\n).*?(<!-- figures:end -->)", lambda m: f"{m[1]}{text}\n{m[2]}", old, flags=re.S
+    )
+    page.write_text(new, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -158,6 +158,12 @@ class XPSRControlNet(LoadsFusions, ControlNetModel):
         init_fusions(controlnet)
         return controlnet
 
+    def open_zero_convolutions(self) -> None:
+        """Give the zero convolutions random weights, so that a model from random weights learns from the first step."""
+        zero = [self.controlnet_cond_embedding.conv_out, *self.controlnet_down_blocks, self.controlnet_mid_block]
+        for convolution in zero:
+            convolution.reset_parameters()
+
     @apply_forward_hook  # type: ignore[untyped-decorator]  # offloading must see it as a call of the model
     def embed_condition(self, image: Tensor) -> Tensor:
         """The embedding of the conditioning image, B 3 H W in [0, 1]. It depends on no timestep: compute it once."""

@@ -23,7 +23,8 @@ class StepInputs:
         hr: B 3 H W in [-1, 1].
         lr: The inputs resized to the HR size, B 3 H W in [0, 1].
         upscaled: The inputs as the model's upscaler enlarges them, B 3 H W in [0, 1].
-        latents: B C h w.
+        latents: Of the HR images, B C h w.
+        photo: Latents of the inputs themselves, B C h w: what the mean is estimated from.
         noise: B C h w.
         timesteps: B.
         high: B T D.
@@ -35,6 +36,7 @@ class StepInputs:
     lr: Tensor
     upscaled: Tensor
     latents: Tensor
+    photo: Tensor
     noise: Tensor
     timesteps: Tensor
     high: Tensor
@@ -81,8 +83,8 @@ class Objective(nn.Module):
         start = self._start(inputs)
         noisy = schedule.add_noise(start, inputs.noise, t)
         if loss.mean_share:
-            # All noise, no signal: the best guess is the mean, and the middle of the noise says so best.
-            noisy = torch.where((t == schedule.last).view(-1, 1, 1, 1), 0.0, noisy)
+            # At the last timestep there is all but no signal: the best guess is the mean. It is asked for without noise.
+            noisy = torch.where((t == schedule.last).view(-1, 1, 1, 1), inputs.photo, noisy)
         out, prediction = self._predict(noisy, t, inputs, heads=loss.constraint_weight > 0)
         signal, level = schedule.levels(t, start)
         noise = inputs.noise + (signal / level) * (start - inputs.latents)  # what hides the HR latents in noisy
@@ -111,8 +113,8 @@ class Objective(nn.Module):
         if not chosen.any():
             return inputs.latents
         some = inputs.where(chosen)
-        last, zeros = torch.full_like(some.timesteps, self.schedule.last), torch.zeros_like(some.latents)
-        _, prediction = self._predict(zeros, last, some, heads=False)
+        last = torch.full_like(some.timesteps, self.schedule.last)
+        _, prediction = self._predict(some.photo, last, some, heads=False)
         start = inputs.latents.clone()
-        start[chosen] = self.schedule.clean(prediction, zeros, last)
+        start[chosen] = self.schedule.clean(prediction, some.photo, last)
         return start

@@ -1,0 +1,44 @@
+"""How the photo comes to the size at which it is restored: an upscaler in tiles, then a resize to the target size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from xpsr_sdk.contracts import Upscaler
+from xpsr_sdk.engine.tiling import Tile
+
+
+def upscale_in_tiles(upscaler: Upscaler, images: Tensor, side: int) -> Tensor:
+    """Images as an upscaler enlarges them, B 3 s*h s*w in [0, 1].
+
+    Args:
+        upscaler: What enlarges.
+        images: B 3 h w in [0, 1], on the device and in the dtype that it is to compute in.
+        side: Of a tile, in pixels of the images; each tile is computed with the upscaler's halo around it.
+
+    Returns:
+        On the device and in the dtype of ``images``.
+    """
+    height, width = images.shape[-2:]
+    scale, halo = upscaler.scale, upscaler.halo
+    if max(height, width) <= side:
+        return upscaler.upscale(images)
+    whole = images.new_empty(*images.shape[:2], height * scale, width * scale)
+    for tile in _tiles(height, width, side):
+        around = Tile(
+            max(tile.top - halo, 0), max(tile.left - halo, 0), min(tile.bottom + halo, height), min(tile.right + halo, width)
+        )
+        enlarged = upscaler.upscale(around.of(images))
+        inner = Tile(*(a - b for a, b in zip((tile.top, tile.left, tile.bottom, tile.right), 2 * (around.top, around.left))))
+        tile.of(whole, scale).copy_(inner.of(enlarged, scale))
+    return whole
+
+
+def _tiles(height: int, width: int, side: int) -> Iterator[Tile]:
+    """Tiles side by side, without overlap."""
+    for top in range(0, height, side):
+        for left in range(0, width, side):
+            yield Tile(top, left, min(top + side, height), min(left + side, width))
