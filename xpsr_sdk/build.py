@@ -20,7 +20,7 @@ from xpsr_sdk.config import (
     read_defaults,
     with_settings,
 )
-from xpsr_sdk.contracts import Backbone, PromptProvider, Sampler
+from xpsr_sdk.contracts import Backbone, PromptProvider, Sampler, Upscaler
 from xpsr_sdk.engine.memory import is_out_of_memory
 from xpsr_sdk.errors import CheckpointError, ConfigError, did_you_mean
 from xpsr_sdk.hardware.devices import find_device as find_device
@@ -53,6 +53,7 @@ def build_pipeline(
     prompt_provider: Component | PromptProvider | None = None,
     sampler: Component | Sampler | None = None,
     backbone: Component | Backbone | None = None,
+    upscaler: Component | Upscaler | None = None,
     **settings: Any,
 ) -> Pipeline:
     """A pipeline that is ready to restore photos.
@@ -65,6 +66,7 @@ def build_pipeline(
         prompt_provider: Who describes the photos.
         sampler: Who turns noise into latents.
         backbone: Which Stable Diffusion.
+        upscaler: Who brings photos to the size at which they are restored.
         settings: Further fields of ``xpsr_sdk.PipelineConfig``.
 
     Raises:
@@ -77,11 +79,14 @@ def build_pipeline(
         raise ConfigError(f"The config is {config!r}, not a PipelineConfig: a model is named as model=...")
     config = with_settings(config, settings, "build_pipeline")
     device = find_device(config.device)
+    if config.model == "none":
+        return _upscaler_alone(config, registry, upscaler, device)
     folder = find_model(config.model)
     # Before the weights are read: what is misspelt is an error at once.
     provider = registry.create("prompt_provider", prompt_provider or config.prompt_provider, default="measured")
     index = read_json(folder / "model_index.json")
     defaults = read_defaults(index)
+    chosen_upscaler = registry.create("upscaler", upscaler or config.upscaler or defaults.upscaler)
     chosen_sampler = registry.create("sampler", sampler or config.sampler or defaults.sampler)
     named = config.dtype or defaults.dtype
     dtype = getattr(torch, named) if named else find_dtype(device)
@@ -92,12 +97,28 @@ def build_pipeline(
         backbone=parts,
         prompt_provider=provider,
         sampler=chosen_sampler,
+        upscaler=chosen_upscaler,
         settings=RestoreConfig(**{name: getattr(config, name) for name in RestoreConfig.model_fields}),
         execution=config.execution,
     )
     pipeline.resolve({})  # settings that do not go together are an error now, not at the first photo
     with _fits_on(device):
         _place(pipeline, device, config.execution.offload)
+    return pipeline
+
+
+def _upscaler_alone(
+    config: PipelineConfig, registry: Registry, upscaler: Component | Upscaler | None, device: torch.device
+) -> Pipeline:
+    """A pipeline without a model."""
+    parts: dict[str, Any] = dict.fromkeys(("vae", "text_encoder", "tokenizer", "unet", "controlnet", "scheduler"))
+    pipeline = Pipeline(**parts, defaults={"color": "none"})
+    pipeline.configure(
+        upscaler=registry.create("upscaler", upscaler or config.upscaler or "realesrgan-x4plus"),
+        settings=RestoreConfig(**{name: getattr(config, name) for name in RestoreConfig.model_fields}),
+    )
+    pipeline.upscaler_device = device
+    pipeline.upscaler_dtype = getattr(torch, config.dtype) if config.dtype else find_dtype(device)
     return pipeline
 
 

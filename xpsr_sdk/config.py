@@ -57,6 +57,9 @@ class RestoreConfig(Settings):
         None, ge=0, lt=2**63, description="Seed of the noise. None: drawn, and told in the result."
     )
     color: ColorCorrection | None = Field(None, description="How the colours of the input are kept. None: the model's.")
+    upscaler_tile: int = Field(
+        256, ge=32, description="Side of the upscaler's tiles, in pixels of the photo before it is enlarged."
+    )
     tile: TileSide | None = Field(
         None, description="Side of a tile in output pixels; larger photos are restored in tiles. None: the model's."
     )
@@ -145,7 +148,9 @@ class PipelineConfig(RestoreConfig):
     """What ``xpsr_sdk.build_pipeline`` builds."""
 
     model: str = Field(
-        "nano", description="A preset, a folder in the diffusers layout, or the id of a model on the hub."
+        "nano",
+        description="A preset, a folder in the diffusers layout, or the id of a model on the hub; none: the upscaler"
+        " alone enlarges.",
     )
     checkpoint: Path | None = Field(None, description="Folder with unet/ and controlnet/ that replace the model's.")
     checkpoint_weights: str | None = Field(
@@ -154,6 +159,9 @@ class PipelineConfig(RestoreConfig):
     backbone: Component | None = Field(None, description="Backbone. None: the one that the model names.")
     prompt_provider: Component | None = Field(None, description="Who describes the photos. None: 'measured'.")
     sampler: Component | None = Field(None, description="Sampler. None: the one that the model names.")
+    upscaler: Component | None = Field(
+        None, description="What brings the photo to the size at which it is restored. None: what the model names."
+    )
     device: str | None = Field(None, description="None: the first there is of cuda, xpu, mps, cpu.")
     dtype: Dtype | None = Field(
         None, description="None: the model's, else bfloat16 where matrices are multiplied in it, else float32."
@@ -236,6 +244,7 @@ class ModelDefaults(Settings):
     color: ColorCorrection = Field("adain", description="How the colours of the input are kept.")
     tile: TileSide = Field(512, description="Side of a tile in output pixels; larger photos are restored in tiles.")
     sampler: Component = Field("unipc", description="Sampler.")
+    upscaler: Component = Field("bicubic", description="What brings the photo to the size at which it is restored.")
     dtype: Dtype | None = Field(
         None, description="Precision. None: bfloat16 where matrices are multiplied in it, else float32."
     )

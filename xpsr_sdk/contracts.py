@@ -379,7 +379,7 @@ class Backbone(Protocol):
 
         Args:
             image: B 3 H W in [-1, 1].
-            lr: The resized input, B 3 H W in [0, 1].
+            lr: The photo as the upscaler enlarged it, B 3 H W in [0, 1].
             generators: One an image, to sample the latents' distribution with; None: its mean.
 
         Returns:
@@ -388,7 +388,7 @@ class Backbone(Protocol):
         ...
 
     def decode(self, latents: torch.Tensor, lr: torch.Tensor) -> torch.Tensor:
-        """The image, B 3 H W in [-1, 1], of scaled latents; ``lr``: the resized input in [0, 1]."""
+        """The image, B 3 H W in [-1, 1], of scaled latents; ``lr``: the upscaled photo in [0, 1], float32."""
         ...
 
 

@@ -83,8 +83,8 @@ def run_packed_convolution(layer: Any, x: Tensor, packed: Tensor) -> Tensor:
 
 
 def cpu_multiplies_bfloat16() -> bool:
-    """Whether the CPU has matrix units for bfloat16 (AMX). torch uses them, but has no public question for them."""
-    return bool(torch.cpu._is_amx_tile_supported())
+    """Whether the CPU multiplies in bfloat16 (AMX, AVX512-BF16): torch 2.6 has no public way to ask."""
+    return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
 
 
 def reset_accelerate(keep_processes: bool) -> None:

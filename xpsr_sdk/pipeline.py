@@ -16,7 +16,7 @@ from diffusers.loaders import StableDiffusionLoraLoaderMixin
 from torch import Tensor
 
 from xpsr_sdk.config import Component, ExecutionConfig, RestoreConfig, backbone_of, read_defaults
-from xpsr_sdk.contracts import Backbone, PromptProvider, Sampler, StepCallback
+from xpsr_sdk.contracts import Backbone, PromptProvider, Prompts, Sampler, StepCallback, Upscaler
 from xpsr_sdk.data.photo import LoadedPhoto, Photo, load_photo
 from xpsr_sdk.engine.callbacks import StepEndCallback, step_callback
 from xpsr_sdk.engine.clock import Clock
@@ -39,7 +39,8 @@ from xpsr_sdk.result import Plan, Result
 class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
     """Restores photos. A diffusers pipeline: ``to``, ``save_pretrained`` and LoRA files work as there.
 
-    Made by ``xpsr_sdk.build_pipeline``; ``Pipeline.from_pretrained`` gives one with the default components.
+    Made by ``xpsr_sdk.build_pipeline``; ``Pipeline.from_pretrained`` gives one with the default components. Without
+    networks (all of them None) it enlarges with its upscaler alone.
     """
 
     model_cpu_offload_seq = "text_encoder->unet->vae"  # without the ControlNet, which takes turns with the U-Net
@@ -84,12 +85,13 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         backbone: Backbone | None = None,
         prompt_provider: PromptProvider | None = None,
         sampler: Sampler | None = None,
+        upscaler: Upscaler | None = None,
         settings: RestoreConfig | None = None,
         execution: ExecutionConfig | None = None,
     ) -> None:
         """Choose the parts that are no networks, before the first call; None: the model's own, or the default."""
         registry = default_registry()
-        if backbone is None:
+        if backbone is None and self.unet is not None:
             parts: Any = registry.create("backbone", backbone_of(self.config))
             parts.vae, parts.scheduler = self.vae, self.scheduler
             parts.text_encoder, parts.tokenizer = self.text_encoder, self.tokenizer
@@ -97,6 +99,8 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         self.backbone: Any = backbone
         self.prompt_provider: PromptProvider = prompt_provider or registry.create("prompt_provider", "measured")
         self.sampler: Sampler = sampler or registry.create("sampler", self.defaults.sampler)
+        self.upscaler: Upscaler = upscaler or registry.create("upscaler", self.defaults.upscaler)
+        self.upscaler_device, self.upscaler_dtype = torch.device("cpu"), torch.float32
         self.settings = settings or RestoreConfig()
         self._memory = MemoryState()
         self.set_execution(execution or ExecutionConfig())
@@ -104,7 +108,8 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
     def set_execution(self, execution: ExecutionConfig, optimizations: Optimizations = ALL) -> None:
         """Choose how the networks are executed. ``optimizations`` is for the benchmark."""
         self.execution, self._optimizations = execution, optimizations
-        prepare_networks(self.unet, self.controlnet, self.vae, execution, optimizations)
+        if self.unet is not None:
+            prepare_networks(self.unet, self.controlnet, self.vae, execution, optimizations)
 
     def __call__(
         self,
@@ -162,6 +167,8 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
             ConfigError: A setting is unknown or out of range.
             ImageError: The photo cannot be read, or is too small.
         """
+        if self.unet is None:
+            raise ConfigError("There is no model, whose memory could be planned: only an upscaler.")
         chosen, networks = self.resolve(settings), self._networks()
         regions = self._regions(load_photo(photo, chosen), chosen)
         width, height = (networks.padded(side) for side in regions[0].size)
@@ -191,14 +198,16 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         """
         networks, clock = self._networks(), Clock(self._execution_device)
         regions = self._regions(photos[0], settings[0])
-        with clock.stage("prompts"):
-            prompts = [describe_photo(self.prompt_provider, *each) for each in zip(photos, settings, strict=True)]
-        with clock.stage("text"):
-            networks.fetch_text_encoder()
-            texts = [
-                encode_prompts(self.backbone, said, each, networks.device)
-                for said, each in zip(prompts, settings, strict=True)
-            ]
+        prompts, texts = [Prompts()] * len(photos), [(None, None)] * len(photos)
+        if self.unet is not None:
+            with clock.stage("prompts"):
+                prompts = [describe_photo(self.prompt_provider, *each) for each in zip(photos, settings, strict=True)]
+            with clock.stage("text"):
+                networks.fetch_text_encoder()
+                texts = [
+                    encode_prompts(self.backbone, said, each, networks.device)
+                    for said, each in zip(prompts, settings, strict=True)
+                ]
         prepared = [
             PreparedPhoto(photo.picture, each, *text, None if latents is None else latents[i : i + 1])
             for i, (photo, each, text) in enumerate(zip(photos, settings, texts, strict=True))
@@ -233,6 +242,7 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
     def _networks(self) -> Networks:
         """The networks as they are now: diffusers may have moved or replaced them since the last call."""
         return Networks(
+            upscaler=self.upscaler,
             unet=self.unet,
             controlnet=self.controlnet,
             vae=self.vae,
@@ -241,6 +251,7 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
             backbone=self.backbone,
             defaults=self.defaults,
             device=self._execution_device,
+            dtype=self.upscaler_dtype if self.unet is None else self.unet.dtype,
             execution=self.execution,
             optimizations=self._optimizations,
             memory=self._memory,
@@ -248,5 +259,11 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
 
     @property
     def stride(self) -> int:
-        """Pixels a latent, in each direction."""
-        return int(self.backbone.stride)
+        """Pixels a latent, in each direction; 1 without a model."""
+        return 1 if self.backbone is None else int(self.backbone.stride)
+
+    @property
+    def _execution_device(self) -> torch.device:
+        device: torch.device = self.upscaler_device if self.unet is None else super()._execution_device
+        return device
+

@@ -2,10 +2,10 @@
 
     python -m tests.measurements.nano real=DREALSR synthetic=PAIRS --weights FOLDER [--limit N] [-o figures.json] [--docs]
 
-Each data set is a folder with LR/ and HR/, whose photos have the same names. The *blend curve* is what anybody gets without
-training: alpha * Real-ESRGAN x4+ + (1 - alpha) * bicubic. A model that does not lie beyond it has learned nothing, so
-that LPIPS and DISTS are compared at the same PSNR-Y. `--docs` writes the tables into the model card and the README.
-`--weights` is a folder as `xpsr evaluate --weights` takes it.
+Each data set is a folder with LR/ and HR/, whose photos have the same names. The *blend curve* is what anybody gets
+without training: alpha * Real-ESRGAN x4+ + (1 - alpha) * bicubic. A model that does not lie beyond it has learned
+nothing, so LPIPS and DISTS are compared at the same PSNR-Y. `--docs` writes the tables into the model card and the
+README. `--weights` is a folder as `xpsr evaluate --weights` takes it.
 """
 
 from __future__ import annotations
@@ -15,9 +15,8 @@ import json
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -107,7 +106,7 @@ class Scorer:
 
 
 def grid(image: NDArray[np.uint8], stride: int = STRIDE) -> float:
-    """How much stronger luma is at the frequencies of a grid of ``stride`` pixels than beside them; 1: there is none."""
+    """How much stronger luma is at the frequencies of a grid of ``stride`` pixels than beside them; 1: no grid."""
     luma = torch.from_numpy(image.astype(np.float32)).mean(-1)
     rows, columns = (side // (4 * stride) * 4 * stride for side in luma.shape)
     luma = luma[:rows, :columns]
@@ -139,8 +138,10 @@ def measure(pairs: list[tuple[Path, Path]], methods: Methods, scorer: Scorer) ->
 
 
 def on_curve(scores: Scores, fidelity: float) -> list[float]:
-    """LPIPS and DISTS of the blend curve where its PSNR-Y is ``fidelity``, on the side of Real-ESRGAN; at the top of the
-    curve, if it does not come up to that."""
+    """LPIPS and DISTS of the blend curve where its PSNR-Y is ``fidelity``, on the side of Real-ESRGAN.
+
+    Of the top of the curve, if it does not come up to that.
+    """
     curve = [scores[f"blend {alpha:g}"] for alpha in ALPHAS]
     top = max(range(len(curve)), key=lambda i: curve[i][0])
     side = curve[top:][::-1]
@@ -149,7 +150,7 @@ def on_curve(scores: Scores, fidelity: float) -> list[float]:
 
 def table(figures: Mapping[str, Scores], short: bool = False) -> str:
     """The figures in Markdown."""
-    names = {"blend 0": "bicubic", "blend 1": "Real-ESRGAN ×4+", "blend 0.5": "half of each", "default": "**nano**"}
+    names = {"blend 0": "bicubic", "blend 1": "Real-ESRGAN x4+", "blend 0.5": "half of each", "default": "**nano**"}
     names |= {"fidelity 1": "nano, `--fidelity 1`", "fidelity 0": "nano, `--fidelity 0`"}
     if not short:
         names |= {name: name for scores in figures.values() for name in scores if name not in names}
@@ -173,7 +174,8 @@ def _verdict(photos: str, scores: Scores) -> str:
         for name, own, there in zip(("LPIPS", "DISTS"), default[2:4], on_curve(scores, default[0]), strict=True)
     ]
     gain = scores["fidelity 1"][0] - scores["blend 0"][0]
-    return f"On {photos}, nano's {' and '.join(parts)} below the blend curve at its PSNR-Y; fidelity 1: {gain:+.2f} dB to bicubic."
+    beyond = f"On {photos}, nano's {' and '.join(parts)} below the blend curve at its PSNR-Y"
+    return f"{beyond}; `--fidelity 1` is {gain:+.2f} dB above bicubic."
 
 
 def insert(page: Path, text: str) -> None:

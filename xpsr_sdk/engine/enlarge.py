@@ -1,8 +1,10 @@
-"""How the photo comes to the size at which it is restored: bicubic enlargement of a region."""
+"""How a region of the photo comes to the size at which it is restored: bicubically, and by an upscaler."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -10,8 +12,12 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate
 
+from xpsr_sdk.contracts import Upscaler
 from xpsr_sdk.data.picture import Picture
 from xpsr_sdk.engine.regions import Region
+
+Box = tuple[float, float, float, float]
+"""Left, top, right and bottom side, in pixels."""
 
 
 def enlarge(picture: Picture, region: Region, width: int, height: int) -> tuple[Tensor, Tensor | None]:
@@ -20,21 +26,61 @@ def enlarge(picture: Picture, region: Region, width: int, height: int) -> tuple[
     Bicubic (a = -0.5); the same pixels whatever the region. Colour under full transparency is continued from what is
     visible beside it, so that nothing invisible bleeds into edges.
     """
+    levels, inside = _window(picture, region, width, height, margin=3)
+    enlarged = _resized(levels, region, inside)
+    color, alpha = (enlarged[:, :-1], enlarged[:, -1:]) if picture.has_alpha else (enlarged, None)
+    return color.expand(-1, 3, -1, -1).contiguous(), alpha
+
+
+def upscale(
+    upscaler: Upscaler, picture: Picture, region: Region, width: int, height: int, run: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """A region of a picture that an upscaler brings to ``width`` x ``height``: colour, 1 3 H W in [0, 1].
+
+    What the upscaler gives is resized to that size, bicubically and antialiased.
+
+    Args:
+        upscaler: Its scale and its halo count.
+        picture: The photo.
+        region: Of the result.
+        width: Of the whole result.
+        height: Likewise.
+        run: Gives what the upscaler makes of an image, 1 3 h w.
+    """
+    levels, inside = _window(picture, region, width, height, margin=3 + upscaler.halo)
+    color = levels[..., :-1] if picture.has_alpha else levels
+    image = torch.from_numpy(color).permute(2, 0, 1)[None].expand(-1, 3, -1, -1).contiguous()
+    enlarged = run(image)[0].permute(1, 2, 0).numpy()
+    left, top, right, bottom = (side * upscaler.scale for side in inside)
+    return _resized(enlarged, region, (left, top, right, bottom))
+
+
+def alpha_of(picture: Picture) -> Picture:
+    """The transparency of a picture as a gray picture."""
+    return replace(picture, pixels=picture.pixels[picture.pixels.bands - 1].copy(interpretation="b-w"), profile=None)
+
+
+def _window(picture: Picture, region: Region, width: int, height: int, margin: int) -> tuple[np.ndarray, Box]:
+    """The levels that a region is made of, h w C in [0, 1], with a margin, and where in them the region lies."""
     across, down = picture.size[0] / width, picture.size[1] / height
     box = (region.left * across, region.top * down, region.right * across, region.bottom * down)
-    left, top = (max(math.floor(side) - 3, 0) for side in box[:2])
-    right, bottom = (min(math.ceil(s) + 3, most) for s, most in zip(box[2:], picture.size, strict=True))
+    left, top = (max(math.floor(side) - margin, 0) for side in box[:2])
+    right, bottom = (min(math.ceil(s) + margin, most) for s, most in zip(box[2:], picture.size, strict=True))
     levels = picture.window(left, top, right - left, bottom - top).astype(np.float32) / picture.max_level
     if picture.has_alpha:
         levels[..., :-1] = continue_color(levels[..., :-1], levels[..., -1])
-    inside = (box[0] - left, box[1] - top, min(box[2], right) - left, min(box[3], bottom) - top)
+    return levels, (box[0] - left, box[1] - top, min(box[2], right) - left, min(box[3], bottom) - top)
+
+
+def _resized(levels: np.ndarray, region: Region, inside: Box) -> Tensor:
+    """What is inside the box, resized to the region's size: 1 C H W in [0, 1]."""
     channels = [
-        np.asarray(Image.fromarray(levels[..., i]).resize(region.size, Image.Resampling.BICUBIC, inside))
+        np.asarray(
+            Image.fromarray(np.ascontiguousarray(levels[..., i])).resize(region.size, Image.Resampling.BICUBIC, inside)
+        )
         for i in range(levels.shape[-1])
     ]
-    enlarged = torch.from_numpy(np.stack(channels)[None]).clamp(0, 1)
-    color, alpha = (enlarged[:, :-1], enlarged[:, -1:]) if picture.has_alpha else (enlarged, None)
-    return color.expand(-1, 3, -1, -1).contiguous(), alpha
+    return torch.from_numpy(np.stack(channels)[None]).clamp(0, 1)
 
 
 def continue_color(color: np.ndarray, alpha: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from xpsr_sdk.config import ExecutionConfig, ModelDefaults
-from xpsr_sdk.contracts import Backbone
+from xpsr_sdk.contracts import Backbone, Upscaler
 from xpsr_sdk.engine.execution import Optimizations
 from xpsr_sdk.library_internals import is_offloaded
 from xpsr_sdk.models.schedule import NoiseSchedule
@@ -36,7 +36,8 @@ class Networks:
     """The networks of a pipeline, where they compute, and how they are executed.
 
     Attributes:
-        unet: Predicts.
+        upscaler: Brings photos to the size at which they are restored.
+        unet: Predicts; None: there is no model, and what the upscaler gives is the result.
         controlnet: Conditions the U-Net on the input.
         vae: The autoencoder.
         text_encoder: Encodes prompts.
@@ -44,11 +45,13 @@ class Networks:
         backbone: Encodes and decodes with the autoencoder and the text encoder.
         defaults: What the model was made for.
         device: Where the networks compute.
+        dtype: Precision of the U-Net and of the ControlNet, and of the upscaler.
         execution: How they are executed.
         optimizations: What is computed once.
         memory: What is known about memory from earlier calls.
     """
 
+    upscaler: Upscaler
     unet: Any
     controlnet: Any
     vae: Any
@@ -57,6 +60,7 @@ class Networks:
     backbone: Backbone
     defaults: ModelDefaults
     device: torch.device
+    dtype: torch.dtype
     execution: ExecutionConfig
     optimizations: Optimizations
     memory: MemoryState
@@ -65,12 +69,6 @@ class Networks:
     def stride(self) -> int:
         """Pixels a latent, in each direction."""
         return int(self.backbone.stride)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Precision of the U-Net and of the ControlNet."""
-        dtype: torch.dtype = self.unet.dtype
-        return dtype
 
     @property
     def schedule(self) -> NoiseSchedule:

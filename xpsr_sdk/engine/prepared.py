@@ -19,14 +19,15 @@ class PreparedPhoto:
     Attributes:
         picture: Its pixels.
         settings: Its own.
-        high: The high-level prompt encoded, G 1 T D: negative then positive with guidance, else positive alone.
+        high: The high-level prompt encoded, G 1 T D: negative then positive with guidance, else positive alone; None:
+            there is no model to read it.
         low: The low-level prompt likewise, or None.
         latents: Start latents, 1 C h w, instead of noise.
     """
 
     picture: Picture
     settings: ResolvedSettings
-    high: Tensor
+    high: Tensor | None
     low: Tensor | None
     latents: Tensor | None
 
@@ -38,5 +39,6 @@ def batches_of_one_shape(photos: Sequence[PreparedPhoto]) -> list[list[int]]:
     """
     batches: dict[Any, list[int]] = {}
     for i, photo in enumerate(photos):
-        batches.setdefault((photo.high.shape, photo.low is not None and photo.low.shape), []).append(i)
+        shapes = tuple(text is not None and text.shape for text in (photo.high, photo.low))
+        batches.setdefault(shapes, []).append(i)
     return list(batches.values())

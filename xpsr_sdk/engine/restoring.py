@@ -1,4 +1,4 @@
-"""The second half of a photo's way: enlarge → latents → denoise → decode → colour → photo, region by region."""
+"""The second half of a photo's way: upscale → latents → denoise → decode → colour → photo, region by region."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from xpsr_sdk.data.picture import Picture
 from xpsr_sdk.engine.alpha import restore_alpha
 from xpsr_sdk.engine.canvas import Canvas
 from xpsr_sdk.engine.clock import Clock
-from xpsr_sdk.engine.decoding import decode_latents
-from xpsr_sdk.engine.enlarge import enlarge
+from xpsr_sdk.engine.decoding import decode_latents, finish
+from xpsr_sdk.engine.enlarge import alpha_of, enlarge, upscale
 from xpsr_sdk.engine.networks import Networks
 from xpsr_sdk.engine.plan import MemoryPlan
 from xpsr_sdk.engine.prepared import PreparedPhoto
@@ -69,37 +69,54 @@ class Restoration:
         canvases = [Canvas(width, height, like=photo.picture, on_disk=several) for photo in photos]
         tiles = 0
         for done, region in enumerate(regions, start=1):
-            colors, alphas = zip(*(enlarge(photo.picture, region, width, height) for photo in photos), strict=True)
-            noise = torch.cat([self._noise(region, photo.settings.seed) for photo in photos]) if several else None
-            images, plan = self._restore_image(torch.cat(colors), photos, noise)
-            tiles += len(plan.tiles)
+            resized, alphas = zip(*(enlarge(photo.picture, region, width, height) for photo in photos), strict=True)
+            upscaled = [self._upscale(photo.picture, photo, region, width, height) for photo in photos]
+            draws = several and self.networks.unet is not None
+            noise = torch.cat([self._noise(region, photo.settings.seed) for photo in photos]) if draws else None
+            images, cut = self._restore_image(torch.cat(upscaled), torch.cat(resized), photos, noise)
+            tiles += cut
             for photo, canvas, image, alpha in zip(photos, canvases, images.split(1), alphas, strict=True):
-                canvas.paste(region, image, None if alpha is None else self._restore_alpha(alpha, photo))
+                of_alpha = None if alpha is None else self._restore_alpha(alpha, photo, region, width, height)
+                canvas.paste(region, image, of_alpha)
             if progress:
                 progress(done, len(regions))
         return [canvas.picture() for canvas in canvases], tiles
 
+    def _upscale(self, picture: Picture, photo: PreparedPhoto, region: Region, width: int, height: int) -> Tensor:
+        """A region of a picture as the upscaler enlarges it, 1 3 H W in [0, 1]."""
+        side = photo.settings.upscaler_tile
+        with self.clock.stage("upscale"):
+            upscaler = self.networks.upscaler
+            return upscale(upscaler, picture, region, width, height, lambda x: self.workload.upscale(x, side))
+
     def _restore_image(
-        self, color: Tensor, photos: Sequence[PreparedPhoto], noise: Tensor | None = None
-    ) -> tuple[Tensor, MemoryPlan]:
-        """Images, B 3 H W in [0, 1], from the enlarged inputs, likewise; and the plan that they were made by.
+        self, upscaled: Tensor, resized: Tensor, photos: Sequence[PreparedPhoto], noise: Tensor | None = None
+    ) -> tuple[Tensor, int]:
+        """Images, B 3 H W in [0, 1], and how many tiles they were restored in.
 
         Args:
-            color: The inputs at the size of the result.
+            upscaled: What the upscaler made of the photos, B 3 H W in [0, 1].
+            resized: The photos themselves, resized bicubically, likewise.
             photos: What they are of.
             noise: Of their latents, B C h w; None: drawn.
         """
         networks, clock = self.networks, self.clock
-        height, width = color.shape[-2:]
+        if networks.unet is None:  # the upscaler alone: fidelity blends with the photo itself
+            blended = torch.lerp(upscaled, resized, photos[0].settings.fidelity)
+            return finish(blended, photos, resized), 0
+        height, width = resized.shape[-2:]
         rows, columns = networks.padded(height), networks.padded(width)
-        lr = pad(color, (0, columns - width, 0, rows - height), mode="replicate")
-        lr = lr.to(device=networks.device, dtype=torch.float32)
+        upscaled, resized = (
+            pad(image, (0, columns - width, 0, rows - height), mode="replicate").to(networks.device, torch.float32)
+            for image in (upscaled, resized)
+        )
 
         def sample(which: slice, plan: MemoryPlan) -> Tensor:
             with clock.stage("denoise"):
                 return sample_latents(
                     photos[which],
-                    lr[which],
+                    upscaled[which],
+                    resized[which],
                     None if noise is None else noise[which],
                     networks=networks,
                     sampler=self.sampler,
@@ -109,18 +126,23 @@ class Restoration:
 
         def decode(which: slice, latents: Tensor) -> Tensor:
             with clock.stage("decode"):
-                return decode_latents(photos[which], latents, lr[which], networks)
+                return decode_latents(photos[which], latents, upscaled[which], resized[which], networks)
 
         images, plan = self.workload.run(rows, columns, len(photos), photos[0].settings, sample, decode)
-        return images[..., :height, :width], plan
+        return images[..., :height, :width], len(plan.tiles)
 
-    def _restore_alpha(self, alpha: Tensor, photo: PreparedPhoto) -> Tensor:
+    def _restore_alpha(self, alpha: Tensor, photo: PreparedPhoto, region: Region, width: int, height: int) -> Tensor:
         """Alpha, 1 1 H W in [0, 1], restored as faithfully as the model can, or only enlarged if that is asked for."""
         if photo.settings.alpha == "resize":
             return alpha
         faithful = photo.settings.model_copy(update={"fidelity": 1.0, "color": "none"})
         of_alpha = replace(photo, settings=faithful, latents=None)
-        return restore_alpha(alpha, lambda image: self._restore_image(image, [of_alpha])[0])
+
+        def restore(image: Tensor) -> Tensor:
+            upscaled = self._upscale(alpha_of(photo.picture), photo, region, width, height)
+            return self._restore_image(upscaled, image, [of_alpha])[0]
+
+        return restore_alpha(alpha, restore)
 
     def _noise(self, region: Region, seed: int) -> Tensor:
         """The noise of a region's latents, 1 C h w."""

@@ -1,4 +1,4 @@
-"""From the enlarged input and the encoded prompts to clean latents: start, denoise, blend."""
+"""From the enlarged photo and the encoded prompts to clean latents: start, denoise, blend."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ from xpsr_sdk.engine.networks import Networks
 from xpsr_sdk.engine.packing import packed_weights
 from xpsr_sdk.engine.plan import MemoryPlan
 from xpsr_sdk.engine.prepared import PreparedPhoto
+from xpsr_sdk.models.controlnet import condition_of
 from xpsr_sdk.resolved import ResolvedSettings
 
 
 def sample_latents(
     photos: Sequence[PreparedPhoto],
-    lr: Tensor,
+    upscaled: Tensor,
+    resized: Tensor,
     noise: Tensor | None,
     *,
     networks: Networks,
@@ -31,7 +33,8 @@ def sample_latents(
 
     Args:
         photos: What is restored together.
-        lr: The inputs at the size of the result, B 3 H W in [0, 1] (float32); whole latents.
+        upscaled: What the upscaler made of the photos, B 3 H W in [0, 1] (float32); whole latents.
+        resized: The photos themselves, resized bicubically, likewise.
         noise: Of the start, B C h w; None: drawn, for each photo by its own seed.
         networks: What predicts.
         sampler: Turns noise into latents.
@@ -45,10 +48,12 @@ def sample_latents(
     with ExitStack() as stack:
         if plan.pack_weights:
             stack.enter_context(packed_weights((networks.unet, networks.controlnet)))
-        denoiser = _denoiser(photos, lr, networks, plan, start)
+        condition = condition_of(networks.controlnet, upscaled, resized).to(networks.dtype)
+        denoiser = _denoiser(photos, condition, networks, plan, start)
         stack.enter_context(denoiser.caching())
-        mean = _mean(denoiser, lr, networks) if networks.defaults.start == "mean" and not given else None
-        latents = torch.cat(given) if given else _start(start, lr, generators, noise, mean, networks)
+        of_mean = networks.defaults.start == "mean" and not given
+        mean = _mean(denoiser, upscaled, resized, networks) if of_mean else None
+        latents = torch.cat(given) if given else _start(start, upscaled, generators, noise, mean, networks)
         if start >= 0:
             latents = sampler.sample(
                 denoiser,
@@ -63,13 +68,16 @@ def sample_latents(
 
 
 def start_timestep(networks: Networks, settings: ResolvedSettings, with_latents: bool) -> int:
-    """The training timestep at which sampling begins. -1: nowhere, the start itself is decoded.
+    """The training timestep at which sampling begins. -1: nowhere, the start itself is decoded, or
+    there is no model.
 
     Args:
         networks: Their noise schedule, and what they were made for.
         settings: The less fidelity, the more noise.
         with_latents: Whether start latents are given: they are taken for pure noise.
     """
+    if networks.unet is None:
+        return -1
     if with_latents:
         return networks.schedule.last
     noise = 1 - settings.fidelity
@@ -79,16 +87,17 @@ def start_timestep(networks: Networks, settings: ResolvedSettings, with_latents:
 
 
 def _denoiser(
-    photos: Sequence[PreparedPhoto], lr: Tensor, networks: Networks, plan: MemoryPlan, start: int
+    photos: Sequence[PreparedPhoto], condition: Tensor, networks: Networks, plan: MemoryPlan, start: int
 ) -> GuidedDenoiser:
     settings = plan.settings
+    highs = [photo.high for photo in photos if photo.high is not None]
     lows = [photo.low for photo in photos if photo.low is not None]
     return GuidedDenoiser(
         networks.unet,
         networks.controlnet,
-        high=torch.cat([photo.high for photo in photos], dim=1),
+        high=torch.cat(highs, dim=1),
         low=torch.cat(lows, dim=1) if lows else None,
-        condition=lr.to(networks.dtype),
+        condition=condition,
         scheduler=networks.scheduler,
         tiles=plan.tiles,
         start_timestep=start,
@@ -102,29 +111,31 @@ def _denoiser(
     )
 
 
-def _mean(denoiser: GuidedDenoiser, lr: Tensor, networks: Networks) -> Tensor:
-    """The estimate of the mean of all sharp photos: at the last timestep from zeros, as in training."""
-    height, width = (side // networks.stride for side in lr.shape[-2:])
-    shape = len(lr), networks.unet.config.in_channels, height, width
-    zeros = torch.zeros(shape, device=lr.device, dtype=networks.dtype)
-    mean = denoiser.clean(zeros, networks.schedule.last).to(zeros)  # under autocast it comes in half precision
+def _mean(denoiser: GuidedDenoiser, upscaled: Tensor, resized: Tensor, networks: Networks) -> Tensor:
+    """The estimate of the mean of all sharp photos: at the last timestep from the photo's own latents, as in training.
+
+    Those are zeros where latents are residuals to the upscaled photo and the upscaler is bicubic.
+    """
+    photo, base = (image.to(networks.dtype) for image in (resized, upscaled))
+    latents = networks.backbone.encode(2 * photo - 1, base).to(base)
+    mean = denoiser.clean(latents, networks.schedule.last).to(latents)  # under autocast it comes in half precision
     denoiser.restart()  # sampling asks at other timesteps
     return mean
 
 
 def _start(
     timestep: int,
-    lr: Tensor,
+    upscaled: Tensor,
     generators: Sequence[torch.Generator],
     noise: Tensor | None,
     mean: Tensor | None,
     networks: Networks,
 ) -> Tensor:
-    """Latents at the noise of a timestep: those of the mean or, without one, of the input."""
+    """Latents at the noise of a timestep: those of the mean or, without one, of the upscaled photo."""
     clean = mean
     if clean is None:
-        lr = lr.to(networks.dtype)
-        clean = networks.backbone.encode(2 * lr - 1, lr, list(generators)).to(lr)
+        upscaled = upscaled.to(networks.dtype)
+        clean = networks.backbone.encode(2 * upscaled - 1, upscaled, list(generators)).to(upscaled)
     if timestep < 0:
         return clean
     if noise is None:  # each image draws from its own generator: its noise is the same in whatever batch

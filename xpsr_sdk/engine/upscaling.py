@@ -1,14 +1,16 @@
-"""How the photo comes to the size at which it is restored: an upscaler in tiles, then a resize to the target size."""
+"""An upscaler run over an image in tiles."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
-import torch
 from torch import Tensor
 
 from xpsr_sdk.contracts import Upscaler
 from xpsr_sdk.engine.tiling import Tile
+
+SMALLEST_TILE = 32
+"""Pixels that a tile keeps when memory is short."""
 
 
 def upscale_in_tiles(upscaler: Upscaler, images: Tensor, side: int) -> Tensor:
@@ -28,12 +30,10 @@ def upscale_in_tiles(upscaler: Upscaler, images: Tensor, side: int) -> Tensor:
         return upscaler.upscale(images)
     whole = images.new_empty(*images.shape[:2], height * scale, width * scale)
     for tile in _tiles(height, width, side):
-        around = Tile(
-            max(tile.top - halo, 0), max(tile.left - halo, 0), min(tile.bottom + halo, height), min(tile.right + halo, width)
-        )
-        enlarged = upscaler.upscale(around.of(images))
-        inner = Tile(*(a - b for a, b in zip((tile.top, tile.left, tile.bottom, tile.right), 2 * (around.top, around.left))))
-        tile.of(whole, scale).copy_(inner.of(enlarged, scale))
+        top, left = max(tile.top - halo, 0), max(tile.left - halo, 0)
+        around = Tile(top, left, min(tile.bottom + halo, height), min(tile.right + halo, width))
+        inner = Tile(tile.top - top, tile.left - left, tile.bottom - top, tile.right - left)
+        tile.of(whole, scale).copy_(inner.of(upscaler.upscale(around.of(images)), scale))
     return whole
 
 

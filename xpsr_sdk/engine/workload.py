@@ -14,6 +14,7 @@ from xpsr_sdk.engine.memory import is_out_of_memory
 from xpsr_sdk.engine.networks import Networks
 from xpsr_sdk.engine.plan import MemoryPlan, plan_memory
 from xpsr_sdk.engine.rows import autoencoder_in_rows
+from xpsr_sdk.engine.upscaling import SMALLEST_TILE, upscale_in_tiles
 from xpsr_sdk.resolved import ResolvedSettings
 
 Sample = Callable[[slice, MemoryPlan], Tensor]
@@ -35,7 +36,8 @@ class Workload:
 
     Attributes:
         photos: Photos that go through the networks at a time.
-        decided: The settings ``tile``, ``tile_overlap``, ``tile_batch`` and ``vae_rows``, once they are decided.
+        decided: The settings ``upscaler_tile``, ``tile``, ``tile_overlap``, ``tile_batch`` and ``vae_rows``, once they
+            are decided.
     """
 
     def __init__(self, networks: Networks, photos: int, unload: Callable[[], None]) -> None:
@@ -79,11 +81,34 @@ class Workload:
                     raise
                 self._do_less(plan, count, error, decoding=latents is not None)
             else:
-                self.decided = _decided_by(plan)
+                self.decided = self.decided | _decided_by(plan)
                 latents = latents[count:] if len(latents) > count else None
                 if len(images) == photos:
                     return torch.cat(images), plan
             gc.collect()  # what a failed attempt held hangs on its traceback
+
+    def upscale(self, images: Tensor, side: int) -> Tensor:
+        """What the upscaler makes of images, B 3 h w in [0, 1], in tiles that fit into memory: float32, on the CPU.
+
+        Args:
+            images: The photos.
+            side: Of a tile, in pixels of the images, if that fits.
+        """
+        networks = self._networks
+        # A scale of 1 leaves the photo to the resize, which keeps all of its bits.
+        dtype = torch.float32 if networks.upscaler.scale == 1 else networks.dtype
+        there = images.to(networks.device, dtype)
+        while True:
+            side = min(side, self.decided.get("upscaler_tile") or side)
+            try:
+                return upscale_in_tiles(networks.upscaler, there, side).to("cpu", torch.float32)
+            except Exception as error:
+                if not is_out_of_memory(error) or side <= SMALLEST_TILE:
+                    raise
+            gc.collect()  # what the failed attempt held hangs on its traceback
+            self.decided = self.decided | {"upscaler_tile": max(side // 2, SMALLEST_TILE)}
+            self._make_room()
+            warnings.warn(f"Out of memory: trying again with upscaler_tile {side // 2}.", stacklevel=2)
 
     def _plan(self, height: int, width: int, settings: ResolvedSettings, photos: int) -> MemoryPlan:
         settings = settings.model_copy(update=self.decided)
@@ -101,11 +126,15 @@ class Workload:
             change = plan.smaller(decoding)
             if change is None:
                 raise error
-            self.decided = _decided_by(plan) | change
+            self.decided = self.decided | _decided_by(plan) | change
             words = ", ".join(f"{name} {value}" for name, value in change.items())
+        self._make_room()
+        warnings.warn(f"Out of memory: trying again with {words}.", stacklevel=2)
+
+    def _make_room(self) -> None:
+        """Let those who wait on the device free their memory."""
         self._unload()
         self._networks.park_text_encoder()
-        warnings.warn(f"Out of memory: trying again with {words}.", stacklevel=2)
 
 
 def _decided_by(plan: MemoryPlan) -> dict[str, Any]:

@@ -83,7 +83,7 @@ class Objective(nn.Module):
         start = self._start(inputs)
         noisy = schedule.add_noise(start, inputs.noise, t)
         if loss.mean_share:
-            # At the last timestep there is all but no signal: the best guess is the mean. It is asked for without noise.
+            # At the last timestep there is next to no signal, so that the best guess is the mean: it needs no noise.
             noisy = torch.where((t == schedule.last).view(-1, 1, 1, 1), inputs.photo, noisy)
         out, prediction = self._predict(noisy, t, inputs, heads=loss.constraint_weight > 0)
         signal, level = schedule.levels(t, start)
