@@ -231,13 +231,24 @@ def trained_backbone(section: ModelSection) -> Component:
     return section.backbone or backbone_of(read_json(section.base / "model_index.json"))
 
 
+def trained_upscaler(section: ModelSection) -> Component:
+    """The upscaler of a training run: the config's, else the one that the base names.
+
+    Raises:
+        CheckpointError: The base has no index.
+    """
+    return section.upscaler or read_defaults(read_json(section.base / "model_index.json")).upscaler
+
+
 def trained_index(section: ModelSection) -> dict[str, Any]:
-    """The ``model_index.json`` of a whole model that a run leaves: the base's, with the backbone of the run.
+    """The ``model_index.json`` of a whole model that a run leaves: the base's, with the run's backbone and upscaler.
 
     Raises:
         CheckpointError: The base has none.
     """
-    return read_json(section.base / "model_index.json") | {"backbone": trained_backbone(section)}
+    index = read_json(section.base / "model_index.json")
+    defaults = {**(index.get("defaults") or {}), "upscaler": trained_upscaler(section)}
+    return index | {"backbone": trained_backbone(section), "defaults": defaults}
 
 
 def _check_widths(section: ModelSection, backbone: Backbone) -> None:

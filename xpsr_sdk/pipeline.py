@@ -198,7 +198,8 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         """
         networks, clock = self._networks(), Clock(self._execution_device)
         regions = self._regions(photos[0], settings[0])
-        prompts, texts = [Prompts()] * len(photos), [(None, None)] * len(photos)
+        prompts = [Prompts()] * len(photos)
+        texts: list[tuple[Tensor | None, Tensor | None]] = [(None, None)] * len(photos)
         if self.unet is not None:
             with clock.stage("prompts"):
                 prompts = [describe_photo(self.prompt_provider, *each) for each in zip(photos, settings, strict=True)]

@@ -1,6 +1,6 @@
 """Every figure of the model card: the shipped model beside bicubic enlargement, Real-ESRGAN x4+ and blends of the two.
 
-    python -m tests.measurements.nano real=DREALSR synthetic=PAIRS --weights FOLDER [--limit N] [-o figures.json] [--docs]
+    python -m tests.measurements.nano real=DREALSR synthetic=PAIRS --weights FOLDER [--limit N] [-o FILE] [--docs]
 
 Each data set is a folder with LR/ and HR/, whose photos have the same names. The *blend curve* is what anybody gets
 without training: alpha * Real-ESRGAN x4+ + (1 - alpha) * bicubic. A model that does not lie beyond it has learned

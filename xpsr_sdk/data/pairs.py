@@ -17,12 +17,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from xpsr_sdk.data.images import READABLE, write_image, write_whole
-from xpsr_sdk.data.samples import DamagedImage, Example, FindPrompt, ReadPixels
+from xpsr_sdk.data.samples import DamagedImage, Example, FindPrompt, Pair, ReadPixels
 from xpsr_sdk.errors import ImageError, TrainingError
 
+UPSCALED = "upscaled"
+"""The folder of images that were enlarged ahead."""
 PROMPT_FOLDERS = {"high": "highlevel_prompt_GT", "low": "lowlevel_prompt_q", "hr_low": "lowlevel_prompt_q_GT"}
 
 
@@ -53,7 +53,7 @@ class PairFolder:
         try:
             hr = self._read(path)
             lr = hr if hr_as_input else self._read(_lr_image(path))
-            ahead = folder / "upscaled" / path.name
+            ahead = folder / UPSCALED / path.name
             upscaled = self._read(ahead) if ahead.is_file() and not hr_as_input else None
         except ImageError as error:
             raise DamagedImage(str(error)) from error
@@ -66,26 +66,27 @@ class PairFolder:
         return Example(hr, lr, high or "", low or "", str(path), upscaled)
 
 
-def write_pair(folder: Path, name: str, hr: Image.Image, lr: Image.Image | None, words: dict[str, Any]) -> None:
+def write_pair(folder: Path, name: str, pair: Pair, words: dict[str, Any]) -> None:
     """Write a pair and its prompts, each into a file of its own.
 
     Args:
         folder: Folder of the published form.
         name: Of the files, without their type.
-        hr: The sharp photo.
-        lr: The same, degraded.
+        pair: The images.
         words: ``high``, ``low`` and ``hr_low``; None: no prompt.
 
     Raises:
         ImageError: A file cannot be written.
     """
-    assert lr is not None
+    assert pair.lr is not None
     for level, prompt_folder in PROMPT_FOLDERS.items():
         if words[level] is not None:
             _write_text(folder / prompt_folder / f"{name}.txt", words[level])
     # HR comes last: a pair is read from its HR image on.
-    write_image(lr, folder / "LR" / f"{name}.png")
-    write_image(hr, folder / "HR" / f"{name}.png")
+    write_image(pair.lr, folder / "LR" / f"{name}.png")
+    if pair.upscaled is not None:
+        write_image(pair.upscaled, folder / UPSCALED / f"{name}.png")
+    write_image(pair.hr, folder / "HR" / f"{name}.png")
 
 
 def _write_text(path: Path, text: str) -> None:

@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from xpsr_sdk.contracts import PromptLevel
@@ -21,8 +22,23 @@ Pixels = NDArray[np.uint8]
 ReadPixels = Callable[[Path], Pixels]
 FindPrompt = Callable[[Path, PromptLevel], str | None]
 """What was said of an image file on that level; None: nothing."""
-Upscale = Callable[[Tensor, tuple[int, int]], Tensor]
-"""``upscale(image, (height, width))``: B 3 h w in [0, 1] to B 3 height width."""
+Upscale = Callable[[Tensor, int, int], Tensor]
+"""``upscale(image, height, width)``: B 3 h w in [0, 1] to B 3 height width."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The images of a sample that is written.
+
+    Attributes:
+        hr: The sharp photo.
+        lr: The same, degraded; None: it is degraded as training draws it.
+        upscaled: The degraded photo as an upscaler enlarges it; None: it is enlarged as training draws it.
+    """
+
+    hr: Image.Image
+    lr: Image.Image | None
+    upscaled: Image.Image | None
 
 
 @dataclass(frozen=True)
@@ -164,7 +180,7 @@ def draw_sample(
     low = degrader.quality(lr) if example.low is None else example.low
     resized = resize(lr, crop, crop).clamp(0, 1)
     if upscaled is None:  # an input that is as large as the target needs no upscaler
-        upscaled = resized if lr.shape == hr.shape else upscale(lr, (crop, crop))
+        upscaled = resized if lr.shape == hr.shape else upscale(lr, crop, crop)
     return Sample(hr[0] * 2 - 1, resized[0], upscaled[0], example.high, low)
 
 

@@ -2,6 +2,7 @@
 
     KEY.hr.png     the sharp photo
     KEY.lr.png     the same, degraded (optional: else it is degraded as it is drawn)
+    KEY.upscaled.png  the degraded photo, enlarged ahead by an upscaler (optional: else it is enlarged as it is drawn)
     KEY.json       {"high": what it shows, "low": how good the LR image is, "hr_low": how good the HR image is,
                     "sha256": of the source file's bytes, "size": [width, height]}; each may be missing or null
 
@@ -25,7 +26,7 @@ from PIL import Image
 
 from xpsr_sdk.data.files import READABLE
 from xpsr_sdk.data.picture import from_pil
-from xpsr_sdk.data.samples import DamagedImage, Example, Pixels
+from xpsr_sdk.data.samples import DamagedImage, Example, Pair, Pixels
 from xpsr_sdk.errors import TrainingError
 
 ReadPart = Callable[[Path, int, int], Pixels]
@@ -74,10 +75,13 @@ class ShardFolder:
             hr = self._part(shard, parts["hr"])
             of_lr = parts.get("lr")
             lr = hr if hr_as_input else None if of_lr is None else self._part(shard, of_lr)
+            ahead = None if hr_as_input else parts.get("upscaled")
+            upscaled = None if ahead is None else self._part(shard, ahead)
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise DamagedImage(f"{shard}: the image {key} is damaged: {error}.") from error
         low = words.get("hr_low" if hr_as_input else "low")
-        return Example(hr, lr, words.get("high") or "", low if lr is None else low or "", f"{shard}: {key}")
+        name = f"{shard}: {key}"
+        return Example(hr, lr, words.get("high") or "", low if lr is None else low or "", name, upscaled)
 
     def _part(self, shard: Path, span: Span) -> Pixels:
         return self._read(shard, span.start, span.size)
@@ -101,14 +105,16 @@ def _bytes(shard: Path, span: Span) -> bytes:
 
 
 def _samples(shard: Path) -> dict[str, dict[str, Span]]:
-    """The samples of a shard by key: where their ``hr``, ``lr`` and ``json`` lie."""
+    """The samples of a shard by key: where their ``hr``, ``lr``, ``upscaled`` and ``json`` lie."""
     samples: dict[str, dict[str, Span]] = {}
     try:
         with tarfile.open(shard, "r:") as tar:
             for member in tar:
                 key, _, kind = member.name.partition(".")
                 part, _, suffix = kind.lower().rpartition(".")
-                if member.isfile() and (kind == "json" or (part in ("hr", "lr") and f".{suffix}" in READABLE)):
+                if member.isfile() and (
+                    kind == "json" or (part in ("hr", "lr", "upscaled") and f".{suffix}" in READABLE)
+                ):
                     samples.setdefault(key, {})[part or kind] = Span(member.offset_data, member.size)
     except (tarfile.TarError, OSError, EOFError) as error:
         raise TrainingError(
@@ -144,12 +150,12 @@ class ShardWriter:
     def __init__(self, file: Any) -> None:
         self._tar = tarfile.TarFile(fileobj=file, mode="w", format=tarfile.GNU_FORMAT)
 
-    def write(self, key: str, hr: Image.Image, lr: Image.Image | None, words: Mapping[str, Any]) -> None:
+    def write(self, key: str, pair: Pair, words: Mapping[str, Any]) -> None:
         """Add a sample."""
-        self._add(f"{key}.hr.png", _png(hr))
-        if lr is not None:
-            self._add(f"{key}.lr.png", _png(lr))
-        text = json.dumps({**words, "size": list(hr.size)}, ensure_ascii=False)
+        for part, image in {"hr": pair.hr, "lr": pair.lr, "upscaled": pair.upscaled}.items():
+            if image is not None:
+                self._add(f"{key}.{part}.png", _png(image))
+        text = json.dumps({**words, "size": list(pair.hr.size)}, ensure_ascii=False)
         self._add(f"{key}.json", text.encode())
 
     def close(self) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from torch import Tensor
 
 from xpsr_sdk.contracts import Upscaler
+from xpsr_sdk.data.images import resize
 from xpsr_sdk.engine.tiling import Tile
 
 SMALLEST_TILE = 32
@@ -35,6 +36,19 @@ def upscale_in_tiles(upscaler: Upscaler, images: Tensor, side: int) -> Tensor:
         inner = Tile(tile.top - top, tile.left - left, tile.bottom - top, tile.right - left)
         tile.of(whole, scale).copy_(inner.of(upscaler.upscale(around.of(images)), scale))
     return whole
+
+
+def upscale_to(upscaler: Upscaler, images: Tensor, height: int, width: int, side: int = 256) -> Tensor:
+    """Whole images at a size of choice, B 3 ``height`` ``width`` in [0, 1]: training's way of doing it.
+
+    Args:
+        upscaler: What enlarges.
+        images: B 3 h w in [0, 1].
+        height: Of the result, in pixels.
+        width: Likewise.
+        side: Of a tile, in pixels of the images.
+    """
+    return resize(upscale_in_tiles(upscaler, images, side), height, width).clamp(0, 1)
 
 
 def _tiles(height: int, width: int, side: int) -> Iterator[Tile]:

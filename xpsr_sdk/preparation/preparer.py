@@ -13,7 +13,9 @@ from PIL import Image
 from xpsr_sdk.builtin.sharpen import sharpen as sharpened
 from xpsr_sdk.contracts import Item
 from xpsr_sdk.data.images import read_image, to_image, to_tensor
+from xpsr_sdk.data.samples import Pair
 from xpsr_sdk.data.seeds import generator_for
+from xpsr_sdk.engine.upscaling import upscale_to
 from xpsr_sdk.errors import ConfigError, ImageError
 from xpsr_sdk.plugin_system.registry import default_registry
 from xpsr_sdk.preparation.recipe import Recipe
@@ -25,8 +27,8 @@ SMALLEST_LR = 16
 FLAT = 1.5
 """Gray levels: an image of half the size whose pixels differ less from their neighbours, on average, shows nothing."""
 
-Take = Callable[[str, Image.Image, Image.Image | None, dict[str, Any]], None]
-"""``take(name, hr, lr, words)``: where a sample goes to."""
+Take = Callable[[str, Pair, dict[str, Any]], None]
+"""``take(name, pair, words)``: where a sample goes to."""
 
 
 class Preparer:
@@ -39,6 +41,9 @@ class Preparer:
         if recipe.degradation is not None:
             self.degradation = registry.create("degradation_model", recipe.degradation)
         self.provider = registry.create("prompt_provider", recipe.prompt_provider)
+        self.upscaler: Any = None
+        if recipe.upscaler is not None:
+            self.upscaler = registry.create("upscaler", recipe.upscaler)
         if recipe.crop and self.degradation and recipe.crop % self.degradation.scale:
             raise ConfigError(f"crop is {recipe.crop}: it must be a multiple of the scale, {self.degradation.scale}.")
 
@@ -66,11 +71,18 @@ class Preparer:
         reasons: list[str] = []
         for place, crop in good[: recipe.crops_a_photo]:
             for variant, lr, words, missing in self._samples(Item(crop, item.path, item.sha256), place):
-                take(f"{name}{place}{variant}", crop, lr, words)
+                take(f"{name}{place}{variant}", Pair(crop, lr, self._upscaled(lr, crop)), words)
                 outcome.samples += 1
                 reasons += missing
         outcome.unprompted = "; ".join(dict.fromkeys(reasons))
         return outcome
+
+    @torch.no_grad()
+    def _upscaled(self, lr: Image.Image | None, hr: Image.Image) -> Image.Image | None:
+        """LR as the upscaler brings it to the size of HR; None if nothing is to be enlarged ahead."""
+        if self.upscaler is None or lr is None:
+            return None
+        return to_image(upscale_to(self.upscaler, to_tensor(lr), hr.height, hr.width))
 
     def _crops(self, image: Image.Image, sha256: str) -> list[tuple[str, Image.Image]]:
         """The crops of a photo with what tells their names apart, in random order if not all are to be used."""

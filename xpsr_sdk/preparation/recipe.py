@@ -16,6 +16,8 @@ class Recipe:
     Attributes:
         degradation: What makes the LR images; None: none are made, they are degraded as training draws them.
         prompt_provider: Who describes both sides.
+        upscaler: What enlarges the LR images ahead, for a model that is trained with it; None: they are enlarged as
+            training draws them, which takes long where the upscaler is a network.
         sharpen: Whether photos are sharpened before anything else, as Real-ESRGAN's are (arXiv 2107.10833, section
             4.1): the HR images are then sharper than the photos.
         crop: Side of the crops that photos are cut into, in pixels; None: photos stay whole.
@@ -26,6 +28,7 @@ class Recipe:
 
     degradation: Component | None = "realesrgan"
     prompt_provider: Component = "measured"
+    upscaler: Component | None = None
     sharpen: bool = False
     crop: int | None = None
     crops_a_photo: int | None = None

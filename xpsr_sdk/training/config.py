@@ -24,6 +24,9 @@ class ModelSection(Settings):
     backbone: Component | None = Field(
         None, description="Backbone that reads the base folder. None: the one that the base names."
     )
+    upscaler: Component | None = Field(
+        None, description="What enlarges the photos that the model restores. None: what the base names."
+    )
     fusion: Component | None = Field(None, description="Fusion attention of a fresh ControlNet. None: XPSR's own.")
     conditioning_widths: tuple[int, ...] = Field(
         (16, 32, 96, 256),

@@ -10,7 +10,7 @@ import warnings
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import accumulate
 from pathlib import Path
 
@@ -18,13 +18,14 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from xpsr_sdk.config import Component
 from xpsr_sdk.data.images import find_images, read_image
-from xpsr_sdk.data.images import resize as _resize
 from xpsr_sdk.data.pairs import PairFolder
 from xpsr_sdk.data.photo_folder import PhotoFolder
 from xpsr_sdk.data.samples import Batch, DamagedImage, Pixels, Sample, Source, collate, draw_sample
 from xpsr_sdk.data.seeds import generator_for
 from xpsr_sdk.data.shards import ShardFolder, find_shards, read_part
+from xpsr_sdk.engine.upscaling import upscale_to
 from xpsr_sdk.errors import TrainingError
 from xpsr_sdk.plugin_system.registry import Registry, default_registry
 from xpsr_sdk.prompts.store import STORE_NAME, PromptStore
@@ -42,13 +43,16 @@ class TrainingData:
         section: Where they are and what becomes of them.
         seed: Of the order, the crops and the degradations.
         registry: Where components are looked up; None: the built-in and the installed plug-ins.
+        upscaler: What enlarges the inputs that were not enlarged ahead.
 
     Raises:
         TrainingError: A folder is missing, empty or damaged.
         PluginError: The degradation or the prompt provider is unknown or broken.
     """
 
-    def __init__(self, section: DataSection, seed: int, registry: Registry | None = None) -> None:
+    def __init__(
+        self, section: DataSection, seed: int, registry: Registry | None = None, upscaler: Component = "bicubic"
+    ) -> None:
         registry = registry or default_registry()
         self._section, self._seed = section, seed
         self._sources = open_sources(section.folders, section.crop, section.keep_in_memory)
@@ -57,7 +61,7 @@ class TrainingData:
             registry.create("degradation_model", section.degradation),
             registry.create("prompt_provider", section.prompt_provider),
         )
-        self._upscale = upscale_bicubically
+        self._upscale = partial(upscale_to, registry.create("upscaler", upscaler))
         self._order_of = lru_cache(maxsize=2)(self._draw_order)
 
     def __len__(self) -> int:
@@ -114,7 +118,12 @@ def open_sources(folders: Sequence[Path], crop: int, keep_in_memory: int = 0) ->
 
 
 def batches(
-    section: DataSection, data: TrainingData, seed: int, places: Iterable[Sequence[int]], pin_memory: bool = False
+    section: DataSection,
+    data: TrainingData,
+    seed: int,
+    places: Iterable[Sequence[int]],
+    pin_memory: bool = False,
+    upscaler: Component = "bicubic",
 ) -> Iterator[Batch]:
     """Batches of the images at ``places`` of the run, fetched ahead by ``section.workers`` processes if there are any.
 
@@ -123,7 +132,7 @@ def batches(
     if not section.workers:
         return map(data.batch, places)
     loader = DataLoader(
-        _InWorker(section, seed),
+        _InWorker(section, seed, upscaler),
         batch_sampler=places,  # type: ignore[arg-type]  # any iterable of lists will do
         num_workers=section.workers,
         collate_fn=_only,
@@ -137,13 +146,13 @@ def batches(
 class _InWorker(Dataset[Batch]):
     """The images of a run, opened in the worker: what is open can't be handed to another process."""
 
-    def __init__(self, section: DataSection, seed: int) -> None:
-        self._section, self._seed = section, seed
+    def __init__(self, section: DataSection, seed: int, upscaler: Component) -> None:
+        self._section, self._seed, self._upscaler = section, seed, upscaler
         self._data: TrainingData | None = None
 
     def __getitems__(self, positions: list[int]) -> list[Batch]:
         if self._data is None:
-            self._data = TrainingData(self._section, self._seed)
+            self._data = TrainingData(self._section, self._seed, upscaler=self._upscaler)
         return [self._data.batch(positions)]
 
 
@@ -164,7 +173,3 @@ def _expand(folders: Sequence[Path]) -> list[Path]:
             raise TrainingError(f"No folder matches {folder}.")
         found += matches
     return found
-
-
-def upscale_bicubically(image, size):
-    return _resize(image, *size).clamp(0, 1)

@@ -18,7 +18,7 @@ import torch
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 
-from xpsr_sdk.build import build_for_training, trained_index
+from xpsr_sdk.build import build_for_training, trained_index, trained_upscaler
 from xpsr_sdk.config import backbone_of
 from xpsr_sdk.data.samples import Batch
 from xpsr_sdk.data.seeds import generator_for
@@ -119,7 +119,8 @@ class TrainingRun:
         )
         decay = config.optimizer.ema_decay
         self.ema = EMAModel(self.trained.values(), decay=decay, foreach=True) if decay else None
-        self.data = TrainingData(config.data, config.seed, registry)
+        self.upscaler = trained_upscaler(config.model)
+        self.data = TrainingData(config.data, config.seed, registry, self.upscaler)
         self._batches: Iterator[Batch] | None = None
         self.recent_losses: deque[float] = deque(maxlen=REMEMBERED)
         self.checkpoints = Checkpoints(config.output, config.keep_checkpoints)
@@ -335,7 +336,8 @@ class TrainingRun:
         began = time.perf_counter()
         if self._batches is None:
             section = self.config.data
-            self._batches = batches(section, self.data, self.config.seed, self._places(), self.device.type == "cuda")
+            pin = self.device.type == "cuda"
+            self._batches = batches(section, self.data, self.config.seed, self._places(), pin, self.upscaler)
         return next(self._batches), time.perf_counter() - began
 
     def _places(self) -> Iterator[range]:

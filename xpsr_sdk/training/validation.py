@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from xpsr_sdk.build import trained_backbone
+from xpsr_sdk.build import trained_backbone, trained_upscaler
 from xpsr_sdk.config import RestoreConfig, load_config
 from xpsr_sdk.contracts import Item
 from xpsr_sdk.data.images import to_image, to_tensor
@@ -109,6 +109,7 @@ class Validation:
             backbone=parts,
             prompt_provider=self._registry.create("prompt_provider", "fixed"),
             sampler=self._registry.create("sampler", pipeline.defaults.sampler),
+            upscaler=self._registry.create("upscaler", trained_upscaler(self._config.model)),
             settings=self._settings,
         )
         return pipeline
