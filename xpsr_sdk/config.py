@@ -206,11 +206,16 @@ def read_toml(cls: type[AnySettings], file: Path, overrides: Sequence[str] = ())
     except (OSError, ValueError) as error:
         raise ConfigError(f"{file} is not a TOML file that can be read: {error}.") from None
     for override in overrides:
-        _set(values, override)
+        set_override(values, override)
     return load_config(cls, values, str(file))
 
 
-def _set(values: dict[str, Any], override: str) -> None:
+def set_override(values: dict[str, Any], override: str) -> None:
+    """Set ``"section.field=value"`` in a tree of tables; the value is TOML, or a bare word.
+
+    Raises:
+        ConfigError: It is written otherwise, or what it calls a section is none.
+    """
     name, equals, text = override.partition("=")
     if not equals or not name:
         raise ConfigError(f"{override!r} is no override: write section.field=value.")

@@ -267,4 +267,3 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
     def _execution_device(self) -> torch.device:
         device: torch.device = self.upscaler_device if self.unet is None else super()._execution_device
         return device
-

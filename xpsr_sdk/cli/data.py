@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from xpsr_sdk.cli.components import part_options, with_options
 from xpsr_sdk.cli.terminal import progress_bar
 
 if TYPE_CHECKING:
@@ -37,7 +38,11 @@ def data() -> None:
     show_default=True,
     help="Degradation model; none: photos are degraded as training draws them.",
 )
+@part_options("degradation")
 @click.option("--prompt-provider", default="measured", show_default=True, help="Who describes the photos.")
+@part_options("prompt-provider")
+@click.option("--upscaler", help="Enlarge the degraded photos ahead, for a model that is trained with this upscaler.")
+@part_options("upscaler")
 @click.option("--sharpen", is_flag=True, help="Sharpen the photos before they are degraded and stored.")
 @click.option("--crop", type=click.IntRange(min=16), help="Cut photos into crops of so many pixels. Default: whole.")
 @click.option("--crops-a-photo", type=click.IntRange(min=1), help="At most so many crops of a photo, at random.")
@@ -61,6 +66,9 @@ def prepare(
     from xpsr_sdk.preparation.prepare import prepare_pairs, prepare_shards
 
     choices |= {"degradation": None if degradation == "none" else degradation, "workers": workers}
+    for flag in ("degradation", "prompt-provider", "upscaler"):
+        kind = flag.replace("-", "_")
+        choices[kind] = with_options(flag, choices[kind], choices.pop(f"{kind}_option"))
     with progress_bar() as bar:
         task = bar.add_task("preparing", total=None)
         choices["progress"] = lambda done, total: bar.update(task, completed=done, total=total)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
+from xpsr_sdk.cli.components import part_options, with_options
 from xpsr_sdk.cli.result_files import plan_result_files
 from xpsr_sdk.cli.terminal import print_traceback, progress_bar, quiet_libraries, warnings_told
 from xpsr_sdk.config import (
@@ -49,10 +50,14 @@ INTERRUPTED = 130
 @click.option("--log", type=click.Path(path_type=Path), help="File to append a line of JSON to for each photo.")
 @click.option("--config", type=click.Path(path_type=Path), help="TOML file of settings; options go before it.")
 @click.option("--scale", type=float, help="How many times larger, 1 to 8.  [default: 4]")
-@click.option("--model", help="Preset, folder or hub id.  [default: nano]")
+@click.option("--model", help="Preset, folder or hub id; none: the upscaler alone.  [default: nano]")
 @click.option("--checkpoint", type=click.Path(path_type=Path), help="Folder with unet/ and controlnet/ for the model.")
 @click.option("--checkpoint-weights", help="File name of its weights; name a .bin to allow pickled ones.")
+@click.option("--upscaler", help="What brings photos to the size at which they are restored.")
+@part_options("upscaler")
+@click.option("--upscaler-tile", type=int, help="Side of the upscaler's tiles, in pixels of the photo.")
 @click.option("--prompt-provider", help="Who describes the photos.  [default: measured]")
+@part_options("prompt-provider")
 @click.option("--prompt", help="What the photo shows, instead of asking the provider.")
 @click.option("--low-prompt", help="How good the photo is, instead of asking the provider.")
 @click.option("--negative", help="Negative high-level prompt.")
@@ -63,6 +68,7 @@ INTERRUPTED = 130
 @click.option("--guidance", "guidance_scale", type=float, help="Classifier-free guidance; 1 is none.")
 @click.option("--fidelity", type=float, help="1: closest to the input; 0: most realistic.")
 @click.option("--sampler", help="Sampler; xpsr plugins lists them.")
+@part_options("sampler")
 @click.option("--seed", type=int, help="Of the noise: the same seed gives the same photo.")
 @click.option("--color", type=click.Choice(get_args(ColorCorrection)), help="How the input's colours are kept.")
 @click.option("--tile", type=int, help="Side of a tile, in output pixels.")
@@ -120,11 +126,14 @@ def upscale(
 def _settings(file: Path | None, offload: Offload | None, options: dict[str, Any]) -> PipelineConfig:
     """The options, and for the rest what stands in the file; what is misspelt is told before anything is loaded."""
     of_file = read_toml(PipelineConfig, file) if file else None
+    for kind in ("prompt_provider", "sampler", "upscaler"):
+        flag, chosen = kind.replace("_", "-"), options.pop(f"{kind}_option")
+        options[kind] = with_options(flag, options[kind], chosen, getattr(of_file, kind, None))
     execution = of_file.execution.model_dump(exclude_unset=True) if of_file else {}
     settings = with_settings(
         of_file, options | {"execution": execution | ({"offload": offload} if offload else {})}, "xpsr upscale"
     )
-    for kind in ("backbone", "prompt_provider", "sampler"):
+    for kind in ("backbone", "prompt_provider", "sampler", "upscaler"):
         choice = getattr(settings, kind)
         name = choice.get("name") if isinstance(choice, dict) else choice
         if isinstance(name, str):

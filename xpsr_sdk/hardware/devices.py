@@ -8,9 +8,9 @@ import psutil
 import torch
 
 from xpsr_sdk.errors import ConfigError
-from xpsr_sdk.library_internals import cpu_multiplies_bfloat16
 from xpsr_sdk.hardware.control_groups import free_in_control_groups
 from xpsr_sdk.hardware.process_memory import free_address_space
+from xpsr_sdk.library_internals import cpu_multiplies_bfloat16
 
 
 def find_device(name: str | torch.device | None) -> torch.device:
