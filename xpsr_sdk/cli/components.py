@@ -1,4 +1,4 @@
-"""How a part is chosen on the command line: ``--sampler NAME`` and, as often as need be, ``--sampler-option KEY=VALUE``."""
+"""How a part is chosen on the command line: ``--sampler NAME``, and ``--sampler-option KEY=VALUE`` for each option."""
 
 from __future__ import annotations
 
