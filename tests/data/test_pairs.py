@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image, ImageOps
 
 from tests.support import tiny
 from xpsr_sdk import TrainingError
@@ -111,3 +112,43 @@ def test_a_folder_without_pairs_is_named(tmp_path: Path) -> None:
         batch(tmp_path)
     with pytest.raises(TrainingError, match=r"No folder matches .*nothing_\*"):
         batch(tmp_path / "nothing_*")
+
+
+def put_upscaled(folder: Path, size: tuple[int, int] | None = None) -> None:
+    """Give each pair an image that was upscaled ahead: the negative of its HR image, so that none else is taken."""
+    (folder / "upscaled").mkdir()
+    for hr in (folder / "HR").iterdir():
+        with Image.open(hr) as image:
+            negative = ImageOps.invert(image.convert("RGB"))
+        (negative.resize(size) if size else negative).save(folder / "upscaled" / hr.name)
+
+
+@given(seed=st.integers(0, 10_000))
+def test_an_image_upscaled_ahead_is_cropped_and_flipped_with_hr(
+    pairs: Path, tmp_path_factory: pytest.TempPathFactory, seed: int
+) -> None:
+    folder = tmp_path_factory.mktemp("ahead") / "pairs"
+    shutil.copytree(pairs, folder)
+    put_upscaled(folder)
+    found = batch(folder, seed=seed)
+    torch.testing.assert_close(found.upscaled, 1 - (found.hr + 1) / 2, atol=1e-5, rtol=0)
+    assert torch.equal(found.lr, batch(pairs, seed=seed).lr)  # it changes nothing else
+
+
+def test_what_was_not_upscaled_ahead_is_upscaled_now(pairs: Path) -> None:
+    found = batch(pairs)
+    torch.testing.assert_close(found.upscaled, found.lr, atol=1e-6, rtol=0)
+
+
+def test_hr_as_the_input_needs_no_upscaler(pairs: Path, tmp_path: Path) -> None:
+    shutil.copytree(pairs, tmp_path / "pairs")
+    put_upscaled(tmp_path / "pairs")
+    found = batch(tmp_path / "pairs", hr_as_input=1)
+    torch.testing.assert_close(found.upscaled, (found.hr + 1) / 2, atol=1e-6, rtol=0)
+
+
+def test_an_upscaled_image_of_another_size_is_named(tmp_path: Path) -> None:
+    make_pair(tmp_path)
+    put_upscaled(tmp_path, size=(32, 24))
+    with pytest.raises(TrainingError, match=r"a.png: its upscaled image is 32x24; it must be as large as HR"):
+        batch(tmp_path)

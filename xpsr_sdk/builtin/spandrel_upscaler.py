@@ -52,6 +52,8 @@ class SpandrelUpscaler:
         """B 3 h w in [0, 1] to B 3 s*h s*w, in the dtype and on the device of the image."""
         descriptor = self._descriptor = self._descriptor or self._load()
         dtype = image.dtype if _computes_in(descriptor, image.dtype) else torch.float32
+        if descriptor.dtype not in (dtype, torch.float32):  # what weights lost in half precision does not come back
+            descriptor = self._descriptor = self._load()
         descriptor.to(image.device, dtype).model.to(memory_format=torch.channels_last)
         enlarged = descriptor(image.to(dtype).contiguous(memory_format=torch.channels_last))
         # A copy, since what comes from torch's inference mode can't take part in training.
@@ -113,7 +115,7 @@ def _read(path: Path) -> dict[str, Any]:
         )
     except UnpicklingError:
         raise CheckpointError(
-            f"{path} holds more than tensors, and is not read: pickled code could do anything."
+            f"{path} is damaged or holds more than tensors, and is not read: pickled code could do anything."
         ) from None
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, SafetensorError) as error:
         raise CheckpointError(f"{path} cannot be read as weights: {one_line(error)}.") from error

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from xpsr_sdk.testing.prompts import check_prompt_provider
     from xpsr_sdk.testing.samplers import check_sampler
     from xpsr_sdk.testing.subject import ContractViolation
+    from xpsr_sdk.testing.upscalers import check_upscaler
 
 __all__ = [
     "ContractViolation",
@@ -38,6 +39,7 @@ __all__ = [
     "check_fusion_attention",
     "check_prompt_provider",
     "check_sampler",
+    "check_upscaler",
 ]
 
 _HOME_OF = {
@@ -49,6 +51,7 @@ _HOME_OF = {
     "check_fusion_attention": "fusions",
     "check_prompt_provider": "prompts",
     "check_sampler": "samplers",
+    "check_upscaler": "upscalers",
 }
 
 if not TYPE_CHECKING:  # type checkers read the imports above; this would make every misspelt name pass

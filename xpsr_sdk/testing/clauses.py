@@ -128,6 +128,23 @@ CLAUSES: dict[str, dict[str, str]] = {
         "saving": "a pipeline that is saved and loaded again must restore the same photo",
         "restoration": _RESTORE,
     },
+    "upscaler": COMMON
+    | {
+        "scale": "set scale to a whole number from 1 on, in __init__ if it depends on an option or a file",
+        "halo": "set halo to a whole number from 0 on, as many pixels of the input as a result's pixel looks in each "
+        "direction: tiles overlap by it, and seams show where it is too small",
+        "shape": "return B 3 s*h s*w for any B, h and w from 1 on: pad small images, and cut the result",
+        "dtype": "return the dtype of image; where a precision harms the result, compute in float32 and cast",
+        "device": "compute on the device of the image, and move weights there",
+        "range": "clamp the result to [0, 1], and let it be finite for every image",
+        "inputs": "leave image as it is and return a new tensor, even where there is nothing to do: clone it",
+        "determinism": "draw nothing from torch's, numpy's or Python's global generators, and keep nothing from one "
+        "call to the next",
+        "batch": "enlarge each image by itself: take no mean, minimum or maximum over the batch",
+        "alignment": "keep the picture where and what it is: the result must resemble a bicubic enlargement, channel "
+        "by channel and without a shift (in torch.nn.functional.interpolate, align_corners=False)",
+        "unload": "let unload() be called at any time, several times, and load again at the next upscale()",
+    },
     "distribution": {
         "installed": "install it, with an entry point in the group xpsr_sdk",
         "requirements": "pin the SDK from the version that it was made with up to the next that may break it, for "
