@@ -126,7 +126,8 @@ def clauses_section() -> str:
     text = _clauses_table(COMMON)
     for kind, clauses in CLAUSES.items():
         own = {name: remedy for name, remedy in clauses.items() if name not in COMMON}
-        text += f"\n### Of a {kind.replace('_', ' ')}\n\n{_clauses_table(own)}"
+        article = "an" if kind[0] in "aeiou" else "a"
+        text += f"\n### Of {article} {kind.replace('_', ' ')}\n\n{_clauses_table(own)}"
     return text
 
 

@@ -16,7 +16,7 @@ from spandrel.architectures.SPAN import SPAN
 from spandrel.architectures.SwinIR import SwinIR
 from torch import nn
 
-from xpsr_sdk import CheckpointError, ConfigError
+from xpsr_sdk import CheckpointError, ConfigError, Upscaler
 from xpsr_sdk.builtin.spandrel_upscaler import SpandrelUpscaler
 from xpsr_sdk.testing.tensors import noise
 
@@ -53,6 +53,7 @@ def saved(network: nn.Module, path: Path) -> Path:
     return path
 
 
+@pytest.mark.filterwarnings("ignore:torch.meshgrid")  # when the test makes a SwinIR
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_network_enlarges_whatever_its_file_is(name: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
@@ -83,7 +84,9 @@ def test_half_precision_in_a_file_is_read(tmp_path: Path) -> None:
 
 
 def test_the_shipped_one_is_found_by_its_name() -> None:
-    assert upscaler("realesrgan-x4plus").scale == 4
+    shipped = upscaler("realesrgan-x4plus")
+    assert isinstance(shipped, Upscaler)
+    assert shipped.scale == 4
 
 
 def test_a_file_that_is_missing_is_named(tmp_path: Path) -> None:
@@ -144,7 +147,7 @@ def test_pickled_code_is_refused_and_not_run(write: Callable[..., object], tmp_p
     write({"weight": torch.zeros(1), "code": Harmful(tmp_path / "trace")}, tmp_path / "a.pth")
     with pytest.raises(CheckpointError, match="holds more than tensors, and is not read") as caught:
         upscaler(tmp_path / "a.pth")
-    assert "\n" not in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
     assert not (tmp_path / "trace").exists()
 
 

@@ -31,7 +31,7 @@ def test_what_is_analysed_is_synthesised_again(stride: int, batch: int, channels
 @pytest.mark.parametrize("stride", STRIDES)
 def test_squared_errors_of_latents_are_those_of_pixels(stride: int) -> None:
     image = noise(1, 3, 128, 128)
-    assert float(analyse(image, stride).square().sum() / image.square().sum()) == pytest.approx(1, abs=0.03)
+    assert float(analyse(image, stride).square().sum() / image.square().sum()) == pytest.approx(1, abs=0.05)
 
 
 @pytest.mark.parametrize("stride", [4, 8])

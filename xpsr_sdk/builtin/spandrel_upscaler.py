@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
+from warnings import catch_warnings
 
 import torch
 from pydantic import Field
@@ -64,6 +65,10 @@ class SpandrelUpscaler:
         self._descriptor = None
 
     def _load(self) -> ImageModelDescriptor:
+        with catch_warnings(action="ignore"):  # of torch, about how a file or an architecture was written
+            return self._open()
+
+    def _open(self) -> ImageModelDescriptor:
         from spandrel import ImageModelDescriptor, ModelLoader, UnsupportedModelError, canonicalize_state_dict
 
         state = _read(self._path)

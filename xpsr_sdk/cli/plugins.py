@@ -32,12 +32,14 @@ CALLS = {
     "degradation_model": "prepare_pairs(photos, output, degradation={})",
     "sampler": "build_pipeline(sampler={})",
     "backbone": "build_pipeline(backbone={})",
+    "upscaler": "build_pipeline(upscaler={})",
 }
 """What chooses a component of each kind, in Python."""
 COMMANDS = {
     "prompt_provider": "xpsr upscale photo.jpg -o restored.png --prompt-provider {}",
     "degradation_model": "xpsr data prepare photos/ -o pairs/ --degradation {}",
     "sampler": "xpsr upscale photo.jpg -o restored.png --sampler {}",
+    "upscaler": "xpsr upscale photo.jpg -o restored.png --upscaler {}",
 }
 """What chooses it on the command line."""
 TABLES = {
@@ -45,6 +47,7 @@ TABLES = {
     "fusion_attention": "model.fusion",
     "sampler": "sampler",
     "backbone": "backbone",
+    "upscaler": "upscaler",
 }
 """The table that chooses it in a config file."""
 HEADINGS = {"python": "In Python", "command": "On the command line", "toml": "In a TOML file"}
