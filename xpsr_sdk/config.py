@@ -58,7 +58,7 @@ class RestoreConfig(Settings):
     )
     color: ColorCorrection | None = Field(None, description="How the colours of the input are kept. None: the model's.")
     upscaler_tile: int = Field(
-        256, ge=32, description="Side of the upscaler's tiles, in pixels of the photo before it is enlarged."
+        384, ge=32, description="Side of the upscaler's tiles, in pixels of the photo before it is enlarged."
     )
     tile: TileSide | None = Field(
         None, description="Side of a tile in output pixels; larger photos are restored in tiles. None: the model's."

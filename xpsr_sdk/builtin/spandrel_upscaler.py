@@ -40,7 +40,7 @@ class SpandrelUpscaler:
         """The options."""
 
         path: str = Field("", description="A .safetensors, .pth or .pt file, or the name of one that is shipped.")
-        halo: int = Field(16, ge=0, le=256, description="Input pixels around a tile that its result may depend on.")
+        halo: int = Field(32, ge=0, le=256, description="Input pixels around a tile that its result may depend on.")
 
     def __init__(self, config: Config | None = None) -> None:
         self.config = config or self.Config()

@@ -38,7 +38,7 @@ def upscale_in_tiles(upscaler: Upscaler, images: Tensor, side: int) -> Tensor:
     return whole
 
 
-def upscale_to(upscaler: Upscaler, images: Tensor, height: int, width: int, side: int = 256) -> Tensor:
+def upscale_to(upscaler: Upscaler, images: Tensor, height: int, width: int, side: int = 384) -> Tensor:
     """Whole images at a size of choice, B 3 ``height`` ``width`` in [0, 1]: training's way of doing it.
 
     Args:
