@@ -144,6 +144,7 @@ CLAUSES: dict[str, dict[str, str]] = {
         "alignment": "keep the picture where and what it is: the result must resemble a bicubic enlargement, channel "
         "by channel and without a shift (in torch.nn.functional.interpolate, align_corners=False)",
         "unload": "let unload() be called at any time, several times, and load again at the next upscale()",
+        "restoration": _RESTORE,
     },
     "distribution": {
         "installed": "install it, with an entry point in the group xpsr_sdk",

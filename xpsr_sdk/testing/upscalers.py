@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -11,6 +13,7 @@ from torch.nn.functional import interpolate
 
 from xpsr_sdk.data.images import resize, to_tensor
 from xpsr_sdk.plugin_system.registry import Registry
+from xpsr_sdk.testing.restoring import check_restoration
 from xpsr_sdk.testing.subject import Choice, Subject, check_construction, for_all, require
 from xpsr_sdk.testing.tensors import (
     devices,
@@ -20,7 +23,7 @@ from xpsr_sdk.testing.tensors import (
     require_tensor,
     same,
 )
-from xpsr_sdk.testing.tiny import photo
+from xpsr_sdk.testing.tiny import photo, write_whole_model
 
 LEVEL = 1.01 / 255
 """One level of an 8-bit image, and a little: as far as rounding may go."""
@@ -43,6 +46,9 @@ def check_upscaler(choice: Choice, registry: Registry | None = None) -> None:
     for check in (_numbers, _shape, _dtype_and_device, _range, _inputs, _determinism, _batch, _alignment, _halo):
         check(subject)
     _unload(subject)
+    with subject.clause("restoration"), TemporaryDirectory() as folder:
+        write_whole_model(Path(folder, "model"))
+        check_restoration(Path(folder, "model"), subject.registry, upscaler=subject.choice)
 
 
 def _photos(batch: int = 1, rows: int = 9, columns: int = 7, seed: int = 0) -> Tensor:
