@@ -129,7 +129,7 @@ def test_the_plan_can_be_given_again(pipe: Pipeline) -> None:
 def test_timings_add_up(pipe: Pipeline) -> None:
     timings = dict(pipe(PHOTO).timings)
     total = timings.pop("total")
-    assert timings.keys() == {"prompts", "text", "denoise", "decode"}
+    assert timings.keys() == {"prompts", "text", "upscale", "denoise", "decode"}
     assert 0 < sum(timings.values()) <= total
 
 
