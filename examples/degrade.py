@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from xpsr_sdk import default_registry
-from xpsr_sdk.data.images import read_image, to_image, to_tensor
+from xpsr_sdk.toolkit import read_image, to_image, to_tensor
 
 parser = ArgumentParser(description=__doc__)
 parser.add_argument("sharp", type=Path)

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from xpsr_sdk import ImageError, build_pipeline
-from xpsr_sdk.data.images import find_images
+from xpsr_sdk.toolkit import find_images
 
 photos, output = map(Path, sys.argv[1:3])
 pipe = build_pipeline()

@@ -23,7 +23,7 @@ import pytest
 import xpsr_sdk
 from tests.support import tiny
 from tests.support.pages import DOCS, Reader, blocks, navigation
-from xpsr_sdk import Pipeline, PipelineConfig, testing
+from xpsr_sdk import Pipeline, PipelineConfig, testing, toolkit
 from xpsr_sdk.cli.main import SUMMARIES, xpsr
 from xpsr_sdk.config import load_config
 from xpsr_sdk.contracts import KINDS
@@ -180,9 +180,12 @@ def test_pages_are_in_the_navigation() -> None:
 def public_names() -> list[str]:
     """Every hook, and every public name, by the module that defines it."""
     hooks = [f"xpsr_sdk.plugin_system.hookspecs.{hook}" for hook in KINDS.values()]
-    names = [name for name in xpsr_sdk.__all__ if name != "__version__"]
-    of_testing = [f"xpsr_sdk.testing.{testing._HOME_OF[name]}.{name}" for name in testing.__all__]
-    return hooks + [f"{xpsr_sdk._HOME_OF[name]}.{name}" for name in names] + of_testing
+    return hooks + [
+        f"{module.HOME_OF[name]}.{name}"
+        for module in (xpsr_sdk, toolkit, testing)
+        for name in module.__all__
+        if name != "__version__"
+    ]
 
 
 def shown_names() -> set[str]:

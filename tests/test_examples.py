@@ -18,9 +18,9 @@ from transformers import CLIPTokenizer
 
 import xpsr_sdk
 from tests.support import tiny
-from xpsr_sdk.builtin.measured import VOCABULARY
 from xpsr_sdk.cli.main import xpsr
 from xpsr_sdk.config import read_toml
+from xpsr_sdk.toolkit import MEASURED_PHRASES
 from xpsr_sdk.training.config import TrainConfig
 
 EXAMPLES = Path("examples")
@@ -214,7 +214,7 @@ def test_make_tokenizer_gives_every_word_of_the_measured_prompts_one_token(tmp_p
     run("train_nano/make_tokenizer.py", tmp_path)
     for folder in (tmp_path, tiny.NANO_BASE / "tokenizer"):
         tokenizer = CLIPTokenizer.from_pretrained(folder)
-        for phrase in VOCABULARY:
+        for phrase in MEASURED_PHRASES:
             assert len(tokenizer(phrase).input_ids) == len(phrase.split()) + 2, phrase  # and the start and end marks
     kept, made = (json.loads((f / "vocab.json").read_text()) for f in (tiny.NANO_BASE / "tokenizer", tmp_path))
     assert len(made) == len(kept)

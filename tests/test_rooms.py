@@ -73,5 +73,5 @@ def test_a_test_uses_the_room_that_it_is_in(test: Path) -> None:
 
 def home_of(name: str) -> str:
     """The room of a public name, ``xpsr_sdk.NAME``."""
-    home = xpsr_sdk._HOME_OF.get(name.removeprefix("xpsr_sdk."), name)
+    home = xpsr_sdk.HOME_OF.get(name.removeprefix("xpsr_sdk."), name)
     return ".".join(home.split(".")[:2])

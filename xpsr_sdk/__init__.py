@@ -7,12 +7,13 @@
 Importing this package loads nothing but itself: each public name is imported when it is first used.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
+from xpsr_sdk.lazy import homes_of, lazy_names
+
 if TYPE_CHECKING:
-    from xpsr_sdk.build import build_pipeline
-    from xpsr_sdk.config import PipelineConfig
+    from xpsr_sdk.build import build_pipeline, find_model
+    from xpsr_sdk.config import ExecutionConfig, ModelDefaults, PipelineConfig, RestoreConfig, read_toml
     from xpsr_sdk.contracts import (
         AttentionSite,
         Backbone,
@@ -23,9 +24,12 @@ if TYPE_CHECKING:
         FusionAttention,
         Item,
         Options,
+        PromptKey,
+        PromptLevel,
         PromptProvider,
         Prompts,
         Sampler,
+        StepCallback,
         Upscaler,
     )
     from xpsr_sdk.errors import (
@@ -43,11 +47,18 @@ if TYPE_CHECKING:
         UnknownComponent,
         XPSRError,
     )
+    from xpsr_sdk.evaluation.report import Report, evaluate_folders
+    from xpsr_sdk.models.controlnet import XPSRControlNet
+    from xpsr_sdk.models.unet import XPSRUNet
     from xpsr_sdk.pipeline import Pipeline
     from xpsr_sdk.plugin_system.hookspecs import hookimpl
     from xpsr_sdk.plugin_system.registry import Registry, default_registry
-    from xpsr_sdk.result import Result
+    from xpsr_sdk.preparation.prepare import prepare_pairs, prepare_shards
+    from xpsr_sdk.prompts.caption_folder import caption_folder
+    from xpsr_sdk.result import Plan, Result
     from xpsr_sdk.serving.queue import RestorationQueue
+    from xpsr_sdk.training.config import TrainConfig
+    from xpsr_sdk.training.loop import train
 
 __version__ = "0.1.0"
 
@@ -62,62 +73,76 @@ __all__ = [
     "DegradationModel",
     "Denoiser",
     "DuplicateComponent",
+    "ExecutionConfig",
     "FusionAttention",
     "ImageError",
     "IncompatiblePlugin",
     "Item",
+    "ModelDefaults",
     "Options",
     "Pipeline",
     "PipelineConfig",
+    "Plan",
     "PluginError",
+    "PromptKey",
+    "PromptLevel",
     "PromptProvider",
     "Prompts",
     "QueueClosed",
     "QueueError",
     "QueueFull",
     "Registry",
+    "Report",
     "RestorationQueue",
+    "RestoreConfig",
     "Result",
     "Sampler",
+    "StepCallback",
+    "TrainConfig",
     "TrainingError",
     "UnknownComponent",
     "Upscaler",
+    "XPSRControlNet",
     "XPSRError",
+    "XPSRUNet",
     "__version__",
     "build_pipeline",
+    "caption_folder",
     "default_registry",
+    "evaluate_folders",
+    "find_model",
     "hookimpl",
+    "prepare_pairs",
+    "prepare_shards",
+    "read_toml",
+    "train",
 ]
 
-_ERRORS = (
-    "BrokenPlugin CheckpointError ConfigError DuplicateComponent ImageError "
-    "IncompatiblePlugin PluginError QueueClosed QueueError QueueFull TrainingError UnknownComponent XPSRError"
+HOME_OF = homes_of(
+    {
+        "build": "build_pipeline find_model",
+        "config": "ExecutionConfig ModelDefaults PipelineConfig RestoreConfig read_toml",
+        "contracts": "AttentionSite Backbone ComponentSpec Conditioning DegradationModel Denoiser FusionAttention Item "
+        "Options PromptKey PromptLevel PromptProvider Prompts Sampler StepCallback Upscaler",
+        "errors": "BrokenPlugin CheckpointError ConfigError DuplicateComponent ImageError "
+        "IncompatiblePlugin PluginError QueueClosed QueueError QueueFull TrainingError UnknownComponent XPSRError",
+        "evaluation.report": "Report evaluate_folders",
+        "models.controlnet": "XPSRControlNet",
+        "models.unet": "XPSRUNet",
+        "pipeline": "Pipeline",
+        "plugin_system.hookspecs": "hookimpl",
+        "plugin_system.registry": "Registry default_registry",
+        "preparation.prepare": "prepare_pairs prepare_shards",
+        "prompts.caption_folder": "caption_folder",
+        "result": "Plan Result",
+        "serving.queue": "RestorationQueue",
+        "training.config": "TrainConfig",
+        "training.loop": "train",
+    }
 )
-_CONTRACTS = (
-    "AttentionSite Backbone ComponentSpec Conditioning DegradationModel Denoiser FusionAttention Item "
-    "Options PromptProvider Prompts Sampler Upscaler"
-)
-_HOMES = {
-    "build": "build_pipeline",
-    "config": "PipelineConfig",
-    "contracts": _CONTRACTS,
-    "serving.queue": "RestorationQueue",
-    "errors": _ERRORS,
-    "plugin_system.hookspecs": "hookimpl",
-    "pipeline": "Pipeline",
-    "plugin_system.registry": "Registry default_registry",
-    "result": "Result",
-}
-_HOME_OF = {name: f"{__name__}.{module}" for module, names in _HOMES.items() for name in names.split()}
 
 if not TYPE_CHECKING:  # type checkers read the imports above; this would make every misspelt name pass
-
-    def __getattr__(name: str) -> object:
-        if name not in _HOME_OF:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        value = getattr(import_module(_HOME_OF[name]), name)
-        globals()[name] = value
-        return value
+    __getattr__ = lazy_names(__name__, HOME_OF)
 
 
 def __dir__() -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -33,6 +33,7 @@ from xpsr_sdk.pipeline import Pipeline
 from xpsr_sdk.plugin_system.registry import Registry, default_registry
 
 if TYPE_CHECKING:
+    from xpsr_sdk.settings import PipelineSettings
     from xpsr_sdk.training.config import ModelSection
 
 HUB_FILES = [
@@ -54,7 +55,7 @@ def build_pipeline(
     sampler: Component | Sampler | None = None,
     backbone: Component | Backbone | None = None,
     upscaler: Component | Upscaler | None = None,
-    **settings: Any,
+    **settings: Unpack[PipelineSettings],
 ) -> Pipeline:
     """A pipeline that is ready to restore photos.
 

@@ -344,12 +344,21 @@ class Backbone(Protocol):
     """A ``diffusers.ModelMixin``."""
     scheduler: Any
     """The model's own diffusers scheduler: the noise schedule."""
-    latent_channels: int
-    """C of the latents."""
-    stride: int
-    """Pixels a latent, in each direction."""
-    text_width: int
-    """D of the text embeddings."""
+
+    @property
+    def latent_channels(self) -> int:
+        """C of the latents."""
+        ...
+
+    @property
+    def stride(self) -> int:
+        """Pixels a latent, in each direction."""
+        ...
+
+    @property
+    def text_width(self) -> int:
+        """D of the text embeddings."""
+        ...
 
     def load(self, folder: Path, dtype: torch.dtype, from_scratch: bool = False) -> None:
         """Read everything but the U-Net from ``folder``; ``from_scratch``: with random weights in the text encoder.

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Unpack, overload
 
 import torch
 from diffusers import DiffusionPipeline
@@ -34,6 +34,9 @@ from xpsr_sdk.plugin_system.registry import default_registry
 from xpsr_sdk.prompts.encode import describe_photo, encode_prompts
 from xpsr_sdk.resolved import ResolvedSettings, resolve
 from xpsr_sdk.result import Plan, Result
+
+if TYPE_CHECKING:
+    from xpsr_sdk.settings import RestoreSettings
 
 
 class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
@@ -111,6 +114,30 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         if self.unet is not None:
             prepare_networks(self.unet, self.controlnet, self.vae, execution, optimizations)
 
+    @overload
+    def __call__(  # type: ignore[overload-overlap]
+        self,
+        photos: Photo,
+        *,
+        latents: Tensor | None = None,
+        callback: StepCallback | None = None,
+        callback_on_step_end: StepEndCallback | None = None,
+        progress: Progress | None = None,
+        **settings: Unpack[RestoreSettings],
+    ) -> Result: ...
+
+    @overload
+    def __call__(
+        self,
+        photos: Sequence[Photo],
+        *,
+        latents: Tensor | None = None,
+        callback: StepCallback | None = None,
+        callback_on_step_end: StepEndCallback | None = None,
+        progress: Progress | None = None,
+        **settings: Unpack[RestoreSettings],
+    ) -> list[Result]: ...
+
     def __call__(
         self,
         photos: Photo | Sequence[Photo],
@@ -119,8 +146,8 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         callback: StepCallback | None = None,
         callback_on_step_end: StepEndCallback | None = None,
         progress: Progress | None = None,
-        **settings: Any,
-    ) -> Any:
+        **settings: Unpack[RestoreSettings],
+    ) -> Result | list[Result]:
         """Restore one photo, or several, one after the other.
 
         Args:

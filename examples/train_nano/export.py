@@ -8,7 +8,7 @@ from __future__ import annotations
 from argparse import ArgumentParser
 from pathlib import Path
 
-from xpsr_sdk.cli.terminal import quiet_libraries
+from xpsr_sdk import build_pipeline
 
 
 def main() -> None:
@@ -17,9 +17,6 @@ def main() -> None:
     parser.add_argument("checkpoint", type=Path, nargs="?", help="checkpoint of a stage on top of it")
     parser.add_argument("-o", "--output", type=Path, required=True)
     arguments = parser.parse_args()
-    quiet_libraries()
-    from xpsr_sdk import build_pipeline  # after the libraries are quiet, since it loads them
-
     pipeline = build_pipeline(model=str(arguments.base), checkpoint=arguments.checkpoint, dtype="float16", device="cpu")
     pipeline.save_pretrained(arguments.output)
     size = sum(file.stat().st_size for file in arguments.output.rglob("*") if file.is_file())

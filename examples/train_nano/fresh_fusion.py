@@ -9,13 +9,14 @@ from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
 
-from xpsr_sdk.cli.terminal import quiet_libraries
+import torch
+
+from xpsr_sdk import build_pipeline
+from xpsr_sdk.toolkit import init_fusions
 
 
 def with_fresh_fusion(network: Any, fusion: str) -> Any:
     """A copy of a U-Net or ControlNet with untrained fusions of another kind."""
-    from xpsr_sdk.models.fusion import init_fusions
-
     fresh = type(network).from_config({**network.config, "fusion": fusion})
     kept = {name: tensor for name, tensor in network.state_dict().items() if ".fusions." not in name}
     fresh.load_state_dict(kept, strict=False)
@@ -29,11 +30,6 @@ def main() -> None:
     parser.add_argument("--model", default="nano", help="preset or folder")
     parser.add_argument("-o", "--output", type=Path, required=True)
     arguments = parser.parse_args()
-    quiet_libraries()
-    import torch  # after the libraries are quiet, since these load them
-
-    from xpsr_sdk import build_pipeline
-
     torch.manual_seed(0)
     pipeline = build_pipeline(model=arguments.model, device="cpu")
     pipeline.unet = with_fresh_fusion(pipeline.unet, arguments.fusion)

@@ -20,8 +20,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from xpsr_sdk.builtin.kernels import blur, gaussian
-from xpsr_sdk.data.images import find_images, read_image, to_tensor
+from xpsr_sdk.toolkit import find_images, kernels, read_image, to_tensor
 
 SIDE = 512
 LUMA = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1) * 255
@@ -114,7 +113,7 @@ def reduce(photo: Image.Image, factor: float) -> Image.Image:
 def detail(photo: Image.Image, sigma: float) -> Tensor:
     """What a Gaussian blur of ``sigma`` pixels takes away, H W, gray levels."""
     luma = (to_tensor(photo)[0] * LUMA).sum(0, keepdim=True)
-    return (luma - blur(luma, gaussian(2 * round(4 * sigma) + 1, (sigma, sigma))))[0].abs()
+    return (luma - kernels.blur(luma, kernels.gaussian(2 * round(4 * sigma) + 1, (sigma, sigma))))[0].abs()
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from argparse import ArgumentParser
 from pathlib import Path
 
-from xpsr_sdk.preparation.prepare import prepare_pairs
+from xpsr_sdk import prepare_pairs
 
 MILD = {
     "name": "realesrgan",

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-from xpsr_sdk.builtin.measured import VOCABULARY
-from xpsr_sdk.config import ModelDefaults
+from xpsr_sdk import ModelDefaults
+from xpsr_sdk.toolkit import MEASURED_PHRASES
 
 SIZE, TOKENS = 1000, 48
 START, END = "<|startoftext|>", "<|endoftext|>"
@@ -23,7 +23,7 @@ START, END = "<|startoftext|>", "<|endoftext|>"
 
 def main(folder: Path) -> None:
     defaults = ModelDefaults()
-    sentences = [*VOCABULARY, defaults.positive, defaults.negative, defaults.low_negative]
+    sentences = [*MEASURED_PHRASES, defaults.positive, defaults.negative, defaults.low_negative]
     tokenizer = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [

@@ -12,7 +12,7 @@ from PIL import Image, ImageFilter
 
 from xpsr_sdk.builtin import quality
 from xpsr_sdk.builtin.fixed import FixedPrompts
-from xpsr_sdk.builtin.measured import VOCABULARY, MeasuredPrompts
+from xpsr_sdk.builtin.measured import MEASURED_PHRASES, MeasuredPrompts
 from xpsr_sdk.contracts import Item, PromptProvider, Prompts
 
 GRADES = ("no", "faint", "mild", "moderate", "strong", "extreme")
@@ -123,7 +123,7 @@ def test_any_image_gets_one_sentence_of_the_vocabulary(height: int, width: int, 
     pixels = np.broadcast_to(rng.integers(0, 256, shape), (height, width, 3)).astype(np.uint8)
     sentence = describe(Image.fromarray(pixels))
     assert sentence.endswith(".")
-    assert set(sentence[:-1].split(", ")) <= set(VOCABULARY)
+    assert set(sentence[:-1].split(", ")) <= set(MEASURED_PHRASES)
     assert sentence == describe(Image.fromarray(pixels))
 
 

@@ -42,7 +42,8 @@ def test_what_is_written_installs_and_passes_its_own_tests(tmp_path: Path) -> No
 
 def run(command: list[object], site: Path | None = None) -> str:
     """Run a command, with ``site`` among the installed packages."""
-    environment = os.environ | ({"PYTHONPATH": str(site)} if site else {})
+    path = os.pathsep.join(filter(None, [str(site or ""), os.environ.get("PYTHONPATH", "")]))
+    environment = os.environ | {"PYTHONPATH": path}
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=environment, cwd="/")
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

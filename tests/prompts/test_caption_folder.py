@@ -14,7 +14,7 @@ import pytest
 from tests.support import tiny
 from xpsr_sdk import ConfigError, Item, Prompts
 from xpsr_sdk.builtin.fixed import FixedPrompts
-from xpsr_sdk.prompts.caption_folder import GIVE_UP_AFTER, Captioned, Part, caption_folder
+from xpsr_sdk.prompts.caption_folder import GIVE_UP_AFTER, Captioned, caption_folder
 from xpsr_sdk.prompts.store import PromptStore
 
 SLOW = """
@@ -159,7 +159,7 @@ def test_a_provider_that_always_fails_is_left_alone(tmp_path: Path, monkeypatch:
 
 
 def test_shards_share_the_photos(folder: Path, asked: list[tuple[str, tuple[str, ...]]]) -> None:
-    reports = [caption(folder, part=Part(index, 3)) for index in range(3)]
+    reports = [caption(folder, part=(index, 3)) for index in range(3)]
     assert sum(report.described for report in reports) == len(asked) == 4
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import importlib
 import io
+import os
 import re
 import runpy
 import shlex
@@ -156,7 +157,7 @@ class Reader:
             return
         self.patch.setattr(sys, "path", list(sys.path))
         site.addsitedir(str(target))
-        self.patch.setenv("PYTHONPATH", str(target))  # for programs that the page runs
+        self.patch.setenv("PYTHONPATH", str(target), prepend=os.pathsep)  # for programs that the page runs
         importlib.invalidate_caches()
         xpsr_sdk.default_registry.cache_clear()
         self.session = {"__name__": "__main__"}

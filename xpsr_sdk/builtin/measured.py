@@ -4,7 +4,7 @@ The sentence has one phrase for each measured property, always in the same order
 
     low resolution, strong blur, mild jpeg artifacts, normal contrast, normal exposure, moderate gray noise.
 
-Each phrase is one of the fixed ``VOCABULARY``, so that a text encoder with a small vocabulary can
+Each phrase is one of the fixed ``MEASURED_PHRASES``, so that a text encoder with a small vocabulary can
 learn them.
 The limits between the grades are chosen so that the default degradation gives every grade of blur, noise and
 JPEG, and that a clean, sharp photo reads as one.
@@ -30,7 +30,7 @@ EXPOSURES = ("dark exposure", "normal exposure", "bright exposure")
 GRAY_NOISES = ("no noise", *(f"{grade} gray noise" for grade in GRADES[1:]))
 COLOR_NOISES = ("no noise", *(f"{grade} color noise" for grade in GRADES[1:]))
 
-VOCABULARY: tuple[str, ...] = (
+MEASURED_PHRASES: tuple[str, ...] = (
     *RESOLUTIONS, *BLURS, *JPEGS, *CONTRASTS, *EXPOSURES, *GRAY_NOISES, *COLOR_NOISES[1:],
 )  # fmt: skip
 """Every phrase that a sentence may hold."""

@@ -44,7 +44,7 @@ def bench(
     checkpoint: Path | None,
     sizes: tuple[int, ...],
     batches: tuple[int, ...],
-    dtypes: tuple[str, ...],
+    dtypes: tuple[Dtype, ...],
     steps: int | None,
     guidance: float | None,
     rounds: int,
@@ -70,7 +70,8 @@ def bench(
     chosen = [known[name] for name in only] or chosen
     settings = {"num_inference_steps": steps, "guidance_scale": guidance}
     measured: list[Measurement] = []
-    cases = list(product(dtypes or ("bfloat16",), sizes or (256,), batches or (1,)))
+    default: tuple[Dtype, ...] = ("bfloat16",)
+    cases = list(product(dtypes or default, sizes or (256,), batches or (1,)))
     with progress_bar() as bar:
         task = bar.add_task("", total=len(cases) * (len(chosen) * (rounds + 1) + 1))
         pipeline: Pipeline | None = None
@@ -97,7 +98,7 @@ def bench(
         _plot(measured, plot_file)
 
 
-def _build(model: str, checkpoint: Path | None, dtype: str, device: str | None) -> Pipeline:
+def _build(model: str, checkpoint: Path | None, dtype: Dtype, device: str | None) -> Pipeline:
     import torch
 
     from xpsr_sdk import build_pipeline

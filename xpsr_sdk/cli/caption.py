@@ -110,10 +110,7 @@ def caption(
         return
     choice = _provider(prompt_provider, config)
     quiet_libraries()
-    from xpsr_sdk.prompts.caption_folder import (  # after what can be told at once, since it loads torch
-        Part,
-        caption_folder,
-    )
+    from xpsr_sdk.prompts.caption_folder import caption_folder  # after what can be told at once, since it loads torch
 
     with progress_bar() as bar, warnings_told():
         task = bar.add_task("describing", total=None)
@@ -124,7 +121,7 @@ def caption(
             store=file,
             batch_size=batch_size,
             workers=workers,
-            part=Part(*shard),
+            part=shard,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
     _tell(report, file)

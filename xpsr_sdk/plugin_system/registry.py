@@ -350,8 +350,8 @@ def _merged(defaults: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str
 def _check_contract(kind: str, component: object, who: str, error: type[XPSRError]) -> None:
     """Raise ``error``, about ``who``, unless ``component`` has all that the contract of its kind names."""
     contract = _CONTRACTS[kind]
-    members = set(vars(contract))
-    if kind != "backbone":  # whose attributes are set by load()
+    members = {name for name, member in vars(contract).items() if not isinstance(member, property)}
+    if kind != "backbone":  # whose attributes are set by load(), as its properties are
         members |= set(inspect.get_annotations(contract))
     wanted = sorted(name for name in members if name == "__call__" or not name.startswith("_"))
     missing = [name for name in wanted if not hasattr(component, name)]

@@ -83,7 +83,7 @@ def caption_folder(
     store: Path | None = None,
     batch_size: int = 16,
     workers: int = 1,
-    part: Part | None = None,
+    part: tuple[int, int] = (0, 1),
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Captioned:
     """Have every image below ``folder`` described, and store the prompts.
@@ -100,25 +100,26 @@ def caption_folder(
         batch_size: Images that the provider is handed at a time.
         workers: Processes, each with a provider of its own. More than one are started afresh (by spawning), so that a
             script that asks for them needs the usual ``if __name__ == "__main__":``.
-        part: The part of the images to describe, if other machines or commands describe the others. None: all.
+        part: Which part of the images to describe, counted from 0, and how many parts there are: ``(1, 8)`` is the
+            second of eight. Other machines or commands describe the others.
         progress: ``progress(done, total)``, after each batch.
 
     Raises:
         ConfigError: There are no images, or the store cannot be used.
         PluginError: The provider is unknown or broken.
     """
-    part = part or Part(0, 1)
+    share = Part(*part)
     job = Job(folder, prompt_provider, tuple(levels), store or folder / STORE_NAME, batch_size)
     default_registry().create("prompt_provider", prompt_provider)  # wrong options are told before anything starts
     photos = find_images(folder)
     if not photos:
         raise ConfigError(f"{folder} holds no images.")
-    total = len(_photos_of(job, part, photos))
+    total = len(_photos_of(job, share, photos))
     whole = PromptStore(job.store, writable=True)
     whole.add([], [])  # made here, so that workers find it
-    parts = [Part(part.index + part.count * i, part.count * workers) for i in range(workers)]
+    parts = [Part(share.index + share.count * i, share.count * workers) for i in range(workers)]
     report, done = Captioned(), 0
-    for size, outcome in _in_processes(job, parts) if workers > 1 else _caption(job, part):
+    for size, outcome in _in_processes(job, parts) if workers > 1 else _caption(job, share):
         report.add(outcome)
         done += size
         progress(done, total)

@@ -16,10 +16,12 @@ Needs the extra ``testing``: ``pip install 'xpsr-sdk[testing]'``.
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
+from xpsr_sdk.lazy import homes_of, lazy_names
+
 if TYPE_CHECKING:
+    from xpsr_sdk.testing import tiny
     from xpsr_sdk.testing.backbones import check_backbone
     from xpsr_sdk.testing.degradations import check_degradation_model
     from xpsr_sdk.testing.denoiser import GaussianDenoiser
@@ -40,28 +42,26 @@ __all__ = [
     "check_prompt_provider",
     "check_sampler",
     "check_upscaler",
+    "tiny",
 ]
 
-_HOME_OF = {
-    "ContractViolation": "subject",
-    "GaussianDenoiser": "denoiser",
-    "check_backbone": "backbones",
-    "check_degradation_model": "degradations",
-    "check_distribution": "distributions",
-    "check_fusion_attention": "fusions",
-    "check_prompt_provider": "prompts",
-    "check_sampler": "samplers",
-    "check_upscaler": "upscalers",
-}
+HOME_OF = homes_of(
+    {
+        "testing": "tiny",
+        "testing.backbones": "check_backbone",
+        "testing.degradations": "check_degradation_model",
+        "testing.denoiser": "GaussianDenoiser",
+        "testing.distributions": "check_distribution",
+        "testing.fusions": "check_fusion_attention",
+        "testing.prompts": "check_prompt_provider",
+        "testing.samplers": "check_sampler",
+        "testing.subject": "ContractViolation",
+        "testing.upscalers": "check_upscaler",
+    }
+)
 
 if not TYPE_CHECKING:  # type checkers read the imports above; this would make every misspelt name pass
-
-    def __getattr__(name: str) -> object:
-        if name not in _HOME_OF:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        value = getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
-        globals()[name] = value
-        return value
+    __getattr__ = lazy_names(__name__, HOME_OF)
 
 
 def __dir__() -> list[str]:

@@ -168,7 +168,7 @@ def _variants(config: TrainConfig, over: Sequence[str], registry: Registry) -> d
 
 
 def _changed(config: TrainConfig, changes: Changes, output: Path, seed: int) -> TrainConfig:
-    """The run of a variant: one checkpoint, and one look at the held-out images at its end."""
+    """The run of a variant: one checkpoint, and one validation at its end."""
     values = config.model_dump(exclude_unset=True)
     values |= {"output": output, "seed": seed, "checkpoint_every": config.steps, "keep_checkpoints": 1}
     values["validation"]["every"] = config.steps

@@ -149,11 +149,11 @@ class OptimizerSection(Settings):
 
 
 class ValidationSection(Settings):
-    """What the model is looked at with, with its averaged weights: pictures and figures of held-out images."""
+    """Validation: held-out images are restored with the EMA weights, measured and shown."""
 
     folders: tuple[Path, ...] = Field(min_length=1, description="Held-out images, in any form that training reads.")
-    every: int = Field(1000, ge=1, description="Steps between two looks.")
-    images: int = Field(16, ge=1, description="How many images the figures are the means of.")
+    every: int = Field(1000, ge=1, description="Steps between two validations.")
+    images: int = Field(16, ge=1, description="How many images the metrics are the means of.")
     shown: int = Field(4, ge=1, description="How many of them are shown in the grid: LR, bicubic, restored, HR.")
     crop: int | None = Field(None, ge=16, description="Side of the crop from the middle, in pixels. None: data.crop.")
     metrics: tuple[str, ...] = Field(("psnr", "ssim"), min_length=1, description="As xpsr evaluate names them.")
@@ -161,7 +161,7 @@ class ValidationSection(Settings):
     best: str | None = Field(
         None, description="The metric whose best checkpoint is kept for good. None: the first of metrics."
     )
-    seed: int = Field(0, ge=0, lt=2**32, description="Of degradations and noise: the same at every look.")
+    seed: int = Field(0, ge=0, lt=2**32, description="Of degradations and noise: the same at every validation.")
     settings: dict[str, Any] = Field({}, description="Settings of the restoration, as num_inference_steps.")
 
 

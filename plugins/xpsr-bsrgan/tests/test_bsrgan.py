@@ -27,8 +27,8 @@ from xpsr_bsrgan.degradation import (
 )
 
 from xpsr_sdk import ConfigError, ImageError, Registry
-from xpsr_sdk.builtin.degrading import Dice
 from xpsr_sdk.testing import check_degradation_model, check_distribution
+from xpsr_sdk.toolkit import Dice
 
 
 def seeded(*seeds: int) -> list[torch.Generator]:

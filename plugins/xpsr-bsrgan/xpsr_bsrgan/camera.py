@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from xpsr_sdk.builtin.degrading import Dice
+from xpsr_sdk.toolkit import Dice
 
 SRGB_TO_XYZ = torch.tensor([
     [0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041],

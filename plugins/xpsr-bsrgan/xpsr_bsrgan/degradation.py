@@ -18,13 +18,13 @@ from torch import Tensor
 
 from xpsr_bsrgan.camera import SensorNoise, draw_sensor_noise
 from xpsr_sdk import Options
-from xpsr_sdk.builtin import kernels
-from xpsr_sdk.builtin.degrading import (
+from xpsr_sdk.toolkit import (
     RESIZE_MODES,
     Dice,
     DrawnDegradation,
     ResizeMode,
     jpeg,
+    kernels,
     resize,
     to_8_bit,
 )

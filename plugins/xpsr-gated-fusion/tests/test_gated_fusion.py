@@ -12,9 +12,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 from xpsr_gated_fusion.fusions import Attend, GatedFusion, HighOnlyFusion, SerialFusion
 
-from xpsr_sdk import AttentionSite, Registry
-from xpsr_sdk.models.controlnet import XPSRControlNet
-from xpsr_sdk.models.fusion import fusions_from
+from xpsr_sdk import AttentionSite, Registry, XPSRControlNet
 from xpsr_sdk.testing import check_distribution, check_fusion_attention
 
 SITE = AttentionSite(
@@ -149,24 +147,23 @@ def test_half_precision_stays_half_precision(fusion: type[nn.Module]) -> None:
     assert out.dtype == torch.bfloat16
 
 
-def tiny_controlnet(registry: Registry, fusion: str) -> XPSRControlNet:
+def tiny_controlnet(fusion: str) -> XPSRControlNet:
     torch.manual_seed(0)
-    with fusions_from(registry):
-        return XPSRControlNet(
-            fusion=fusion,
-            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-            block_out_channels=(8, 16),
-            layers_per_block=1,
-            norm_num_groups=4,
-            cross_attention_dim=6,
-            attention_head_dim=2,
-            conditioning_embedding_out_channels=(4, 8),
-        )
+    return XPSRControlNet(
+        fusion=fusion,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        block_out_channels=(8, 16),
+        layers_per_block=1,
+        norm_num_groups=4,
+        cross_attention_dim=6,
+        attention_head_dim=2,
+        conditioning_embedding_out_channels=(4, 8),
+    )
 
 
 @pytest.mark.parametrize("fusion", ["gated", "serial", "high-only"])
-def test_a_model_takes_a_training_step_and_is_saved_and_loaded(registry: Registry, fusion: str, tmp_path) -> None:
-    controlnet = tiny_controlnet(registry, fusion)
+def test_a_model_takes_a_training_step_and_is_saved_and_loaded(fusion: str, tmp_path) -> None:
+    controlnet = tiny_controlnet(fusion)
     latents, texts = torch.randn(2, 4, 8, 8), torch.randn(2, 2, 7, 6)
     image = torch.rand(2, 3, 16, 16)
     out = controlnet(latents, 10, texts[0], image, texts[1], heads=True)
@@ -174,8 +171,7 @@ def test_a_model_takes_a_training_step_and_is_saved_and_loaded(registry: Registr
     torch.optim.SGD(controlnet.parameters(), lr=0.1).step()
 
     controlnet.save_pretrained(tmp_path)
-    with fusions_from(registry):
-        loaded = XPSRControlNet.from_pretrained(tmp_path)
+    loaded = XPSRControlNet.from_pretrained(tmp_path)
     assert loaded.config.fusion == fusion
     again = [model(latents, 10, texts[0], image, texts[1]).mid_block_res_sample for model in (controlnet, loaded)]
     assert torch.equal(*again)

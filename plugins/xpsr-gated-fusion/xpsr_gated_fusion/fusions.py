@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from xpsr_sdk import AttentionSite, Options
-from xpsr_sdk.models.fusion import transformer_like
+from xpsr_sdk.toolkit import transformer_like
 
 Attend = Callable[[Tensor, Tensor], Tensor]
 

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from xpsr_sdk import ConfigError, Registry
-from xpsr_sdk.builtin.samplers import DiffusersSampler
 from xpsr_sdk.testing import check_distribution, check_sampler
+from xpsr_sdk.toolkit import DiffusersSampler
 
 NAMES = ("dpmpp-2m-karras", "dpmpp-2m-sde", "euler-ancestral", "heun", "restart")
 NOISY = ("dpmpp-2m-sde", "euler-ancestral", "restart")

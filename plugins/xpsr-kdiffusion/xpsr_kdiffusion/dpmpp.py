@@ -20,8 +20,7 @@ from pydantic import Field
 from torch import Tensor
 
 from xpsr_kdiffusion.noise_levels import NoiseLevels, Trajectory
-from xpsr_sdk import Denoiser
-from xpsr_sdk.contracts import StepCallback
+from xpsr_sdk import Denoiser, StepCallback
 
 
 class DPMSolverPP2M:

@@ -15,8 +15,7 @@ from pydantic import Field
 from torch import Tensor
 
 from xpsr_kdiffusion.noise_levels import NoiseLevels, Trajectory
-from xpsr_sdk import Denoiser
-from xpsr_sdk.contracts import StepCallback
+from xpsr_sdk import Denoiser, StepCallback
 
 
 class EulerAncestral:

@@ -14,8 +14,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from xpsr_sdk import ConfigError, Denoiser, Options
-from xpsr_sdk.contracts import StepCallback
+from xpsr_sdk import ConfigError, Denoiser, Options, StepCallback
 
 NOISIEST_SIGNAL = 2.0**-24
 """Least signal power: a schedule that ends in pure noise would have an infinite noise level."""

@@ -18,8 +18,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from xpsr_kdiffusion.noise_levels import NoiseLevels, Trajectory
-from xpsr_sdk import Denoiser, Options
-from xpsr_sdk.contracts import StepCallback
+from xpsr_sdk import Denoiser, Options, StepCallback
 
 
 class Restart(Options):

@@ -19,10 +19,8 @@ from pydantic import Field
 from torch import Tensor
 
 from xpsr_openclip.vocabulary import DEFAULT, Vocabulary, read_vocabulary
-from xpsr_sdk import Item, Options, Prompts
-from xpsr_sdk.contracts import PromptLevel
-from xpsr_sdk.errors import one_line
-from xpsr_sdk.hardware.devices import find_device
+from xpsr_sdk import Item, Options, PromptLevel, Prompts
+from xpsr_sdk.toolkit import find_device, one_line
 
 PRECISIONS = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 """OpenCLIP's names of dtypes."""

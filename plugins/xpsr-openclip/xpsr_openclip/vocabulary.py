@@ -9,7 +9,7 @@ from typing import Annotated
 from pydantic import Field, ValidationError, field_validator
 
 from xpsr_sdk import ConfigError, Options
-from xpsr_sdk.plugin_system.registry import config_error
+from xpsr_sdk.toolkit import config_error
 
 DEFAULT = Path(__file__).parent / "vocabulary.toml"
 Words = Annotated[str, Field(min_length=1)]

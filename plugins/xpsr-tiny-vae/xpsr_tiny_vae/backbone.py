@@ -18,9 +18,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from xpsr_sdk import CheckpointError
-from xpsr_sdk.builtin.stable_diffusion import StableDiffusion
-from xpsr_sdk.errors import one_line
-from xpsr_sdk.models.checkpoints import read_json
+from xpsr_sdk.toolkit import StableDiffusion, one_line, read_json
 
 
 class TinyVAEStableDiffusion(StableDiffusion):

@@ -9,8 +9,7 @@ import xpsr_my_plugin
 from xpsr_my_plugin.backbone import MyPluginBackbone
 
 from xpsr_sdk import Registry
-from xpsr_sdk.testing import check_backbone, check_distribution
-from xpsr_sdk.testing.tiny import write_stable_diffusion
+from xpsr_sdk.testing import check_backbone, check_distribution, tiny
 
 
 def test_the_contract() -> None:
@@ -22,7 +21,7 @@ def test_the_distribution() -> None:
 
 
 def test_mirrored_latents_give_the_mirrored_image(tmp_path: Path) -> None:
-    write_stable_diffusion(tmp_path)
+    tiny.write_stable_diffusion(tmp_path)
     backbone = MyPluginBackbone()
     backbone.load(tmp_path)
     latents, lr = torch.randn(1, 4, 6, 5), torch.rand(1, 3, 24, 20)

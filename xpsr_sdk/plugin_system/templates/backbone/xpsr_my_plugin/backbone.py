@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from xpsr_sdk import Options
-from xpsr_sdk.builtin.stable_diffusion import StableDiffusion
+from xpsr_sdk.toolkit import StableDiffusion
 
 
 class MyPluginBackbone(StableDiffusion):

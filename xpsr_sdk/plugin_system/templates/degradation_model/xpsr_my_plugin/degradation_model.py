@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from xpsr_sdk import Options
-from xpsr_sdk.builtin.degrading import Dice, check_batch, to_8_bit
+from xpsr_sdk.toolkit import Dice, check_batch, to_8_bit
 
 
 class MyPluginDegradation:

@@ -7,8 +7,7 @@ from collections.abc import Collection, Sequence
 from PIL import ImageStat
 from pydantic import Field
 
-from xpsr_sdk import Item, Options, Prompts
-from xpsr_sdk.contracts import PromptLevel
+from xpsr_sdk import Item, Options, PromptLevel, Prompts
 
 
 class MyPluginPrompts:

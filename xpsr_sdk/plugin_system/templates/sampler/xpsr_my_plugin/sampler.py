@@ -9,8 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from xpsr_sdk import Denoiser, Options
-from xpsr_sdk.contracts import StepCallback
+from xpsr_sdk import Denoiser, Options, StepCallback
 
 
 class MyPluginSampler:

@@ -1,0 +1,64 @@
+"""The settings of a call as typed keywords, for type checkers and editors: the fields of the configs, all optional.
+
+Tests compare them with ``xpsr_sdk.RestoreConfig`` and ``xpsr_sdk.PipelineConfig``, which say what each one means.
+"""
+
+from __future__ import annotations
+
+from os import PathLike
+from typing import Any, TypedDict
+
+from xpsr_sdk.config import (
+    AlphaTreatment,
+    ColorCorrection,
+    Dtype,
+    ExecutionConfig,
+    LongPrompts,
+    MetadataTreatment,
+    ProfileTreatment,
+    Speed,
+)
+
+
+class RestoreSettings(TypedDict, total=False):
+    """What can be set for a single photo: the fields of ``xpsr_sdk.RestoreConfig``."""
+
+    scale: float
+    num_inference_steps: int | None
+    guidance_scale: float | None
+    fidelity: float | None
+    conditioning_scale: float
+    seed: int | None
+    color: ColorCorrection | None
+    upscaler_tile: int
+    tile: int | None
+    tile_overlap: int
+    region: int
+    region_overlap: int
+    alpha: AlphaTreatment
+    profile: ProfileTreatment
+    metadata: MetadataTreatment
+    max_megapixels: float
+    tile_batch: int | None
+    vae_rows: int | None
+    speed: Speed | None
+    guidance_interval: tuple[float, float] | None
+    reuse_interval: int | None
+    prompt: str | None
+    low_prompt: str | None
+    positive: str | None
+    long_prompts: LongPrompts
+    prompt_weights: bool
+    negative: str | None
+    low_negative: str | None
+
+
+class PipelineSettings(RestoreSettings, total=False):
+    """What can be set for a pipeline: the fields of ``xpsr_sdk.PipelineConfig`` but for its parts."""
+
+    model: str
+    checkpoint: str | PathLike[str] | None
+    checkpoint_weights: str | None
+    device: str | None
+    dtype: Dtype | None
+    execution: ExecutionConfig | dict[str, Any]

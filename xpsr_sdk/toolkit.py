@@ -1,0 +1,91 @@
+"""What authors of plug-ins build with, beside the contracts in ``xpsr_sdk`` and the checks in ``xpsr_sdk.testing``.
+
+The built-in parts are made of the same: degradations and blur kernels, a sampler for any scheduler of diffusers, a
+Stable Diffusion to derive a backbone from, layers for a fusion, conversion between images and tensors, and the wording
+of errors. Importing this module loads nothing: each name is imported when it is first used.
+
+>>> from xpsr_sdk.toolkit import Dice
+"""
+
+from typing import TYPE_CHECKING
+
+from xpsr_sdk.lazy import homes_of, lazy_names
+
+if TYPE_CHECKING:
+    from xpsr_sdk.builtin import kernels
+    from xpsr_sdk.builtin.degrading import (
+        RESIZE_MODES,
+        Dice,
+        DrawnDegradation,
+        ResizeMode,
+        check_batch,
+        check_image,
+        jpeg,
+        resize,
+        to_8_bit,
+    )
+    from xpsr_sdk.builtin.measured import MEASURED_PHRASES
+    from xpsr_sdk.builtin.samplers import DiffusersSampler
+    from xpsr_sdk.builtin.stable_diffusion import StableDiffusion
+    from xpsr_sdk.data.files import find_images
+    from xpsr_sdk.data.images import read_image, to_image, to_tensor
+    from xpsr_sdk.errors import did_you_mean, one_line, short
+    from xpsr_sdk.hardware.devices import find_device
+    from xpsr_sdk.models.checkpoints import read_json
+    from xpsr_sdk.models.fusion import from_published_name, init_fusions, to_published_name, transformer_like
+    from xpsr_sdk.plugin_system.registry import config_error
+
+__all__ = [
+    "MEASURED_PHRASES",
+    "RESIZE_MODES",
+    "Dice",
+    "DiffusersSampler",
+    "DrawnDegradation",
+    "ResizeMode",
+    "StableDiffusion",
+    "check_batch",
+    "check_image",
+    "config_error",
+    "did_you_mean",
+    "find_device",
+    "find_images",
+    "from_published_name",
+    "init_fusions",
+    "jpeg",
+    "kernels",
+    "one_line",
+    "read_image",
+    "read_json",
+    "resize",
+    "short",
+    "to_8_bit",
+    "to_image",
+    "to_published_name",
+    "to_tensor",
+    "transformer_like",
+]
+
+HOME_OF = homes_of(
+    {
+        "builtin": "kernels",
+        "builtin.degrading": "RESIZE_MODES Dice DrawnDegradation ResizeMode check_batch check_image jpeg resize "
+        "to_8_bit",
+        "builtin.measured": "MEASURED_PHRASES",
+        "builtin.samplers": "DiffusersSampler",
+        "builtin.stable_diffusion": "StableDiffusion",
+        "data.files": "find_images",
+        "data.images": "read_image to_image to_tensor",
+        "errors": "did_you_mean one_line short",
+        "hardware.devices": "find_device",
+        "models.checkpoints": "read_json",
+        "models.fusion": "from_published_name init_fusions to_published_name transformer_like",
+        "plugin_system.registry": "config_error",
+    }
+)
+
+if not TYPE_CHECKING:  # type checkers read the imports above; this would make every misspelt name pass
+    __getattr__ = lazy_names(__name__, HOME_OF)
+
+
+def __dir__() -> list[str]:
+    return __all__
