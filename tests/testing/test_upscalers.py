@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from spandrel.architectures.Compact import Compact
-from tests.support.registering import registry_with
+from tests.support.registries import registry_with
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate, pad
 
