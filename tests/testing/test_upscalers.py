@@ -264,7 +264,7 @@ def test_a_result_on_another_device_is_caught(monkeypatch: pytest.MonkeyPatch, p
 
 
 def test_every_clause_has_a_broken_upscaler() -> None:
-    assert {clause for clause, _ in BROKEN} | set(COMMON) | {"device"} == set(CLAUSES["upscaler"])
+    assert {clause for clause, _ in BROKEN} | set(COMMON) | {"device", "restoration"} == set(CLAUSES["upscaler"])
 
 
 def test_the_example_of_the_hook_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
