@@ -49,7 +49,11 @@ class RestoreConfig(Settings):
     """How photos are restored; each field can also be set for a single call."""
 
     scale: float = Field(4.0, ge=1, le=8, description="How many times larger the result is, in each direction.")
-    num_inference_steps: Steps | None = Field(None, description="Model evaluations. None: the model's.")
+    num_inference_steps: Steps | None = Field(
+        None,
+        description="How many times the model is evaluated, at most. A sampler that evaluates it twice a step, such as "
+        "heun, takes half as many steps; diffusers counts steps. None: the model's.",
+    )
     guidance_scale: Guidance | None = Field(None, description="Classifier-free guidance; 1 is none. None: the model's.")
     fidelity: Share | None = Field(None, description="1: closest to the input; 0: most realistic. None: the model's.")
     conditioning_scale: float = Field(1.0, ge=0, le=2, description="Strength of the ControlNet.")
@@ -162,9 +166,10 @@ class PipelineConfig(RestoreConfig):
     upscaler: Component | None = Field(
         None, description="What brings the photo to the size at which it is restored. None: what the model names."
     )
-    device: str | None = Field(None, description="None: the first there is of cuda, xpu, mps, cpu.")
+    device: str | None = Field(None, description="Where it runs. None: the first there is of cuda, xpu, mps, cpu.")
     dtype: Dtype | None = Field(
-        None, description="None: the model's, else bfloat16 where matrices are multiplied in it, else float32."
+        None,
+        description="Precision. None: the model's, else bfloat16 where the hardware multiplies in it, else float32.",
     )
     execution: ExecutionConfig = Field(default_factory=ExecutionConfig, description="How the networks are executed.")
 
@@ -234,7 +239,7 @@ def set_override(values: dict[str, Any], override: str) -> None:
 class ModelDefaults(Settings):
     """What a model was made for; stands in its ``model_index.json`` under ``defaults``. Its own defaults are XPSR's."""
 
-    num_inference_steps: Steps = Field(20, description="Model evaluations.")
+    num_inference_steps: Steps = Field(20, description="How many times the model is evaluated, at most.")
     guidance_scale: Guidance = Field(5.0, description="Classifier-free guidance; 1 is none.")
     fidelity: Share = Field(0.0, description="1: closest to the input; 0: most realistic.")
     start: Literal["lr", "mean"] = Field(

@@ -13,10 +13,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from spandrel.architectures.Compact import Compact
-from tests.support.registries import registry_with
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate, pad
 
+from tests.support.registries import registry_with
 from xpsr_sdk import Options, Registry
 from xpsr_sdk.plugin_system.hookspecs import xpsr_upscalers
 from xpsr_sdk.testing import ContractViolation, check_upscaler, upscalers

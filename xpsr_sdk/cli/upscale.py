@@ -9,23 +9,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from xpsr_sdk.cli.components import part_options, with_options
+from xpsr_sdk.cli.options import setting
 from xpsr_sdk.cli.result_files import plan_result_files
 from xpsr_sdk.cli.terminal import print_traceback, progress_bar, quiet_libraries, warnings_told
 from xpsr_sdk.config import (
-    AlphaTreatment,
-    ColorCorrection,
-    Dtype,
-    LongPrompts,
-    MetadataTreatment,
+    ExecutionConfig,
     Offload,
     PipelineConfig,
-    ProfileTreatment,
-    Speed,
     read_toml,
     with_settings,
 )
@@ -49,42 +44,42 @@ INTERRUPTED = 130
 @click.option("--overwrite", is_flag=True, help="Restore again what exists already; else it is skipped.")
 @click.option("--log", type=click.Path(path_type=Path), help="File to append a line of JSON to for each photo.")
 @click.option("--config", type=click.Path(path_type=Path), help="TOML file of settings; options go before it.")
-@click.option("--scale", type=float, help="How many times larger, 1 to 8.  [default: 4]")
-@click.option("--model", help="Preset, folder or hub id; none: the upscaler alone.  [default: nano]")
-@click.option("--checkpoint", type=click.Path(path_type=Path), help="Folder with unet/ and controlnet/ for the model.")
-@click.option("--checkpoint-weights", help="File name of its weights; name a .bin to allow pickled ones.")
-@click.option("--upscaler", help="What brings photos to the size at which they are restored.")
+@setting(PipelineConfig, "scale")
+@setting(PipelineConfig, "model")
+@setting(PipelineConfig, "checkpoint")
+@setting(PipelineConfig, "checkpoint_weights")
+@setting(PipelineConfig, "upscaler")
 @part_options("upscaler")
-@click.option("--upscaler-tile", type=int, help="Side of the upscaler's tiles, in pixels of the photo.")
-@click.option("--prompt-provider", help="Who describes the photos.  [default: measured]")
+@setting(PipelineConfig, "upscaler_tile")
+@setting(PipelineConfig, "prompt_provider")
 @part_options("prompt-provider")
-@click.option("--prompt", help="What the photo shows, instead of asking the provider.")
-@click.option("--low-prompt", help="How good the photo is, instead of asking the provider.")
-@click.option("--negative", help="Negative high-level prompt.")
-@click.option("--low-negative", help="Negative low-level prompt.")
-@click.option("--long-prompts", type=click.Choice(get_args(LongPrompts)), help="Cut, with a warning, or all read.")
-@click.option("--prompt-weights/--no-prompt-weights", default=None, help="Whether (word:1.2) in your prompts weighs.")
-@click.option("--steps", "num_inference_steps", type=int, help="Model evaluations.")
-@click.option("--guidance", "guidance_scale", type=float, help="Classifier-free guidance; 1 is none.")
-@click.option("--fidelity", type=float, help="1: closest to the input; 0: most realistic.")
-@click.option("--sampler", help="Sampler; xpsr plugins lists them.")
+@setting(PipelineConfig, "prompt")
+@setting(PipelineConfig, "low_prompt")
+@setting(PipelineConfig, "negative")
+@setting(PipelineConfig, "low_negative")
+@setting(PipelineConfig, "long_prompts")
+@setting(PipelineConfig, "prompt_weights")
+@setting(PipelineConfig, "num_inference_steps", "--steps")
+@setting(PipelineConfig, "guidance_scale", "--guidance")
+@setting(PipelineConfig, "fidelity")
+@setting(PipelineConfig, "sampler")
 @part_options("sampler")
-@click.option("--seed", type=int, help="Of the noise: the same seed gives the same photo.")
-@click.option("--color", type=click.Choice(get_args(ColorCorrection)), help="How the input's colours are kept.")
-@click.option("--tile", type=int, help="Side of a tile, in output pixels.")
-@click.option("--tile-overlap", type=int, help="Overlap of neighbouring tiles, in output pixels.")
-@click.option("--tile-batch", type=int, help="Tiles a forward pass.")
-@click.option("--region", type=int, help="Side of a region, in output pixels; larger photos are restored in regions.")
-@click.option("--region-overlap", type=int, help="Overlap of neighbouring regions, in output pixels.")
-@click.option("--alpha", type=click.Choice(get_args(AlphaTreatment)), help="What is done with transparency.")
-@click.option("--profile", type=click.Choice(get_args(ProfileTreatment)), help="ICC profile; convert: to sRGB.")
-@click.option("--metadata", type=click.Choice(get_args(MetadataTreatment)), help="EXIF, XMP and IPTC.")
-@click.option("--max-megapixels", type=float, help="Larger photos are refused.  [default: 300]")
-@click.option("--conditioning-scale", type=float, help="Strength of the ControlNet, 0 to 2.")
-@click.option("--device", help="cuda, xpu, mps or cpu.  [default: the first there is]")
-@click.option("--dtype", type=click.Choice(get_args(Dtype)), help="Precision.  [default: what the hardware is fast in]")
-@click.option("--speed", type=click.Choice(get_args(Speed)), help="How much is approximated.  [default: exact]")
-@click.option("--offload", type=click.Choice(get_args(Offload)), help="What waits in host memory until it is needed.")
+@setting(PipelineConfig, "seed")
+@setting(PipelineConfig, "color")
+@setting(PipelineConfig, "tile")
+@setting(PipelineConfig, "tile_overlap")
+@setting(PipelineConfig, "tile_batch")
+@setting(PipelineConfig, "region")
+@setting(PipelineConfig, "region_overlap")
+@setting(PipelineConfig, "alpha")
+@setting(PipelineConfig, "profile")
+@setting(PipelineConfig, "metadata")
+@setting(PipelineConfig, "max_megapixels")
+@setting(PipelineConfig, "conditioning_scale")
+@setting(PipelineConfig, "device")
+@setting(PipelineConfig, "dtype")
+@setting(PipelineConfig, "speed")
+@setting(ExecutionConfig, "offload")
 @click.option("--explain", is_flag=True, help="Tell how each photo would be cut to fit into memory, and restore none.")
 def upscale(
     inputs: tuple[Path, ...],
