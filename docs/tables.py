@@ -207,7 +207,7 @@ def with_tables(text: str) -> str:
         "commands": help_section,
         "speeds": speeds_table,
         "upscale": partial(options_table, upscale),
-        "nano": partial(sizes_table, HERE.parent / "examples" / "train_nano" / "1-base.toml"),
+        "nano": partial(sizes_table, HERE.parent / "examples" / "train_nano" / "1-mean.toml"),
     }
     return TABLE.sub(lambda match: f"{match[1]}\n{makers[match[2]]()}\n{match[3]}", text)
 

@@ -180,7 +180,7 @@ def test_ready_configs_train_and_validate(name: str, tmp_path: Path) -> None:
 
 
 def test_the_second_stage_of_nano_begins_with_the_last_checkpoint_of_the_first() -> None:
-    first, second = (read_toml(TrainConfig, EXAMPLES / "train_nano" / f"{n}.toml") for n in ("1-base", "2-xpsr"))
+    first, second = (read_toml(TrainConfig, EXAMPLES / "train_nano" / f"{n}.toml") for n in ("1-mean", "2-xpsr"))
     assert second.model.base == first.output / f"checkpoint-{first.steps}"
 
 

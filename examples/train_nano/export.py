@@ -1,6 +1,6 @@
 """Writes a trained nano in float16, as it is shipped: a whole model, or one and a checkpoint on top of it.
 
-python examples/train_nano/export.py runs/nano-6-mild/checkpoint-600 -o xpsr_sdk/presets/nano
+python examples/train_nano/export.py runs/nano-2-xpsr/checkpoint-1250 -o xpsr_sdk/presets/nano
 """
 
 from __future__ import annotations

@@ -37,7 +37,15 @@ def main() -> None:
     parser.add_argument("crops", type=Path, help="folder of sharp crops")
     parser.add_argument("-o", "--output", type=Path, required=True)
     arguments = parser.parse_args()
-    report = prepare_pairs(arguments.crops, arguments.output, degradation=MILD, seed=11)
+    report = prepare_pairs(
+        arguments.crops,
+        arguments.output,
+        degradation=MILD,
+        upscaler="realesrgan-x4plus",
+        crop=256,
+        crops_a_photo=1,
+        seed=32,
+    )
     print(f"{report.samples} pairs are in {arguments.output}")
 
 
