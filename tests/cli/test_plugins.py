@@ -193,7 +193,7 @@ def test_show_as_json(run: Any) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_examples_of_every_built_in_part_are_valid(run: Any, kind: str) -> None:
-    for component in Registry([]).specs(kind):
+    for component in Registry([]).components(kind):
         examples = json.loads(run("plugins", "show", kind, component.spec.name, "--json").stdout)["examples"]
         ((keyword, choice),) = (
             (k.arg, ast.literal_eval(k.value)) for k in ast.parse(examples["python"]).body[0].value.keywords
@@ -209,7 +209,7 @@ def test_the_examples_of_every_built_in_part_are_valid(run: Any, kind: str) -> N
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["show", "sampler", "unipcc"], "No working plug-in offers the sampler 'unipcc'."),
+        (["show", "sampler", "unipcc"], "No plug-in offers the sampler 'unipcc'. Did you mean 'unipc'?"),
         (
             ["show", "sampler", "twin"],
             "The sampler 'twin' is offered by xpsr-a 1.0 (stub_module:Stub) and ",

@@ -99,7 +99,7 @@ def test_a_plugin_for_another_version_of_the_sdk_is_not_even_imported(
     (failure,) = registry.failures
     assert str(failure).replace("Xpsr.SDK", "xpsr-sdk").startswith(f"The plug-in xpsr-old 0.3 is broken: {reason}")
     with pytest.raises(BrokenPlugin, match=re.escape(str(failure))) as caught:
-        registry.find("sampler", "one")
+        registry.find("sampler", "old")
     assert caught.value.__cause__ is failure.error
 
 

@@ -63,7 +63,7 @@ def plugins(ctx: click.Context, as_json: bool) -> None:
         return
     with redirect_stdout(sys.stderr):  # what plug-ins print when they are loaded is no result
         registry = default_registry()
-    components = [component for kind in KINDS for component in registry.specs(kind)]
+    components = [component for kind in KINDS for component in registry.components(kind)]
     if as_json:
         print_json(
             {

@@ -61,7 +61,7 @@ def opened(fusion: nn.Module) -> nn.Module:
 
 
 def test_the_registry_offers_all_three(registry: Registry) -> None:
-    names = [c.spec.name for c in registry.specs("fusion_attention") if c.distribution == "xpsr_gated_fusion"]
+    names = [c.spec.name for c in registry.components("fusion_attention") if c.distribution == "xpsr_gated_fusion"]
     assert names == ["gated", "high-only", "serial"]
     assert [
         type(registry.create("fusion_attention", name, SITE)) for name in ("gated", "serial", "high-only")
