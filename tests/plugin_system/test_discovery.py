@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import pickle
 import re
 import sys
 from pathlib import Path
@@ -51,6 +52,17 @@ def test_the_environment_limits_what_loads(
     found = {plugin.distribution for plugin in installed_plugins()} - first_party
     assert found == expected
     assert Registry().find("sampler", "unipc").state == "ok"
+
+
+@pytest.mark.usefixtures("site")
+def test_a_worker_process_loads_the_same_installed_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XPSR_PLUGINS", "xpsr-one,xpsr-two,xpsr-three")
+    registry = Registry()
+    told = pickle.dumps(registry)
+    monkeypatch.setenv("XPSR_PLUGINS", "")
+    again = pickle.loads(told)
+    assert again.find("sampler", "one").distribution == "xpsr-one"
+    assert list(map(str, again.failures)) == list(map(str, registry.failures))
 
 
 @pytest.mark.usefixtures("site")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import pickle
 import re
 import sys
@@ -14,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError, field_validator
 
+from tests.support import one_degradation
 from tests.support.stubs import HERE, Stub, loading, offering, raising, sampler
 from xpsr_sdk import (
     BrokenPlugin,
@@ -407,7 +407,7 @@ def test_wrong_defaults_are_listed_where_the_class_is_loaded_already() -> None:
 def test_wrong_defaults_of_a_class_that_is_not_loaded_are_told_when_it_is_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "heavy_part.py").write_text("from tests.stubs import Stub\n")
+    (tmp_path / "heavy_part.py").write_text("from tests.support.stubs import Stub\n")
     monkeypatch.syspath_prepend(tmp_path)
     registry = Registry([offering(sampler("typo", "heavy_part:Stub", stepz=4))])
     assert "heavy_part" not in sys.modules
@@ -449,10 +449,11 @@ def test_a_part_gets_the_parts_that_it_needs_from_the_registry_that_builds_it() 
 
 
 def test_a_worker_process_makes_a_registry_of_the_same_plugins() -> None:
-    module = importlib.import_module("tests.one_sampler")
-    again = pickle.loads(pickle.dumps(Registry([module])))
-    assert again.find("sampler", "one").distribution == "tests.one_sampler"
-    assert [str(c) for c in again.components("sampler")] == [str(c) for c in Registry([module]).components("sampler")]
+    registry = Registry([one_degradation])
+    again = pickle.loads(pickle.dumps(registry))
+    assert again.find("degradation_model", "one").distribution == "tests.support.one_degradation"
+    for kind in KINDS:
+        assert list(map(str, again.components(kind))) == list(map(str, registry.components(kind)))
 
 
 def test_a_worker_process_cannot_be_told_of_an_object_in_memory() -> None:

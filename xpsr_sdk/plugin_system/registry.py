@@ -118,6 +118,11 @@ class RegisteredComponent:
     error: BaseException | None = None
 
     @property
+    def reason(self) -> str:
+        """The error in one line, with what to install if that is what it takes; empty if there is none."""
+        return reason(self.error, self.distribution) if self.error else ""
+
+    @property
     def full_name(self) -> str:
         """What tells it apart from components of the same name: ``distribution:name``."""
         return f"{self.distribution}:{self.spec.name}"

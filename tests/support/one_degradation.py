@@ -6,5 +6,5 @@ from xpsr_sdk import ComponentSpec, hookimpl
 
 
 @hookimpl
-def xpsr_samplers() -> list[ComponentSpec]:
-    return [ComponentSpec("one", "tests.stubs:Stub", "One.")]
+def xpsr_degradation_models() -> list[ComponentSpec]:
+    return [ComponentSpec("one", "xpsr_sdk.builtin.bicubic:BicubicDegradation", "One.")]
