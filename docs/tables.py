@@ -65,7 +65,7 @@ def records_table(heading: str, records: Iterable[dict[str, Any]]) -> str:
 
 def parts_section(kind: str) -> str:
     """The parts of a kind that come with the SDK or lie in plugins/, and the options of those that come with it."""
-    components = known_parts().specs(kind)
+    components = known_parts().components(kind)
     lines = ["| name | distribution | what it is |", "|---|---|---|"]
     lines += [f"| `{c.spec.name}` | {link(c.distribution)} | {c.spec.summary} |" for c in components]
     targets: dict[str, list[RegisteredComponent]] = {}

@@ -22,7 +22,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
-from xpsr_sdk import build_pipeline
+from xpsr_sdk import Registry, build_pipeline
 from xpsr_sdk.builtin.stable_diffusion import StableDiffusion
 from xpsr_sdk.data.images import to_image, to_tensor
 from xpsr_sdk.engine.color import correct_color
@@ -56,10 +56,11 @@ class Check:
 
 def run_checks(folder: Path) -> Iterator[Check]:
     """All checks that the folder has numbers for."""
-    yield from check_round_trip(folder)
-    yield from check_initialisation(folder)
-    yield from check_modules(folder)
-    yield from check_training_step(folder)
+    with Registry([]).in_force():
+        yield from check_round_trip(folder)
+        yield from check_initialisation(folder)
+        yield from check_modules(folder)
+        yield from check_training_step(folder)
     for name in ("whole", "tiled"):
         yield from check_pipeline(folder, name)
 

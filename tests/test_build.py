@@ -11,8 +11,9 @@ from huggingface_hub.utils import filter_repo_objects
 
 from tests.support import tiny
 from xpsr_sdk import ConfigError, Registry, UnknownComponent, build, build_pipeline
-from xpsr_sdk.build import HUB_FILES, build_for_training, find_model
+from xpsr_sdk.build import build_for_training
 from xpsr_sdk.builtin.residual import ResidualBackbone
+from xpsr_sdk.models.find_model import HUB_FILES, find_model
 from xpsr_sdk.training.config import ModelSection
 
 # Models
@@ -23,7 +24,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty current folder, and ``nano`` as the only preset."""
     (tmp_path / "presets" / "nano").mkdir(parents=True)
     (tmp_path / "here").mkdir()
-    monkeypatch.setattr(build, "PRESETS", tmp_path / "presets")
+    monkeypatch.setattr("xpsr_sdk.models.find_model.PRESETS", tmp_path / "presets")
     monkeypatch.chdir(tmp_path / "here")
     return tmp_path / "here"
 
@@ -43,8 +44,8 @@ def asked(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def test_a_preset_goes_before_a_folder_of_the_same_name(here: Path) -> None:
     (here / "nano").mkdir()
-    assert find_model("nano") == build.PRESETS / "nano"
-    assert find_model("./nano") == Path("nano")
+    assert find_model("nano") == here.parent / "presets" / "nano"
+    assert find_model("./nano") == find_model(Path("nano")) == Path("nano")
 
 
 @pytest.mark.parametrize("name", ["nanoo", "", ".nano/one", "a/b/c"])
@@ -113,7 +114,7 @@ def test_a_name_is_no_config() -> None:
 
 @pytest.mark.parametrize("from_scratch", [False, True])
 def test_a_backbone_is_loaded_for_training_as_its_contract_says(
-    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, from_scratch: bool
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, from_scratch: bool, registry: Registry
 ) -> None:
     tiny.write_configs(tmp_path / "base")
     load = ResidualBackbone.load
@@ -126,14 +127,14 @@ def test_a_backbone_is_loaded_for_training_as_its_contract_says(
     monkeypatch.setattr(ResidualBackbone, "load", strict)
     base = tmp_path / "base" if from_scratch else tiny_model
     widths = {"conditioning_widths": tiny.CONDITIONING_WIDTHS} if from_scratch else {}
-    build_for_training(ModelSection.model_validate({"base": base, "from_scratch": from_scratch, **widths}))
+    build_for_training(ModelSection.model_validate({"base": base, "from_scratch": from_scratch, **widths}), registry)
     assert loaded == [(torch.float32, from_scratch)]
 
 
-def test_from_scratch_and_from_a_checkpoint_do_not_go_together(tiny_model: Path) -> None:
+def test_from_scratch_and_from_a_checkpoint_do_not_go_together(tiny_model: Path, registry: Registry) -> None:
     section = ModelSection(base=tiny_model, backbone="residual", from_scratch=True, checkpoint=tiny_model)
     with pytest.raises(ConfigError, match=r"model\.from_scratch is true, but model\.checkpoint names .*: leave one"):
-        build_for_training(section)
+        build_for_training(section, registry)
 
 
 @pytest.mark.parametrize("part", ["sampler", "prompt_provider"])

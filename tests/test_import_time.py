@@ -32,7 +32,7 @@ def test_importing_the_package_loads_nothing_but_the_standard_library(module: st
     "code",
     [
         "import xpsr_sdk; xpsr_sdk.Registry",
-        "import xpsr_sdk; [xpsr_sdk.default_registry().specs(kind) for kind in ('sampler', 'backbone')]",
+        "import xpsr_sdk; [xpsr_sdk.default_registry().components(kind) for kind in ('sampler', 'backbone')]",
         COMMAND.format(arguments=["--help"]),
         COMMAND.format(arguments=["--version"]),
         COMMAND.format(arguments=["plugins"]),

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from tests.parity import Check, run_checks
+from xpsr_sdk import Registry
 from xpsr_sdk.models.controlnet import XPSRControlNet
 from xpsr_sdk.models.fusion import to_published_name
 from xpsr_sdk.models.unet import XPSRUNet
@@ -33,6 +34,6 @@ def test_a_full_size_model_has_the_published_names_and_shapes(
     part: str, model: type[XPSRUNet] | type[XPSRControlNet]
 ) -> None:
     published = json.loads((DATA / "shapes-sd15.json").read_text())
-    with torch.device("meta"):
+    with torch.device("meta"), Registry([]).in_force():
         tensors = model.from_config(published[f"{part}_config"]).state_dict()
     assert {to_published_name(name): list(t.shape) for name, t in tensors.items()} == published[part]

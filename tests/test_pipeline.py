@@ -30,7 +30,7 @@ from xpsr_sdk.builtin.samplers import DiffusersSampler
 from xpsr_sdk.config import read_toml
 from xpsr_sdk.data.images import resize, to_image, to_tensor
 
-SAMPLERS = [c.spec.name for c in Registry([]).specs("sampler")]
+SAMPLERS = [c.spec.name for c in Registry([]).components("sampler")]
 
 
 # Sizes

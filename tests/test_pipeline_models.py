@@ -27,6 +27,7 @@ from xpsr_sdk import (
     Registry,
     UnknownComponent,
     build_pipeline,
+    default_registry,
 )
 from xpsr_sdk.builtin.residual import ResidualBackbone
 from xpsr_sdk.data.images import resize, to_image, to_tensor
@@ -173,7 +174,8 @@ def test_a_model_with_the_fusion_of_a_plugin_is_saved_and_loaded(tiny_model: Pat
     model = tmp_path / "gated"
     shutil.copytree(tiny_model, model)
     torch.manual_seed(0)
-    controlnet = XPSRControlNet.from_unet(base, tiny.CONDITIONING_WIDTHS, "gated")
+    with default_registry().in_force():
+        controlnet = XPSRControlNet.from_unet(base, tiny.CONDITIONING_WIDTHS, "gated")
     tiny.shake(controlnet)
     shutil.rmtree(model / "controlnet")
     controlnet.save_pretrained(model / "controlnet")
@@ -216,8 +218,8 @@ def test_a_broken_backbone_is_named(tiny_model: Path) -> None:
     class Broken:
         __name__ = "broken"
 
-    with pytest.raises(BrokenPlugin, match="backbone 'mine'"):
-        build_pipeline(model=str(tiny_model), backbone="mine", registry=Registry([Broken()]))
+    with pytest.raises(BrokenPlugin, match="backbone 'broken'"):
+        build_pipeline(model=str(tiny_model), backbone="broken", registry=Registry([Broken()]))
 
 
 def test_a_backbone_can_be_handed_over_as_an_object(tiny_model: Path, pipe: Pipeline) -> None:

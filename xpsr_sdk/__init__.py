@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from xpsr_sdk.lazy import homes_of, lazy_names
 
 if TYPE_CHECKING:
-    from xpsr_sdk.build import build_pipeline, find_model
+    from xpsr_sdk.build import build_pipeline
     from xpsr_sdk.config import ExecutionConfig, ModelDefaults, PipelineConfig, RestoreConfig, read_toml
     from xpsr_sdk.contracts import (
         AttentionSite,
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     )
     from xpsr_sdk.evaluation.report import Report, evaluate_folders
     from xpsr_sdk.models.controlnet import XPSRControlNet
+    from xpsr_sdk.models.find_model import find_model
     from xpsr_sdk.models.unet import XPSRUNet
     from xpsr_sdk.pipeline import Pipeline
     from xpsr_sdk.plugin_system.hookspecs import hookimpl
@@ -120,7 +121,8 @@ __all__ = [
 
 HOME_OF = homes_of(
     {
-        "build": "build_pipeline find_model",
+        "build": "build_pipeline",
+        "models.find_model": "find_model",
         "config": "ExecutionConfig ModelDefaults PipelineConfig RestoreConfig read_toml",
         "contracts": "AttentionSite Backbone ComponentSpec Conditioning DegradationModel Denoiser FusionAttention Item "
         "Options PromptKey PromptLevel PromptProvider Prompts Sampler StepCallback Upscaler",

@@ -11,7 +11,6 @@ import torch
 from diffusers import UNet2DConditionModel
 
 from xpsr_sdk.config import (
-    PRESETS,
     Component,
     Offload,
     PipelineConfig,
@@ -22,12 +21,12 @@ from xpsr_sdk.config import (
 )
 from xpsr_sdk.contracts import Backbone, PromptProvider, Sampler, Upscaler
 from xpsr_sdk.engine.memory import is_out_of_memory
-from xpsr_sdk.errors import CheckpointError, ConfigError, did_you_mean
+from xpsr_sdk.errors import CheckpointError, ConfigError
 from xpsr_sdk.hardware.devices import find_device as find_device
 from xpsr_sdk.hardware.devices import find_dtype
 from xpsr_sdk.models.checkpoints import WEIGHTS, read_checkpoint, read_json, read_model
 from xpsr_sdk.models.controlnet import XPSRControlNet
-from xpsr_sdk.models.fusion import fusions_from
+from xpsr_sdk.models.find_model import find_model
 from xpsr_sdk.models.unet import XPSRUNet
 from xpsr_sdk.pipeline import Pipeline
 from xpsr_sdk.plugin_system.registry import Registry, default_registry
@@ -35,16 +34,6 @@ from xpsr_sdk.plugin_system.registry import Registry, default_registry
 if TYPE_CHECKING:
     from xpsr_sdk.settings import PipelineSettings
     from xpsr_sdk.training.config import ModelSection
-
-HUB_FILES = [
-    "model_index.json",
-    "*/config.json",
-    "scheduler/*.json",
-    "tokenizer/*",
-    "text_encoder/model.safetensors",
-    *(f"{part}/{WEIGHTS}" for part in ("unet", "vae", "controlnet")),
-]
-"""What is downloaded of a model on the hub: not its copies in other precisions and formats."""
 
 
 def build_pipeline(
@@ -179,10 +168,12 @@ def _load(
     return pipeline, parts
 
 
-def build_for_training(
-    section: ModelSection, registry: Registry | None = None
-) -> tuple[Backbone, XPSRUNet, XPSRControlNet]:
+def build_for_training(section: ModelSection, registry: Registry) -> tuple[Backbone, XPSRUNet, XPSRControlNet]:
     """Backbone, U-Net and ControlNet for a training run, in float32 on the CPU.
+
+    Args:
+        section: What is trained.
+        registry: Where names are looked up.
 
     Raises:
         ConfigError: Options do not go together.
@@ -193,24 +184,23 @@ def build_for_training(
         raise ConfigError(
             f"model.from_scratch is true, but model.checkpoint names {section.checkpoint}: leave one of them out."
         )
-    registry = registry or default_registry()
     backbone: Backbone = registry.create("backbone", trained_backbone(section))
-    with fusions_from(registry):
-        backbone.load(section.base, dtype=torch.float32, from_scratch=section.from_scratch)
+    with registry.in_force():
+        backbone.load(section.base_folder, dtype=torch.float32, from_scratch=section.from_scratch)
         if section.from_scratch:
-            config = read_json(section.base / "unet" / "config.json")
+            config = read_json(section.base_folder / "unet" / "config.json")
             base = UNet2DConditionModel.from_config(config)
             # As latent diffusion does (arXiv 2112.10752): the first prediction is zero, not noise.
             torch.nn.init.zeros_(base.conv_out.weight)
             torch.nn.init.zeros_(base.conv_out.bias)
         else:
-            checkpoint = section.checkpoint or _checkpoint_in(section.base)
+            checkpoint = section.checkpoint or _checkpoint_in(section.base_folder)
             if checkpoint:
                 _only_for_fresh_networks(section, checkpoint)
                 unet, controlnet = read_checkpoint(checkpoint, dtype=torch.float32)
                 _check_fit(unet, controlnet, backbone, f"{checkpoint} does not fit the base model {section.base}")
                 return backbone, unet, controlnet
-            base = read_model(UNet2DConditionModel, section.base / "unet", dtype=torch.float32)
+            base = read_model(UNet2DConditionModel, section.base_folder / "unet", dtype=torch.float32)
         _check_widths(section, backbone)
         controlnet = XPSRControlNet.from_unet(
             base, section.conditioning_widths, section.fusion, section.conditioning_channels
@@ -229,7 +219,7 @@ def trained_backbone(section: ModelSection) -> Component:
     Raises:
         CheckpointError: The base has no index.
     """
-    return section.backbone or backbone_of(read_json(section.base / "model_index.json"))
+    return section.backbone or backbone_of(read_json(section.base_folder / "model_index.json"))
 
 
 def trained_upscaler(section: ModelSection) -> Component:
@@ -238,7 +228,7 @@ def trained_upscaler(section: ModelSection) -> Component:
     Raises:
         CheckpointError: The base has no index.
     """
-    return section.upscaler or read_defaults(read_json(section.base / "model_index.json")).upscaler
+    return section.upscaler or read_defaults(read_json(section.base_folder / "model_index.json")).upscaler
 
 
 def trained_index(section: ModelSection) -> dict[str, Any]:
@@ -247,7 +237,7 @@ def trained_index(section: ModelSection) -> dict[str, Any]:
     Raises:
         CheckpointError: The base has none.
     """
-    index = read_json(section.base / "model_index.json")
+    index = read_json(section.base_folder / "model_index.json")
     defaults = {**(index.get("defaults") or {}), "upscaler": trained_upscaler(section)}
     return index | {"backbone": trained_backbone(section), "defaults": defaults}
 
@@ -268,39 +258,6 @@ def _only_for_fresh_networks(section: ModelSection, checkpoint: Path) -> None:
             raise ConfigError(f"model.{name} is for a fresh ControlNet, but {checkpoint} holds one: leave it out.")
 
 
-def find_model(name: str) -> Path:
-    """The folder of a model: a preset, a local folder, or the hub's (downloaded at first use).
-
-    What begins with a folder that is here is taken for a path, and is not looked for on the hub.
-
-    Raises:
-        ConfigError: There is no such model.
-    """
-    presets = sorted(p.name for p in PRESETS.iterdir() if p.is_dir()) if PRESETS.is_dir() else []
-    if name in presets:
-        return PRESETS / name
-    if name and Path(name).is_dir():
-        return Path(name)
-    if name.count("/") == 1 and not name.startswith((".", "/", "~")):
-        owner, _ = name.split("/")
-        if Path(owner).is_dir():
-            raise ConfigError(f"The folder {name} does not exist; the hub is not asked, since {owner}/ is here.")
-        return _from_hub(name)
-    raise ConfigError(f"There is no model {name!r}: neither a folder nor a preset. {did_you_mean(name, presets)}")
-
-
-def _from_hub(name: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(name, allow_patterns=HUB_FILES))
-    except (OSError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
-        raise ConfigError(
-            f"The model {name!r} is neither a folder here nor could it be had from the hub: {error}"
-        ) from error
-
-
 def _networks(
     config: PipelineConfig, folder: Path, registry: Registry, dtype: torch.dtype, device: torch.device
 ) -> tuple[XPSRUNet, XPSRControlNet]:
@@ -309,7 +266,7 @@ def _networks(
         raise CheckpointError(
             f"{folder} is a base model: it has no controlnet/. Name an XPSR checkpoint for it (--checkpoint)."
         )
-    with fusions_from(registry):
+    with registry.in_force():
         return read_checkpoint(checkpoint, config.checkpoint_weights or WEIGHTS, dtype, device)
 
 

@@ -13,8 +13,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from xpsr_sdk.errors import ConfigError
-from xpsr_sdk.plugin_system.registry import config_error
+from xpsr_sdk.errors import ConfigError, config_error
 
 PRESETS = Path(__file__).parent / "presets"
 """Models that are shipped with the package."""

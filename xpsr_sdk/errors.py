@@ -20,7 +20,15 @@ Every message says what was wrong, where, and what would be right.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel, ValidationError
+
+_VALIDATOR = re.compile("^(Value error|Assertion failed), ")
+"""What pydantic puts before the words of a validator."""
 
 
 class XPSRError(Exception):
@@ -102,3 +110,26 @@ def short(value: object) -> str:
     except Exception:  # whoever wrote that class
         text = f"<{type(value).__name__}>"
     return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def config_error(where: str, error: ValidationError, schema: type[BaseModel]) -> ConfigError:
+    """A ``ConfigError`` with a line for each wrong field: its name, what is allowed and what was given.
+
+    Args:
+        where: What is wrong, to begin the message with, for instance ``"The file train.toml"``.
+        error: What pydantic raised.
+        schema: The model that was validated.
+    """
+    lines = [wrong_option(detail, schema) for detail in error.errors(include_url=False)]
+    return ConfigError("\n".join([f"{where} has wrong options:", *lines]))
+
+
+def wrong_option(detail: Mapping[str, Any], schema: type[BaseModel]) -> str:
+    """A line about one of the errors that pydantic lists, for ``config_error``."""
+    field = ".".join(map(str, detail["loc"])) or "all together"
+    if detail["type"] == "extra_forbidden":
+        hint = did_you_mean(str(detail["loc"][-1]), schema.model_fields) if len(detail["loc"]) == 1 else ""
+        return f"  {field}: there is no such option. {hint}".rstrip()
+    if detail["type"] == "missing":
+        return f"  {field}: is required."
+    return f"  {field}: {_VALIDATOR.sub('', detail['msg'])}, not {short(detail['input'])}."

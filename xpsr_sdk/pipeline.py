@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack, overload
 
 import torch
@@ -30,13 +29,18 @@ from xpsr_sdk.engine.sampling import start_timestep
 from xpsr_sdk.engine.workload import Workload
 from xpsr_sdk.errors import ConfigError
 from xpsr_sdk.models.checkpoints import read_json
-from xpsr_sdk.plugin_system.registry import default_registry
+from xpsr_sdk.models.find_model import find_model
+from xpsr_sdk.plugin_system.registry import Registry, default_registry
+from xpsr_sdk.plugin_system.scope import create_part
 from xpsr_sdk.prompts.encode import describe_photo, encode_prompts
 from xpsr_sdk.resolved import ResolvedSettings, resolve
 from xpsr_sdk.result import Plan, Result
 
 if TYPE_CHECKING:
     from xpsr_sdk.settings import RestoreSettings
+
+HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "token")
+"""What ``from_pretrained`` takes, as in diffusers, about a download from the hub."""
 
 
 class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
@@ -74,13 +78,30 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         self.defaults = read_defaults({"defaults": defaults})
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Pipeline:
-        """As in diffusers, from a whole model's folder; the backbone's plug-in is imported first, as that demands."""
-        index = Path(pretrained_model_name_or_path) / "model_index.json"
-        if index.is_file():
-            default_registry().config("backbone", backbone_of(read_json(index)))
-        pipeline: Pipeline = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
-        pipeline.configure()
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: Any, *, registry: Registry | None = None, **kwargs: Any
+    ) -> Pipeline:
+        """A whole model with its own sampler and the default prompt provider.
+
+        Args:
+            pretrained_model_name_or_path: A preset, a folder, or a model on the hub: see
+                ``xpsr_sdk.models.find_model``.
+            registry: Where the parts are looked up; None: the built-in and the installed plug-ins.
+            kwargs: As in diffusers; those in ``HUB_OPTIONS`` are for the download.
+
+        Raises:
+            ConfigError: There is no such model.
+            CheckpointError: It has no index.
+            PluginError: A part is unknown or broken.
+        """
+        registry = registry or default_registry()
+        hub_options = {name: kwargs.pop(name) for name in HUB_OPTIONS if name in kwargs}
+        folder = find_model(pretrained_model_name_or_path, **hub_options)
+        # First of all, since diffusers takes no components whose classes are not imported yet.
+        registry.config("backbone", backbone_of(read_json(folder / "model_index.json")))
+        with registry.in_force():
+            pipeline: Pipeline = super().from_pretrained(folder, **kwargs)
+            pipeline.configure()
         return pipeline
 
     def configure(
@@ -92,17 +113,19 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         settings: RestoreConfig | None = None,
         execution: ExecutionConfig | None = None,
     ) -> None:
-        """Choose the parts that are no networks, before the first call; None: the model's own, or the default."""
-        registry = default_registry()
+        """Choose the parts that are no networks, before the first call.
+
+        None stands for the model's own, or the default, of the registry in force.
+        """
         if backbone is None and self.unet is not None:
-            parts: Any = registry.create("backbone", backbone_of(self.config))
+            parts: Any = create_part("backbone", backbone_of(self.config))
             parts.vae, parts.scheduler = self.vae, self.scheduler
             parts.text_encoder, parts.tokenizer = self.text_encoder, self.tokenizer
             backbone = parts
         self.backbone: Any = backbone
-        self.prompt_provider: PromptProvider = prompt_provider or registry.create("prompt_provider", "measured")
-        self.sampler: Sampler = sampler or registry.create("sampler", self.defaults.sampler)
-        self.upscaler: Upscaler = upscaler or registry.create("upscaler", self.defaults.upscaler)
+        self.prompt_provider: PromptProvider = prompt_provider or create_part("prompt_provider", "measured")
+        self.sampler: Sampler = sampler or create_part("sampler", self.defaults.sampler)
+        self.upscaler: Upscaler = upscaler or create_part("upscaler", self.defaults.upscaler)
         self.upscaler_device, self.upscaler_dtype = torch.device("cpu"), torch.float32
         self.settings = settings or RestoreConfig()
         self._memory = MemoryState()

@@ -29,11 +29,10 @@ if TYPE_CHECKING:
     from xpsr_sdk.builtin.stable_diffusion import StableDiffusion
     from xpsr_sdk.data.files import find_images
     from xpsr_sdk.data.images import read_image, to_image, to_tensor
-    from xpsr_sdk.errors import did_you_mean, one_line, short
+    from xpsr_sdk.errors import config_error, did_you_mean, one_line, short
     from xpsr_sdk.hardware.devices import find_device
     from xpsr_sdk.models.checkpoints import read_json
     from xpsr_sdk.models.fusion import from_published_name, init_fusions, to_published_name, transformer_like
-    from xpsr_sdk.plugin_system.registry import config_error
 
 __all__ = [
     "MEASURED_PHRASES",
@@ -75,11 +74,10 @@ HOME_OF = homes_of(
         "builtin.stable_diffusion": "StableDiffusion",
         "data.files": "find_images",
         "data.images": "read_image to_image to_tensor",
-        "errors": "did_you_mean one_line short",
+        "errors": "config_error did_you_mean one_line short",
         "hardware.devices": "find_device",
         "models.checkpoints": "read_json",
         "models.fusion": "from_published_name init_fusions to_published_name transformer_like",
-        "plugin_system.registry": "config_error",
     }
 )
 

@@ -10,7 +10,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tests.support import tiny
-from xpsr_sdk import Pipeline, build_pipeline
+from xpsr_sdk import Pipeline, Registry, build_pipeline
 from xpsr_sdk.benchmark import bench
 from xpsr_sdk.models.controlnet import XPSRControlNet
 from xpsr_sdk.models.fusion import to_published_name
@@ -82,7 +82,7 @@ def test_peak_memory_is_seen() -> None:
 
 def test_the_random_model_has_the_published_size() -> None:
     published = json.loads(Path("tests/fixtures/shapes-sd15.json").read_text())
-    with torch.device("meta"):
+    with torch.device("meta"), Registry([]).in_force():
         models = {"unet": XPSRUNet(**bench.UNET), "controlnet": XPSRControlNet(**bench.CONTROLNET)}
     for part, model in models.items():
         assert {to_published_name(n): list(t.shape) for n, t in model.state_dict().items()} == published[part]

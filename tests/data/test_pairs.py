@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from tests.support import tiny
-from xpsr_sdk import TrainingError
+from xpsr_sdk import Registry, TrainingError
 from xpsr_sdk.data.samples import Batch
 from xpsr_sdk.training.config import DataSection
 from xpsr_sdk.training.data import TrainingData
@@ -26,7 +26,7 @@ def make_pair(folder: Path, name: str = "a", hr: tuple[int, int] = (64, 48), lr:
 
 def batch(*folders: Path, seed: int = 0, crop: int = 32, hr_as_input: float = 0, keep_in_memory: int = 0) -> Batch:
     section = DataSection(folders=folders, crop=crop, hr_as_input=hr_as_input, keep_in_memory=keep_in_memory)
-    data = TrainingData(section, seed)
+    data = TrainingData(section, seed, Registry([]))
     return data.batch(range(len(data)))
 
 
@@ -71,7 +71,7 @@ def test_lr_may_be_enlarged_already(tmp_path: Path) -> None:
 
 
 def test_images_kept_in_memory_are_the_same(pairs: Path) -> None:
-    kept = TrainingData(DataSection(folders=(pairs,), crop=32, hr_as_input=0.5, keep_in_memory=100), seed=1)
+    kept = TrainingData(DataSection(folders=(pairs,), crop=32, hr_as_input=0.5, keep_in_memory=100), 1, Registry([]))
     for _ in range(3):
         found = kept.batch(range(4))
         assert torch.equal(found.lr, batch(pairs, seed=1, hr_as_input=0.5).lr)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from xpsr_sdk import Registry
 from xpsr_sdk.training.config import DataSection
 from xpsr_sdk.training.data import TrainingData
 
@@ -23,7 +24,7 @@ def main() -> None:
     parser.add_argument("--crop", type=int, default=512)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    data = TrainingData(DataSection(folders=(arguments.photos,), crop=arguments.crop, hr_as_input=0), seed=0)
+    data = TrainingData(DataSection(folders=(arguments.photos,), crop=arguments.crop, hr_as_input=0), 0, Registry([]))
     data.sample(0)
     began = time.process_time()
     for position in range(1, 1 + SAMPLES):

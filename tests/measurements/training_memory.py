@@ -27,6 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from tests.support import tiny
+from xpsr_sdk import Registry
 from xpsr_sdk.config import load_config
 from xpsr_sdk.models.blocks import checkpoint_gradients
 from xpsr_sdk.models.controlnet import XPSRControlNet
@@ -56,7 +57,8 @@ XPSR = ("controlnet.*", "unet.*pixel_attentions*")
 def networks() -> tuple[XPSRUNet, XPSRControlNet]:
     """XPSR on Stable Diffusion 1.5, on the device and in the mode of the caller."""
     base = UNet2DConditionModel(**SD15_UNET)
-    return XPSRUNet.from_base(base), XPSRControlNet.from_unet(base)
+    with Registry([]).in_force():
+        return XPSRUNet.from_base(base), XPSRControlNet.from_unet(base)
 
 
 def parameters() -> dict[str, float]:

@@ -33,7 +33,6 @@ from xpsr_sdk.models.controlnet import XPSRControlNet
 from xpsr_sdk.models.fusion import (
     describe_site,
     from_published_name,
-    fusions_from,
     to_published_name,
     transformer_like,
 )
@@ -111,7 +110,7 @@ def low_text(seed: int = 0) -> Tensor:
 
 
 def test_the_fusion_of_a_model_is_found_through_its_config(with_plugin: Registry, tmp_path: Path) -> None:
-    with fusions_from(with_plugin):
+    with with_plugin.in_force():
         written = models(base(), {"name": "scaled", "strength": 2.0})
         write_checkpoint(tmp_path / "checkpoint", *written)
         read = read_checkpoint(tmp_path / "checkpoint")
@@ -123,7 +122,7 @@ def test_the_fusion_of_a_model_is_found_through_its_config(with_plugin: Registry
 
 
 def test_another_fusion_trains(with_plugin: Registry) -> None:
-    with fusions_from(with_plugin):
+    with with_plugin.in_force():
         unet, controlnet = models(base(), "scaled")
     tiny.shake(controlnet)
     prediction, _ = predict((unet, controlnet), low_text())
@@ -134,7 +133,7 @@ def test_another_fusion_trains(with_plugin: Registry) -> None:
 
 
 def test_a_fresh_fusion_starts_as_it_says(with_plugin: Registry) -> None:
-    with fusions_from(with_plugin):
+    with with_plugin.in_force():
         _, controlnet = models(base(), "scaled")
     assert bool((controlnet.mid_block.fusions[0].project.bias == 0.25).all())
 
@@ -143,16 +142,16 @@ def test_another_fusion_does_not_fit_a_trained_checkpoint(with_plugin: Registry,
     write_checkpoint(tmp_path, *models(base()))
     file = tmp_path / "controlnet" / "config.json"
     tiny.write_json(file, json.loads(file.read_text()) | {"fusion": "scaled"})
-    with fusions_from(with_plugin), pytest.raises(CheckpointError, match=r"another architecture or fusion\?"):
+    with with_plugin.in_force(), pytest.raises(CheckpointError, match=r"another architecture or fusion\?"):
         read_checkpoint(tmp_path)
 
 
 def test_a_checkpoint_whose_fusion_is_not_installed_says_so(
     registry: Registry, with_plugin: Registry, tmp_path: Path
 ) -> None:
-    with fusions_from(with_plugin):
+    with with_plugin.in_force():
         write_checkpoint(tmp_path, *models(base(), "scaled"))
-    with fusions_from(registry), pytest.raises(UnknownComponent, match="offers the fusion attention 'scaled'"):
+    with registry.in_force(), pytest.raises(UnknownComponent, match="offers the fusion attention 'scaled'"):
         read_checkpoint(tmp_path)
 
 

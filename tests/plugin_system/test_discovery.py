@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import pickle
 import re
 import sys
 from pathlib import Path
@@ -54,6 +55,17 @@ def test_the_environment_limits_what_loads(
 
 
 @pytest.mark.usefixtures("site")
+def test_a_worker_process_loads_the_same_installed_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XPSR_PLUGINS", "xpsr-one,xpsr-two,xpsr-three")
+    registry = Registry()
+    told = pickle.dumps(registry)
+    monkeypatch.setenv("XPSR_PLUGINS", "")
+    again = pickle.loads(told)
+    assert again.find("sampler", "one").distribution == "xpsr-one"
+    assert list(map(str, again.failures)) == list(map(str, registry.failures))
+
+
+@pytest.mark.usefixtures("site")
 def test_installed_plugins_are_named_by_distribution_and_version(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XPSR_PLUGINS", "xpsr-one,xpsr-two,xpsr-onne")
     registry = Registry()
@@ -99,7 +111,7 @@ def test_a_plugin_for_another_version_of_the_sdk_is_not_even_imported(
     (failure,) = registry.failures
     assert str(failure).replace("Xpsr.SDK", "xpsr-sdk").startswith(f"The plug-in xpsr-old 0.3 is broken: {reason}")
     with pytest.raises(BrokenPlugin, match=re.escape(str(failure))) as caught:
-        registry.find("sampler", "one")
+        registry.find("sampler", "old")
     assert caught.value.__cause__ is failure.error
 
 

@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
+import pickle
 import re
+import sys
 import types
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError, field_validator
 
+from tests.support import one_degradation
 from tests.support.stubs import HERE, Stub, loading, offering, raising, sampler
 from xpsr_sdk import (
     BrokenPlugin,
     ConfigError,
     DuplicateComponent,
     Options,
+    PluginError,
     Registry,
     UnknownComponent,
     hookimpl,
 )
 from xpsr_sdk.builtin import CAPTIONERS
 from xpsr_sdk.contracts import KINDS
-from xpsr_sdk.plugin_system.registry import config_error, default_registry
+from xpsr_sdk.errors import config_error
+from xpsr_sdk.plugin_system.discovery import Plugin
+from xpsr_sdk.plugin_system.registry import default_registry
+from xpsr_sdk.plugin_system.scope import create_part
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +42,7 @@ def lenient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_built_in_components(registry: Registry) -> None:
-    names = {kind: [component.spec.name for component in registry.specs(kind)] for kind in KINDS}
+    names = {kind: [component.spec.name for component in registry.components(kind)] for kind in KINDS}
     assert names == {
         "prompt_provider": sorted(
             ["ensemble", "fixed", "measured", "openai", "sidecar", "stored", "transformers", *CAPTIONERS]
@@ -48,7 +56,7 @@ def test_the_built_in_components(registry: Registry) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "name"),
-    [(kind, component.spec.name) for kind in KINDS for component in Registry([]).specs(kind)],
+    [(kind, component.spec.name) for kind in KINDS for component in Registry([]).components(kind)],
 )
 def test_every_built_in_component_can_be_had_with_described_options(registry: Registry, kind: str, name: str) -> None:
     fields = registry.resolve(kind, name).Config.model_fields
@@ -115,7 +123,7 @@ def test_what_a_validator_says_comes_without_pydantic_s_words(size: int) -> None
 def test_the_order_of_plugins_has_no_meaning(order: list[str]) -> None:
     plugins = [offering(sampler(name), distribution=f"xpsr-{name}") for name in order]
     expected = ["a", "b", "c", "ddim", "dpmpp-2m", "euler", "unipc"]
-    assert [component.spec.name for component in Registry(plugins).specs("sampler")] == expected
+    assert [component.spec.name for component in Registry(plugins).components("sampler")] == expected
 
 
 def test_a_module_is_a_plugin(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -276,7 +284,7 @@ def test_strict_turns_duplicates_into_errors(monkeypatch: pytest.MonkeyPatch) ->
         Registry([offering(sampler("stub")), offering(sampler("stub"), distribution="xpsr-other")])
     assert str(caught.value) == (
         f"The sampler 'stub' is offered by xpsr-test 1.2 ({HERE}:Stub) and xpsr-other 1.2 ({HERE}:Stub); "
-        "uninstall one, or list those to load in XPSR_PLUGINS."
+        "choose one as 'xpsr-test:stub', uninstall one, or list those to load in XPSR_PLUGINS."
     )
 
 
@@ -286,13 +294,13 @@ def test_strict_turns_duplicates_into_errors(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_duplicate_is_listed_and_an_error_when_it_is_asked_for() -> None:
     plugins = [offering(sampler("stub"), distribution=f"xpsr-{name}") for name in "ab"]
     registry = Registry(plugins)
-    states = {(c.distribution, c.state) for c in registry.specs("sampler") if c.spec.name == "stub"}
+    states = {(c.distribution, c.state) for c in registry.components("sampler") if c.spec.name == "stub"}
     assert states == {("xpsr-a", "duplicate"), ("xpsr-b", "duplicate")}
     with pytest.raises(DuplicateComponent) as caught:
         registry.create("sampler", "stub")
     assert str(caught.value) == (
         f"The sampler 'stub' is offered by xpsr-a 1.2 ({HERE}:Stub) and xpsr-b 1.2 ({HERE}:Stub); "
-        "uninstall one, or list those to load in XPSR_PLUGINS."
+        "choose one as 'xpsr-a:stub', uninstall one, or list those to load in XPSR_PLUGINS."
     )
     assert registry.failures == []
 
@@ -307,11 +315,151 @@ def test_a_plugin_that_offers_a_name_twice_is_told_of_as_such() -> None:
     )
 
 
-def test_a_built_in_name_cannot_be_taken() -> None:
-    registry = Registry([offering(sampler("unipc"))])
-    with pytest.raises(DuplicateComponent, match=r"xpsr-sdk .* and xpsr-test 1\.2"):
-        registry.find("sampler", "unipc")
-    assert registry.find("sampler", "ddim").state == "ok"
+def test_two_components_of_one_name_are_told_apart_by_their_distribution() -> None:
+    registry = Registry([offering(sampler("stub", steps=n), distribution=f"Xpsr_{n}") for n in (1, 2)])
+    assert registry.create("sampler", "xpsr-2:stub").config.steps == 2
+    config = registry.config("sampler", {"name": "Xpsr_1:stub", "mode": "fast"})
+    assert config == Stub.Config(steps=1, mode="fast")
+    assert registry.find("sampler", "xpsr-sdk:ddim") == registry.find("sampler", "ddim")
+    with pytest.raises(UnknownComponent, match=r"sampler 'xpsr-2:stubb'\. Did you mean 'Xpsr_2:stub'\?"):
+        registry.find("sampler", "xpsr-2:stubb")
+
+
+def test_a_plugin_that_takes_a_built_in_name_is_the_one_that_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
+    registry = Registry(
+        [offering(sampler("unipc"), sampler("mine")), offering(sampler("other"), distribution="xpsr-b")]
+    )
+    assert registry.find("sampler", "unipc").distribution == "xpsr-sdk"
+    assert registry.find("sampler", "unipc").state == "ok"
+    told = (
+        "The sampler 'unipc' of xpsr-test 1.2 has a name that is reserved for a built-in part; choose it as "
+        "'xpsr-test:unipc', and tell its author."
+    )
+    assert [(failure.distribution, str(failure.error)) for failure in registry.failures] == [("xpsr-test", told)]
+    taken = next(c for c in registry.components("sampler") if c.full_name == "xpsr-test:unipc")
+    assert (taken.state, str(taken.error)) == ("duplicate", told)
+    assert type(registry.create("sampler", "xpsr-test:unipc")) is Stub
+    assert type(registry.create("sampler", "mine")) is Stub
+    assert type(registry.create("sampler", "other")) is Stub
+    assert caplog.messages == []
+
+
+def test_strict_turns_reserved_names_into_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XPSR_STRICT", "1")
+    with pytest.raises(BrokenPlugin, match="a name that is reserved for a built-in part"):
+        Registry([offering(sampler("unipc"))])
+
+
+# Names that are not there, beside plug-ins that are broken
+
+NO_TORCH = raising(ImportError("no torch"))
+
+
+def test_a_misspelt_name_is_unknown_whatever_else_is_broken() -> None:
+    registry = Registry([loading(NO_TORCH, "xpsr-film-grain")])
+    with pytest.raises(UnknownComponent) as caught:
+        registry.find("sampler", "unipcc")
+    assert str(caught.value) == (
+        "No plug-in offers the sampler 'unipcc'. Did you mean 'unipc'? Known: ddim, dpmpp-2m, euler, unipc. "
+        "Note: The plug-in xpsr-film-grain 1.2 is broken: ImportError: no torch"
+    )
+
+
+@pytest.mark.parametrize(
+    ("distribution", "entry_point", "name", "likely"),
+    [
+        ("xpsr-film-grain", "", "film-grain", True),
+        ("xpsr-film-grain", "", "grain-2", True),
+        ("xpsr-film-grain", "", "xpsr-film-grain:noise", True),
+        ("xpsr-film-grain", "", "xpsr-plugin", False),
+        ("acme-parts", "night = acme.parts", "night", True),
+        ("acme-parts", "", "night", False),
+        ("acme-parts", "night = acme.parts", "xpsr-film-grain:night", False),
+    ],
+)
+def test_a_name_that_a_broken_plugin_is_likely_to_offer(
+    distribution: str, entry_point: str, name: str, likely: bool
+) -> None:
+    registry = Registry([Plugin(distribution, "1.2", NO_TORCH, entry_point)])
+    with pytest.raises(
+        BrokenPlugin if likely else UnknownComponent, match=f"{distribution} 1.2 is broken: ImportError"
+    ):
+        registry.find("sampler", name)
+
+
+# Wrong defaults of a ComponentSpec
+
+TYPO = (
+    "The sampler 'typo' of xpsr-test 1.2 cannot be used, because its plug-in is broken: ConfigError: The defaults of "
+    "its ComponentSpec are wrong: stepz: there is no such option. Did you mean 'steps'? Known: mode, steps."
+)
+
+
+def test_wrong_defaults_are_listed_where_the_class_is_loaded_already() -> None:
+    registry = Registry([offering(sampler("typo", stepz=4), sampler("right", steps=4))])
+    states = {c.spec.name: c.state for c in registry.components("sampler") if c.distribution == "xpsr-test"}
+    assert states == {"typo": "broken", "right": "ok"}
+    with pytest.raises(BrokenPlugin) as caught:
+        registry.create("sampler", "typo")
+    assert str(caught.value) == TYPO
+
+
+def test_wrong_defaults_of_a_class_that_is_not_loaded_are_told_when_it_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "heavy_part.py").write_text("from tests.support.stubs import Stub\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    registry = Registry([offering(sampler("typo", "heavy_part:Stub", stepz=4))])
+    assert "heavy_part" not in sys.modules
+    assert registry.find("sampler", "typo").state == "ok"
+    for ask in (registry.resolve, registry.config, registry.create):
+        with pytest.raises(BrokenPlugin) as caught:
+            ask("sampler", "typo")
+        assert str(caught.value) == TYPO
+    monkeypatch.delitem(sys.modules, "heavy_part")
+
+
+def test_an_option_that_defaults_leave_to_be_given_is_no_mistake() -> None:
+    registry = Registry([offering(sampler("needy", f"{HERE}:Needy", steps=4))])
+    assert registry.config("sampler", {"name": "needy", "must": 1}).model_dump() == {
+        "steps": 4,
+        "mode": "good",
+        "must": 1,
+    }
+    with pytest.raises(ConfigError, match="must: is required"):
+        registry.config("sampler", "needy")
+
+
+def test_strict_turns_wrong_defaults_into_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XPSR_STRICT", "1")
+    with pytest.raises(BrokenPlugin, match=r"The sampler 'typo' of xpsr-test 1\.2 cannot be used"):
+        Registry([offering(sampler("typo", stepz=4))])
+
+
+# The registry in force
+
+
+def test_a_part_gets_the_parts_that_it_needs_from_the_registry_that_builds_it() -> None:
+    registry = Registry([offering(sampler("inner", steps=5), sampler("outer", f"{HERE}:Outer"))])
+    assert registry.create("sampler", "outer").inner.config.steps == 5
+    with pytest.raises(PluginError, match="No registry is in force where the sampler 'inner' is looked up"):
+        create_part("sampler", "inner")
+    with registry.in_force(), Registry([]).in_force(), pytest.raises(UnknownComponent):
+        create_part("sampler", "inner")
+
+
+def test_a_worker_process_makes_a_registry_of_the_same_plugins() -> None:
+    registry = Registry([one_degradation])
+    again = pickle.loads(pickle.dumps(registry))
+    assert again.find("degradation_model", "one").distribution == "tests.support.one_degradation"
+    for kind in KINDS:
+        assert list(map(str, again.components(kind))) == list(map(str, registry.components(kind)))
+
+
+def test_a_worker_process_cannot_be_told_of_an_object_in_memory() -> None:
+    told = "A worker process cannot import the plug-in xpsr-test, which is an object in memory: hand over its module"
+    with pytest.raises(PluginError, match=told):
+        pickle.dumps(Registry([offering(sampler("stub"))]))
 
 
 def test_the_default_registry_is_made_once() -> None:

@@ -28,7 +28,6 @@ from xpsr_sdk import (
 from xpsr_sdk.builtin.bicubic import BicubicDegradation
 from xpsr_sdk.builtin.sharpen import sharpen
 from xpsr_sdk.data.images import read_image, to_image, to_tensor
-from xpsr_sdk.preparation import preparer
 from xpsr_sdk.preparation.prepare import prepare_pairs
 from xpsr_sdk.preparation.report import Prepared
 
@@ -63,12 +62,9 @@ class Plugin:
 
 
 @pytest.fixture
-def captioner(monkeypatch: pytest.MonkeyPatch) -> type[Captioner]:
-    registry = Registry([Plugin()])
-    monkeypatch.setattr(preparer, "default_registry", lambda: registry)
-    found: type[Captioner] = registry.resolve("prompt_provider", "captioner")
-    found.shown.clear()
-    return found
+def with_captioner() -> Registry:
+    Captioner.shown.clear()
+    return Registry([Plugin()])
 
 
 @pytest.fixture(scope="module")
@@ -195,22 +191,22 @@ def test_sharpened_photos_are_stored_and_degraded(photos: Path, tmp_path: Path) 
         ("texts", "TypeError: the provider gave a str, not Prompts"),
     ],
 )
-@pytest.mark.usefixtures("captioner")
-def test_prompts_that_could_not_be_had_are_reported(photos: Path, tmp_path: Path, way: str, reason: str) -> None:
-    report = prepare_pairs(
-        photos, tmp_path, degradation="bicubic", prompt_provider={"name": "captioner", "way": way}, variants=2
-    )
+def test_prompts_that_could_not_be_had_are_reported(
+    photos: Path, tmp_path: Path, with_captioner: Registry, way: str, reason: str
+) -> None:
+    choices = {"degradation": "bicubic", "prompt_provider": {"name": "captioner", "way": way}, "variants": 2}
+    report = prepare_pairs(photos, tmp_path, registry=with_captioner, **choices)
     assert report.samples == 4
     assert report.unprompted == {photos / "one.png": reason, photos / "trip" / "two.png": reason}
     assert not (tmp_path / "highlevel_prompt_GT").exists()
     assert (tmp_path / "lowlevel_prompt_q" / "one__v0.txt").is_file() == (way == "reports")
 
 
-def test_the_provider_is_told_which_photo_it_is(photos: Path, tmp_path: Path, captioner: type[Captioner]) -> None:
-    prompt_provider = {"name": "captioner", "way": "well"}
-    report = prepare_pairs(photos, tmp_path, degradation="bicubic", prompt_provider=prompt_provider)
+def test_the_provider_is_told_which_photo_it_is(photos: Path, tmp_path: Path, with_captioner: Registry) -> None:
+    choices = {"degradation": "bicubic", "prompt_provider": {"name": "captioner", "way": "well"}}
+    report = prepare_pairs(photos, tmp_path, registry=with_captioner, **choices)
     assert report.unprompted == {}
-    hr, lr, *_ = captioner.shown
+    hr, lr, *_ = Captioner.shown
     assert (hr.path, hr.sha256) == (photos / "one.png", read_image(photos / "one.png").sha256)
     assert (lr.path, lr.sha256) == (None, None)
 

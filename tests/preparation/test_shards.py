@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from tests.support import tiny
-from xpsr_sdk import ConfigError, TrainingError
+from xpsr_sdk import ConfigError, Registry, TrainingError
 from xpsr_sdk.data.images import read_image
 from xpsr_sdk.data.samples import Batch
 from xpsr_sdk.preparation.prepare import prepare_shards
@@ -48,7 +48,7 @@ def members(folder: Path) -> dict[str, bytes]:
 
 
 def batch(folder: Path, crop: int = 32, **options: Any) -> Batch:
-    data = TrainingData(DataSection(folders=(folder,), crop=crop, **{"hr_as_input": 0, **options}), seed=0)
+    data = TrainingData(DataSection(folders=(folder,), crop=crop, **{"hr_as_input": 0, **options}), 0, Registry([]))
     return data.batch(range(len(data)))
 
 
@@ -139,13 +139,13 @@ def test_photos_without_lr_are_degraded_as_they_are_drawn(photos: Path, tmp_path
     prepare_shards(photos, tmp_path, degradation=None, crop=64)
     folder = tmp_path if form == "shards" else photos / "trip"
     section = DataSection(folders=(folder,), crop=32, hr_as_input=0)
-    data = TrainingData(section, seed=0)
+    data = TrainingData(section, 0, Registry([]))
     first, again, later = data.sample(0), data.sample(0), data.sample(len(data))
     assert torch.equal(first.lr, again.lr)
     assert "blur" in first.low
     assert not torch.equal(data.batch(range(len(data))).lr, data.batch(range(len(data), 2 * len(data))).lr)
     assert later.lr.shape == (3, 32, 32)
-    clear = TrainingData(DataSection(folders=(folder,), crop=32, hr_as_input=1), seed=0).sample(0)
+    clear = TrainingData(DataSection(folders=(folder,), crop=32, hr_as_input=1), 0, Registry([])).sample(0)
     torch.testing.assert_close(clear.lr, (clear.hr + 1) / 2, atol=1e-6, rtol=0)
     assert clear.low
 

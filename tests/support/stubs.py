@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from xpsr_sdk import ComponentSpec, Options, hookimpl
 from xpsr_sdk.plugin_system.discovery import Plugin
+from xpsr_sdk.plugin_system.scope import create_part
 
 ONE_SAMPLER = (
     "from xpsr_sdk import ComponentSpec, hookimpl\n\n@hookimpl\ndef xpsr_samplers():\n"
@@ -59,6 +60,20 @@ class Picky(Stub):
         @classmethod
         def refuse(cls, options: Any) -> Any:
             raise KeyError("luck")
+
+
+class Needy(Stub):
+    """Has an option that must be given."""
+
+    class Config(Stub.Config):
+        must: int
+
+
+class Outer(Stub):
+    """Is made of another sampler."""
+
+    def __init__(self, config: Stub.Config) -> None:
+        self.inner = create_part("sampler", "inner")
 
 
 class NoConfig:

@@ -21,7 +21,7 @@ BUILT_IN = Registry([])
 
 
 def names(kind: str) -> list[str]:
-    return [component.spec.name for component in BUILT_IN.specs(kind)]
+    return [component.spec.name for component in BUILT_IN.components(kind)]
 
 
 # The others need a model, a server or files of prompts: tests/builtin/ makes those.

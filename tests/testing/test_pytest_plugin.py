@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from xpsr_sdk import BrokenPlugin, ComponentSpec, default_registry, hookimpl
+from xpsr_sdk import BrokenPlugin, ComponentSpec, hookimpl
 
 pytest_plugins = ["xpsr_sdk.testing.pytest_plugin"]
 
@@ -15,13 +15,11 @@ MINE = SimpleNamespace(xpsr_samplers=hookimpl(lambda: [ComponentSpec("mine", "mi
 
 def test_it_holds_the_built_in_parts_and_the_given_ones(xpsr_registry) -> None:  # type: ignore[no-untyped-def]
     registry = xpsr_registry(MINE)
-    assert {component.distribution for component in registry.specs("sampler")} == {"xpsr-sdk", "mine"}
-    assert default_registry().find("sampler", "mine").distribution == "mine"
+    assert {component.distribution for component in registry.components("sampler")} == {"xpsr-sdk", "mine"}
 
 
 def test_nothing_is_left_of_it(xpsr_registry) -> None:  # type: ignore[no-untyped-def]
-    assert "mine" not in {component.spec.name for component in xpsr_registry().specs("sampler")}
-    assert "mine" not in {component.spec.name for component in default_registry().specs("sampler")}
+    assert "mine" not in {component.spec.name for component in xpsr_registry().components("sampler")}
 
 
 def test_a_broken_plugin_fails_the_test(xpsr_registry) -> None:  # type: ignore[no-untyped-def]

@@ -127,7 +127,8 @@ def test_checkpoints_hold_the_averages(tmp_path: Path, pairs: Path, tiny_model: 
     raw = {name: p.detach().clone() for name, p in run.trained.items()}
     run.save()
     assert all(torch.equal(raw[name], p) for name, p in run.trained.items())  # training goes on with its own
-    _, controlnet = read_checkpoint(tmp_path / "checkpoint-3")
+    with Registry([]).in_force():
+        _, controlnet = read_checkpoint(tmp_path / "checkpoint-3")
     averaged = dict(controlnet.named_parameters())
     assert any(
         not torch.equal(averaged[n.removeprefix("controlnet.")], raw[n]) for n in raw if n.startswith("controlnet")
@@ -284,8 +285,9 @@ def test_fusions_that_were_asked_for_and_are_not_there_are_named(tmp_path: Path,
 def test_a_checkpoint_without_heads_trains_without_the_constraint(
     tmp_path: Path, pairs: Path, tiny_model: Path, heads: str
 ) -> None:
-    unet, controlnet = read_checkpoint(tiny_model)
-    without = XPSRControlNet.from_config({**controlnet.config, heads: False})
+    with Registry([]).in_force():
+        unet, controlnet = read_checkpoint(tiny_model)
+        without = XPSRControlNet.from_config({**controlnet.config, heads: False})
     write_checkpoint(tmp_path / "start", unet, without)
     options = {"steps": 1, "model__checkpoint": tmp_path / "start"}
     with pytest.raises(TrainingError, match=rf"start was made without the heads .* \({heads}\): set it to 0"):

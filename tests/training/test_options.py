@@ -10,7 +10,7 @@ import torch
 from torch._subclasses import FakeTensorMode
 
 from tests.support.training_runs import config, weights
-from xpsr_sdk import ConfigError, build_pipeline
+from xpsr_sdk import ConfigError, Registry, build_pipeline
 from xpsr_sdk.engine.memory import LiveBytes
 from xpsr_sdk.models.checkpoints import read_checkpoint
 from xpsr_sdk.training.config import ModelSection
@@ -73,7 +73,8 @@ def test_lora_starts_from_the_base_and_is_merged_into_checkpoints(
     changed = {name for name in before if name.startswith("unet.") and not torch.equal(before[name], after[name])}
     assert any(".attentions." in name and "to_q" in name for name in changed)
     build_pipeline(model=str(tiny_model), checkpoint=tmp_path / "checkpoint-1", device="cpu")
-    unet, _ = read_checkpoint(tmp_path / "checkpoint-1")
+    with Registry([]).in_force():
+        unet, _ = read_checkpoint(tmp_path / "checkpoint-1")
     x, t, text = torch.randn(1, 48, 8, 8), torch.tensor([5]), torch.randn(1, 4, 16)
     with torch.no_grad(), run.averaged_weights():
         run.unet.eval()
@@ -156,4 +157,4 @@ def test_live_bytes_are_those_of_what_is_alive() -> None:
 
 def test_a_preset_can_be_trained_further() -> None:
     section = ModelSection.model_validate({"base": "nano"})
-    assert (section.base / "model_index.json").is_file()
+    assert (section.base_folder / "model_index.json").is_file()

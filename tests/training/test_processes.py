@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from tests.support.training_runs import config, log_of, weights
+from xpsr_sdk import Registry
 from xpsr_sdk.training.config import DataSection
 from xpsr_sdk.training.data import TrainingData, batches
 from xpsr_sdk.training.loop import train
@@ -54,8 +55,8 @@ def test_two_processes_train_as_one(tmp_path: Path, pairs: Path, tiny_model: Pat
 
 def test_a_worker_draws_the_same(pairs: Path) -> None:
     section = DataSection(folders=(pairs,), crop=32, workers=1)
-    data = TrainingData(section, seed=3)
-    (fetched,) = batches(section, data, 3, [range(5, 8)])
+    data = TrainingData(section, 3, Registry([]))
+    (fetched,) = batches(data, [range(5, 8)])
     expected = data.batch(range(5, 8))
     assert torch.equal(fetched.lr, expected.lr)
     assert torch.equal(fetched.hr, expected.hr)

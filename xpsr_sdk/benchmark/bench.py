@@ -32,6 +32,7 @@ from xpsr_sdk.library_internals import ATTENTION_ON_CPU
 from xpsr_sdk.models.controlnet import XPSRControlNet
 from xpsr_sdk.models.unet import XPSRUNet
 from xpsr_sdk.pipeline import Pipeline
+from xpsr_sdk.plugin_system.registry import Registry
 from xpsr_sdk.result import Result
 
 PUBLISHED = Optimizations(
@@ -280,7 +281,8 @@ def random_stable_diffusion(device: torch.device, dtype: torch.dtype) -> Pipelin
     text = CLIPTextConfig(
         vocab_size=49408, hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12
     )
-    with torch.device("meta"):
+    registry = Registry([])
+    with torch.device("meta"), registry.in_force():
         unet, controlnet = XPSRUNet(**UNET), XPSRControlNet(**CONTROLNET)
         vae = AutoencoderKL(
             block_out_channels=(128, 256, 512, 512),
@@ -295,7 +297,8 @@ def random_stable_diffusion(device: torch.device, dtype: torch.dtype) -> Pipelin
     unet, controlnet, backbone.vae = (_filled(model, device, dtype) for model in (unet, controlnet, vae))
     parts = (backbone.vae, backbone.text_encoder, backbone.tokenizer, unet, controlnet, backbone.scheduler)
     pipeline = Pipeline(*parts)
-    pipeline.configure(backbone=backbone)
+    with registry.in_force():
+        pipeline.configure(backbone=backbone)
     return pipeline
 
 

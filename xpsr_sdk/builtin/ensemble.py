@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import Field
 
 from xpsr_sdk.contracts import Item, Options, PromptLevel, PromptProvider, Prompts
-from xpsr_sdk.plugin_system.registry import default_registry
+from xpsr_sdk.plugin_system.scope import create_part
 from xpsr_sdk.prompts.describe import describe
 
 
@@ -31,7 +31,7 @@ class EnsemblePrompts:
             for choice in getattr(self.config, level):
                 # One for both levels, so that a model is loaded once.
                 if repr(choice) not in made:
-                    made[repr(choice)] = default_registry().create("prompt_provider", choice)
+                    made[repr(choice)] = create_part("prompt_provider", choice)
                 of_level.append(made[repr(choice)])
         self._told: set[str] = set()
 

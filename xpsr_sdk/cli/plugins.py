@@ -21,14 +21,13 @@ from rich.table import Table
 
 from xpsr_sdk.cli.terminal import print_json, print_table
 from xpsr_sdk.contracts import KINDS
-from xpsr_sdk.errors import one_line
 from xpsr_sdk.plugin_system.registry import PluginFailure, RegisteredComponent, default_registry
 from xpsr_sdk.plugin_system.scaffold import write_plugin
 
 BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<", "min_length": "length ≥", "max_length": "length ≤"}
 CALLS = {
     "prompt_provider": "build_pipeline(prompt_provider={})",
-    "fusion_attention": "XPSRControlNet.from_unet(unet, fusion={})",
+    "fusion_attention": "ModelSection(base='base', fusion={})",
     "degradation_model": "prepare_pairs(photos, output, degradation={})",
     "sampler": "build_pipeline(sampler={})",
     "backbone": "build_pipeline(backbone={})",
@@ -66,7 +65,7 @@ def plugins(ctx: click.Context, as_json: bool) -> None:
         return
     with redirect_stdout(sys.stderr):  # what plug-ins print when they are loaded is no result
         registry = default_registry()
-    components = [component for kind in KINDS for component in registry.specs(kind)]
+    components = [component for kind in KINDS for component in registry.components(kind)]
     if as_json:
         print_json(
             {
@@ -83,7 +82,10 @@ def plugins(ctx: click.Context, as_json: bool) -> None:
 @click.argument("name")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def show(kind: str, name: str, as_json: bool) -> None:
-    """Show what a part is, its options and an example."""
+    """Show what a part is, its options and an example.
+
+    NAME may be distribution:name, which tells two parts of the same name apart.
+    """
     with redirect_stdout(sys.stderr):
         registry = default_registry()
         component = registry.find(kind, name)
@@ -135,7 +137,7 @@ def _component_record(component: RegisteredComponent) -> dict[str, Any]:
         "target": component.spec.target,
         "defaults": to_jsonable_python(dict(component.spec.defaults)),
         "state": component.state,
-        "error": one_line(component.error) if component.error else None,
+        "error": component.reason or None,
     }
 
 
@@ -151,10 +153,9 @@ def _failure_record(failure: PluginFailure) -> dict[str, str]:
 def _listing(components: list[RegisteredComponent], failures: list[PluginFailure]) -> Table:
     table = _table("kind", "name", "distribution", "version", "summary", "state")
     for c in components:
-        table.add_row(c.kind, c.spec.name, c.distribution, c.version, c.spec.summary, c.state)
-    listed = {(c.distribution, c.version) for c in components if c.state == "broken"}
+        table.add_row(c.kind, c.spec.name, c.distribution, c.version, c.reason or c.spec.summary, c.state)
     for failure in failures:
-        if (failure.distribution, failure.version) not in listed:
+        if all(failure.error is not component.error for component in components):
             table.add_row("?", "?", failure.distribution, failure.version, failure.reason, "broken")
     return table
 

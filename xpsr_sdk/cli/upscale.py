@@ -26,7 +26,7 @@ from xpsr_sdk.config import (
 )
 from xpsr_sdk.data.files import WRITABLE
 from xpsr_sdk.errors import ConfigError, XPSRError, one_line
-from xpsr_sdk.plugin_system.registry import default_registry
+from xpsr_sdk.plugin_system.registry import Registry, default_registry
 
 if TYPE_CHECKING:
     from xpsr_sdk import Pipeline, Result
@@ -98,7 +98,8 @@ def upscale(
     after the current photo, a second one at once; nothing half-written is left.
     """
     jobs = plan_result_files(inputs, output, file_type)
-    settings = _settings(config, offload, options)
+    registry = default_registry()
+    settings = _settings(config, offload, options, registry)
     summary = Summary(len(jobs), jobs[0][1] if len(jobs) == 1 else output, _opened(log))
     todo = [job for job in jobs if not summary.fail_missing(*job)]
     todo = todo if overwrite else [job for job in todo if not summary.skip_existing(*job)]
@@ -106,7 +107,7 @@ def upscale(
         quiet_libraries()
         from xpsr_sdk import build_pipeline  # after what can be told at once, since it loads torch
 
-        pipeline = build_pipeline(settings)
+        pipeline = build_pipeline(settings, registry=registry)
         if explain:
             for source, target in todo:
                 _explain(pipeline, source, target, summary)
@@ -118,7 +119,9 @@ def upscale(
         raise click.exceptions.Exit(INTERRUPTED if summary.interrupted else 1)
 
 
-def _settings(file: Path | None, offload: Offload | None, options: dict[str, Any]) -> PipelineConfig:
+def _settings(
+    file: Path | None, offload: Offload | None, options: dict[str, Any], registry: Registry
+) -> PipelineConfig:
     """The options, and for the rest what stands in the file; what is misspelt is told before anything is loaded."""
     of_file = read_toml(PipelineConfig, file) if file else None
     for kind in ("prompt_provider", "sampler", "upscaler"):
@@ -132,7 +135,7 @@ def _settings(file: Path | None, offload: Offload | None, options: dict[str, Any
         choice = getattr(settings, kind)
         name = choice.get("name") if isinstance(choice, dict) else choice
         if isinstance(name, str):
-            default_registry().find(kind, name)
+            registry.find(kind, name)
     return settings
 
 

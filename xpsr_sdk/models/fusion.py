@@ -1,15 +1,13 @@
 """Places a fusion module at each attention site of a model.
 
 Which fusion a model holds is written in its ``config.json`` as ``{"name": ..., <options>}`` (absent: XPSR's own),
-so a saved model finds its plug-in again when it is loaded.
+so a saved model finds its plug-in again when it is loaded: in the registry in force, see ``create_part``.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Mapping
 from typing import Any
 
 from diffusers import Transformer2DModel
@@ -17,27 +15,12 @@ from torch import Tensor, nn
 
 from xpsr_sdk.contracts import AttentionSite
 from xpsr_sdk.library_internals import DiffusersLoading
-from xpsr_sdk.plugin_system.registry import Registry, default_registry
+from xpsr_sdk.plugin_system.scope import create_part
 
 FusionConfig = Mapping[str, Any] | str | None
 
-_registry: ContextVar[Registry | None] = ContextVar("xpsr_fusion_registry", default=None)
-
 _PUBLISHED = re.compile(r"\.attentions_(lowlevel|connect)\.(\d+)\.")
 _OURS = re.compile(r"\.fusions\.(\d+)\.(lowlevel|connect)\.")
-
-
-@contextmanager
-def fusions_from(registry: Registry | None) -> Iterator[None]:
-    """Within the block, models take their fusions from ``registry`` instead of the default one.
-
-    A context, because diffusers builds models from ``config.json`` alone, which cannot hold a registry.
-    """
-    token = _registry.set(registry)
-    try:
-        yield
-    finally:
-        _registry.reset(token)
 
 
 def describe_site(attention: Transformer2DModel, place: str) -> AttentionSite:
@@ -83,10 +66,9 @@ def add_fusions(block: Any, name: str, fusion: FusionConfig) -> None:
     attentions = getattr(block, "attentions", None)
     if attentions is None:
         return
-    registry = _registry.get() or default_registry()
     sites = (describe_site(attention, f"{name}.attentions.{i}") for i, attention in enumerate(attentions))
     chosen = fusion or "xpsr"
-    block.fusions = nn.ModuleList(registry.create("fusion_attention", chosen, site) for site in sites)
+    block.fusions = nn.ModuleList(create_part("fusion_attention", chosen, site) for site in sites)
 
 
 def init_fusions(model: nn.Module) -> None:

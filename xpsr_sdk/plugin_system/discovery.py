@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from importlib.metadata import Distribution, EntryPoint, PackageNotFoundError, distribution, distributions
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -30,11 +32,13 @@ class Plugin:
         distribution: The distribution that brings it.
         version: The version of that distribution.
         load: Gives the module (or any other object) that holds the hook implementations.
+        entry_point: Its entry point, ``name = module``, if it has one.
     """
 
     distribution: str
     version: str
     load: Callable[[], object]
+    entry_point: str = ""
 
 
 def as_plugin(plugin: object) -> Plugin:
@@ -42,7 +46,9 @@ def as_plugin(plugin: object) -> Plugin:
     if isinstance(plugin, Plugin):
         return plugin
     name = getattr(plugin, "__name__", type(plugin).__name__)
-    return Plugin(name, str(getattr(plugin, "__version__", "0")), lambda: plugin)
+    by_name = sys.modules.get(name) is plugin  # so that a worker process can load it, too
+    load = partial(import_module, name) if by_name else lambda: plugin
+    return Plugin(name, str(getattr(plugin, "__version__", "0")), load)
 
 
 def installed_plugins() -> list[Plugin]:
@@ -57,10 +63,10 @@ def installed_plugins() -> list[Plugin]:
     limit = os.environ.get("XPSR_PLUGINS")
     if limit is None:
         return found
-    wanted = {_normalized(name): name.strip() for name in limit.split(",") if name.strip()}
-    present = {_normalized(plugin.distribution) for plugin in found}
+    wanted = {normalized(name): name.strip() for name in limit.split(",") if name.strip()}
+    present = {normalized(plugin.distribution) for plugin in found}
     absent = [_absent_plugin(name, present) for key, name in wanted.items() if key not in present]
-    return [plugin for plugin in found if _normalized(plugin.distribution) in wanted] + absent
+    return [plugin for plugin in found if normalized(plugin.distribution) in wanted] + absent
 
 
 def damaged_distributions() -> list[str]:
@@ -84,13 +90,13 @@ def reason(error: BaseException | None, plugin: str) -> str:
     told = one_line(error)
     if not isinstance(error, ModuleNotFoundError) or not error.name:
         return told
-    missing = _normalized(error.name.partition(".")[0].replace("_", "-"))
+    missing = normalized(error.name.partition(".")[0].replace("_", "-"))
     try:
         requirements = _requirements(distribution(plugin))
     except Exception:  # not installed, or with metadata that cannot be read
         return told
     for requirement in requirements:
-        name = _normalized(requirement.name)
+        name = normalized(requirement.name)
         if name == missing or name.startswith(f"{missing}-") or name.endswith(f"-{missing}"):
             extra = re.search(r"extra == ['\"]([^'\"]+)", str(requirement.marker or ""))
             return f"{told}; pip install '{f'{plugin}[{extra[1]}]' if extra else requirement.name}' may help"
@@ -104,9 +110,9 @@ def _found_plugins() -> Iterator[Plugin]:
         if not _brings_plugins(found):
             continue
         name, version = _name_and_version(found)
-        if _normalized(name) not in known and not _shadowed(found, name):
-            known.add(_normalized(name))
-            yield from (Plugin(name, version, load) for load in _loaders(found))
+        if normalized(name) not in known and not _shadowed(found, name):
+            known.add(normalized(name))
+            yield from (Plugin(name, version, load, entry) for entry, load in _loaders(found).items())
 
 
 def _brings_plugins(found: Distribution) -> bool:
@@ -139,14 +145,14 @@ def _name_and_version(found: Distribution) -> tuple[str, str]:
     return metadata.get("Name") or f"(unnamed, {folder})", metadata.get("Version") or "(unknown)"
 
 
-def _loaders(found: Distribution) -> list[Callable[[], object]]:
-    """What loads each plug-in of a distribution, or raises why it cannot be loaded."""
+def _loaders(found: Distribution) -> dict[str, Callable[[], object]]:
+    """For the entry point of each plug-in of a distribution, what loads it, or raises why it cannot be loaded."""
     try:
         entries = found.entry_points.select(group=GROUP)
     except Exception as error:
-        return [_raises(_unreadable("entry_points.txt", error))]
+        return {"": _raises(_unreadable("entry_points.txt", error))}
     by_module = {entry.value: entry for entry in entries}  # a module is one plug-in, whoever names it
-    return [partial(_load, found, entry) for entry in by_module.values()]
+    return {f"{entry.name} = {entry.value}": partial(_load, found, entry) for entry in by_module.values()}
 
 
 def _load(found: Distribution, entry: EntryPoint) -> object:
@@ -160,7 +166,7 @@ def _load(found: Distribution, entry: EntryPoint) -> object:
 def _check_sdk_version(plugin: Distribution) -> None:
     """Raise ``IncompatiblePlugin`` if the metadata of ``plugin`` requires another version of the SDK than this one."""
     for requirement in _requirements(plugin):
-        ours = _normalized(requirement.name) == SDK and (not requirement.marker or requirement.marker.evaluate())
+        ours = normalized(requirement.name) == SDK and (not requirement.marker or requirement.marker.evaluate())
         if ours and not requirement.specifier.contains(xpsr_sdk.__version__, prereleases=True):
             raise IncompatiblePlugin(
                 f"It requires {SDK}{requirement.specifier}, but {xpsr_sdk.__version__} is installed; "
@@ -190,11 +196,13 @@ def _absent_plugin(name: str, present: Iterable[str]) -> Plugin:
 
 
 def _raises(error: Exception) -> Callable[[], NoReturn]:
-    def load() -> NoReturn:
-        raise error
-
-    return load
+    return partial(_raise, error)  # which, unlike a function within this one, a worker process can be handed
 
 
-def _normalized(distribution: str) -> str:
+def _raise(error: Exception) -> NoReturn:
+    raise error
+
+
+def normalized(distribution: str) -> str:
+    """The name of a distribution as packaging tools compare it."""
     return re.sub(r"[-_.]+", "-", distribution.strip()).lower()

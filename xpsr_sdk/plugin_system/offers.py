@@ -59,8 +59,10 @@ def _checked(hook: str, specs: object) -> Iterator[ComponentSpec]:
 
 def _check_spec(hook: str, spec: ComponentSpec) -> None:
     named = isinstance(spec.name, str) and spec.name.split() == [spec.name] and spec.name.isprintable()
-    if not named:
-        raise ValueError(f"{hook} returned a ComponentSpec whose name is {short(spec.name)}; it must be a word")
+    if not named or ":" in spec.name:  # which parts the name of a distribution from that of a component
+        raise ValueError(
+            f"{hook} returned a ComponentSpec whose name is {short(spec.name)}; it must be a word without ':'"
+        )
     who = f"{hook} returned the ComponentSpec {spec.name!r}"
     if not isinstance(spec.target, str) or not re.fullmatch(r"[\w.]+:[\w.]+", spec.target):
         raise ValueError(f"{who} whose target is {short(spec.target)}; it must be 'package.module:Class'")

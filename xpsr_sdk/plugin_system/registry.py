@@ -5,18 +5,20 @@ from __future__ import annotations
 import inspect
 import logging
 import os
+import pickle
 import re
+import sys
 import traceback
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import import_module
 from typing import Any, Literal
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 import xpsr_sdk
 from xpsr_sdk import contracts
@@ -28,14 +30,15 @@ from xpsr_sdk.errors import (
     PluginError,
     UnknownComponent,
     XPSRError,
+    config_error,
     did_you_mean,
     short,
+    wrong_option,
 )
-from xpsr_sdk.plugin_system.discovery import SDK, Plugin, as_plugin, installed_plugins, reason
+from xpsr_sdk.plugin_system.discovery import SDK, Plugin, as_plugin, installed_plugins, normalized, reason
 from xpsr_sdk.plugin_system.offers import offers
+from xpsr_sdk.plugin_system.scope import parts_come_from
 
-VALIDATOR = re.compile("^(Value error|Assertion failed), ")
-"""What pydantic puts before the words of a validator."""
 State = Literal["ok", "broken", "duplicate"]
 
 _CONTRACTS: dict[str, type] = {
@@ -46,6 +49,8 @@ _CONTRACTS: dict[str, type] = {
     "backbone": contracts.Backbone,
     "upscaler": contracts.Upscaler,
 }
+GENERAL_WORDS = {"xpsr", "sdk", "plugin", "plugins"}
+"""Words in the names of plug-ins that say nothing about what they offer."""
 _log = logging.getLogger(__name__)
 _loading = ContextVar("loading", default=False)
 """Whether a plug-in is being loaded."""
@@ -53,17 +58,19 @@ _loading = ContextVar("loading", default=False)
 
 @dataclass(frozen=True)
 class PluginFailure:
-    """A plug-in that could not be loaded.
+    """A plug-in that could not be loaded, or that offers a name that is reserved for a built-in part.
 
     Attributes:
         distribution: The distribution that brings it.
         version: The version of that distribution.
         error: What it raised, with its traceback.
+        entry_point: Its entry point, ``name = module``, if it has one.
     """
 
     distribution: str
     version: str
     error: BaseException
+    entry_point: str = ""
 
     @property
     def reason(self) -> str:
@@ -74,6 +81,17 @@ class PluginFailure:
     def traceback(self) -> str:
         """The whole traceback of the error."""
         return "".join(traceback.format_exception(self.error))
+
+    def may_offer(self, name: str) -> bool:
+        """Whether it is likely to offer a component of that name: its own names have a word in common with it.
+
+        Its own names are those of its distribution, its entry point and its module.
+        """
+        distribution, _, name = name.rpartition(":")
+        if distribution:
+            return normalized(distribution) == normalized(self.distribution)
+        own = _words_in(f"{self.distribution} {self.entry_point}") - GENERAL_WORDS
+        return not own.isdisjoint(_words_in(name))
 
     def __str__(self) -> str:
         return f"The plug-in {self.distribution} {self.version} is broken: {self.reason}"
@@ -88,8 +106,9 @@ class RegisteredComponent:
         kind: A key of ``xpsr_sdk.contracts.KINDS``.
         distribution: The distribution that offers it.
         version: The version of that distribution.
-        state: ``"ok"``, ``"broken"`` (its plug-in failed) or ``"duplicate"`` (another one has the same name).
-        error: Why it cannot be used, unless its state is ``"ok"``.
+        state: ``"ok"``; ``"broken"`` (its plug-in failed, or its ``defaults`` are wrong); or ``"duplicate"`` (another
+            one has the same name, so that this one is chosen as ``distribution:name``).
+        error: Why it cannot be used, or not by its name alone, unless its state is ``"ok"``.
     """
 
     spec: ComponentSpec
@@ -98,6 +117,16 @@ class RegisteredComponent:
     version: str
     state: State = "ok"
     error: BaseException | None = None
+
+    @property
+    def reason(self) -> str:
+        """The error in one line, with what to install if that is what it takes; empty if there is none."""
+        return reason(self.error, self.distribution) if self.error else ""
+
+    @property
+    def full_name(self) -> str:
+        """What tells it apart from components of the same name: ``distribution:name``."""
+        return f"{self.distribution}:{self.spec.name}"
 
     def __str__(self) -> str:
         return f"{_words(self.kind)} {self.spec.name!r} of {self.distribution} {self.version}"
@@ -108,7 +137,11 @@ class Registry:
 
     A plug-in is taken whole or not at all: one that fails to import, was made for another version of the SDK,
     raises in a hook, misspells one or returns something other than specs is recorded in ``failures``, logged
-    as one warning, and costs the others nothing.
+    as one warning, and costs the others nothing. The names of built-in components are reserved: a plug-in that offers
+    one is recorded in ``failures`` as well; that component is then chosen as ``distribution:name``, its others as ever.
+
+    A registry can be handed to a worker process, which makes one of its own of the same plug-ins: it imports them by
+    their names. So they must be modules that can be imported, or installed.
 
     Args:
         plugins: The plug-ins beside the built-in ones: modules or other objects with hook implementations, or
@@ -131,14 +164,35 @@ class Registry:
             )
         self.failures = []
         self._components: list[RegisteredComponent] = []
+        self._plugins = installed_plugins() if plugins is None else [as_plugin(plugin) for plugin in plugins]
         self._add(Plugin(SDK, xpsr_sdk.__version__, lambda: import_module("xpsr_sdk.builtin")))
-        for plugin in installed_plugins() if plugins is None else map(as_plugin, plugins):
+        for plugin in self._plugins:
             self._add(plugin)
+        self._mark_reserved_names()
         self._mark_duplicates()
         if os.environ.get("XPSR_STRICT") == "1":
             self._raise_what_was_recorded()
 
-    def specs(self, kind: str) -> list[RegisteredComponent]:
+    def __reduce__(self) -> tuple[Any, ...]:
+        for plugin in self._plugins:
+            try:
+                pickle.dumps(plugin)
+            except Exception as error:
+                raise PluginError(
+                    f"A worker process cannot import the plug-in {plugin.distribution}, which is an object in memory: "
+                    "hand over its module to Registry, install it, or work without worker processes."
+                ) from error
+        return Registry, (self._plugins,)
+
+    def in_force(self) -> AbstractContextManager[None]:
+        """Within the block, models and parts that are built get the parts that they need from this registry.
+
+        Needed where models are built by themselves, by ``XPSRControlNet.from_pretrained`` for instance;
+        ``build_pipeline``, ``train`` and ``Pipeline.from_pretrained`` do it for their registry.
+        """
+        return parts_come_from(self.create)
+
+    def components(self, kind: str) -> list[RegisteredComponent]:
         """All components of a kind, the unusable ones too, in the order of their names.
 
         Raises:
@@ -152,40 +206,43 @@ class Registry:
     def find(self, kind: str, name: str) -> RegisteredComponent:
         """The one usable component of that kind and name.
 
+        Args:
+            kind: A key of ``xpsr_sdk.contracts.KINDS``.
+            name: A name, or ``distribution:name``, which tells components of the same name apart.
+
         Raises:
             UnknownComponent: No plug-in offers it.
             DuplicateComponent: Several do.
-            BrokenPlugin: The plug-in that offers it failed, or none offers it and one that failed might have.
+            BrokenPlugin: The plug-in that offers it failed; or none offers it, and one that failed is likely to
+                (see ``PluginFailure.may_offer``).
         """
-        found = [component for component in self.specs(kind) if component.spec.name == name]
-        usable = [component for component in found if component.state != "broken"]
+        distribution, _, own_name = name.rpartition(":")
+        found = [component for component in self.components(kind) if component.spec.name == own_name]
+        if distribution:
+            found = [c for c in found if normalized(c.distribution) == normalized(distribution)]
+        usable = [c for c in found if c.state == "ok"] or [c for c in found if c.state == "duplicate"]
         if len(usable) == 1:
             return usable[0]
         if usable:
             raise _duplicate(usable)
         if found:
-            raise BrokenPlugin(
-                f"The {found[0]} cannot be used, because its plug-in is broken: "
-                f"{reason(found[0].error, found[0].distribution)}"
-            ) from found[0].error
-        hint = self._known(kind, name)
-        if self.failures:
-            reasons = " ".join(map(str, self.failures))
-            raise BrokenPlugin(
-                f"No working plug-in offers the {_words(kind)} {name!r}. {reasons} {hint}"
-            ) from self.failures[0].error
-        raise UnknownComponent(f"No plug-in offers the {_words(kind)} {name!r}. {hint}")
+            raise _unusable(found[0], found[0].error)
+        raise self._unknown(kind, name)
 
     def resolve(self, kind: str, name: str) -> type[Any]:
         """Import the class of a component.
 
         Raises:
             PluginError: As ``find``.
-            BrokenPlugin: The class cannot be imported, or has no ``Config`` derived from ``Options``.
+            BrokenPlugin: The class cannot be imported, or has no ``Config`` derived from ``Options``; or the
+                ``defaults`` of the component are none of its options.
         """
         component = self.find(kind, name)
         with _blamed_on(component, "imported"):
-            return _import_class(component.spec.target)
+            found = _import_class(component.spec.target)
+        if problem := _wrong_defaults(component.spec, found):
+            raise _unusable(component, problem)
+        return found
 
     def config(self, kind: str, choice: str | Mapping[str, Any]) -> Options:
         """The validated options of a component: the class's own, the spec's defaults, then the given ones.
@@ -230,13 +287,27 @@ class Registry:
         config = self.config(kind, choice)
         name, _ = _name_and_options(kind, choice)
         component = self.find(kind, name)
-        with _blamed_on(component, "built", (XPSRError,)):
+        with _blamed_on(component, "built", (XPSRError,)), self.in_force():
             built = self.resolve(kind, name)(config, *args)
             _check_contract(kind, built, f"The {component}", BrokenPlugin)
         return built
 
+    def _unknown(self, kind: str, name: str) -> PluginError:
+        """Why there is no such component: it does not exist, or a plug-in that is likely to offer it is broken."""
+        hint = self._known(kind, name)
+        broken = [failure for failure in self.failures if not isinstance(failure.error, DuplicateComponent)]
+        likely = [failure for failure in broken if failure.may_offer(name)]
+        if likely:
+            reasons = " ".join(map(str, likely))
+            error = BrokenPlugin(f"No working plug-in offers the {_words(kind)} {name!r}. {reasons} {hint}")
+            error.__cause__ = likely[0].error
+            return error
+        notes = "".join(f" Note: {failure}" for failure in broken)
+        return UnknownComponent(f"No plug-in offers the {_words(kind)} {name!r}. {hint}{notes}")
+
     def _known(self, kind: str, name: str = "") -> str:
-        return did_you_mean(name, {c.spec.name for c in self.specs(kind) if c.state != "broken"})
+        usable = [component for component in self.components(kind) if component.state != "broken"]
+        return did_you_mean(name, {c.full_name if ":" in name else c.spec.name for c in usable})
 
     def _add(self, plugin: Plugin) -> None:
         offered: list[tuple[str, ComponentSpec]] = []
@@ -249,22 +320,37 @@ class Registry:
             raise
         except BaseException as raised:  # a module that calls sys.exit() must not end the host
             error = raised
-            failure = PluginFailure(plugin.distribution, plugin.version, raised)
+            failure = PluginFailure(plugin.distribution, plugin.version, raised, plugin.entry_point)
             self.failures.append(failure)
             _log.warning("%s", failure)
         finally:
             _loading.reset(before)
-        state: State = "broken" if error else "ok"
-        self._components += [
-            RegisteredComponent(spec, kind, plugin.distribution, plugin.version, state, error) for kind, spec in offered
-        ]
+        for kind, spec in offered:
+            problem = error or _wrong_defaults(spec, _class_at_hand(spec.target))
+            state: State = "broken" if problem else "ok"
+            self._components.append(
+                RegisteredComponent(spec, kind, plugin.distribution, plugin.version, state, problem)
+            )
 
     def _raise_what_was_recorded(self) -> None:
         if self.failures:
             raise BrokenPlugin(" ".join(map(str, self.failures))) from self.failures[0].error
         for component in self._components:
             if component.error:
-                raise component.error
+                raise _unusable(component, component.error) if component.state == "broken" else component.error
+
+    def _mark_reserved_names(self) -> None:
+        """Set components apart that have the name of a built-in one, and record their plug-ins."""
+        reserved = {(c.kind, c.spec.name) for c in self._components if c.distribution == SDK}
+        for index, component in enumerate(self._components):
+            taken = (component.kind, component.spec.name) in reserved and component.distribution != SDK
+            if taken and component.state == "ok":
+                error = DuplicateComponent(
+                    f"The {component} has a name that is reserved for a built-in part; choose it as "
+                    f"{component.full_name!r}, and tell its author."
+                )
+                self._components[index] = replace(component, state="duplicate", error=error)
+                self.failures.append(PluginFailure(component.distribution, component.version, error))
 
     def _mark_duplicates(self) -> None:
         counts = Counter((c.kind, c.spec.name) for c in self._components if c.state == "ok")
@@ -295,26 +381,38 @@ def _blamed_on(component: RegisteredComponent, what: str, but: tuple[type[Except
         raise BrokenPlugin(f"The {component} cannot be {what}: {cause}") from error
 
 
-def config_error(where: str, error: ValidationError, schema: type[BaseModel]) -> ConfigError:
-    """A ``ConfigError`` with a line for each wrong field: its name, what is allowed and what was given.
+def _unusable(component: RegisteredComponent, cause: BaseException | None) -> BrokenPlugin:
+    """The error of a component that is asked for though its plug-in is broken."""
+    why = reason(cause, component.distribution)
+    error = BrokenPlugin(f"The {component} cannot be used, because its plug-in is broken: {why}")
+    error.__cause__ = cause
+    return error
 
-    Args:
-        where: What is wrong, to begin the message with, for instance ``"The file train.toml"``.
-        error: What pydantic raised.
-        schema: The model that was validated.
-    """
-    lines = [f"{where} has wrong options:"]
-    for detail in error.errors(include_url=False):
-        field = ".".join(map(str, detail["loc"])) or "all together"
-        if detail["type"] == "extra_forbidden":
-            hint = did_you_mean(str(detail["loc"][-1]), schema.model_fields) if len(detail["loc"]) == 1 else ""
-            lines.append(f"  {field}: there is no such option. {hint}".rstrip())
-        elif detail["type"] == "missing":
-            lines.append(f"  {field}: is required.")
-        else:
-            why = VALIDATOR.sub("", detail["msg"])
-            lines.append(f"  {field}: {why}, not {short(detail['input'])}.")
-    return ConfigError("\n".join(lines))
+
+def _wrong_defaults(spec: ComponentSpec, part: type[Any] | None) -> ConfigError | None:
+    """What is wrong with the ``defaults`` of a spec whose class is ``part``, as far as it can be told."""
+    schema = getattr(part, "Config", None)
+    if not spec.defaults or not (isinstance(schema, type) and issubclass(schema, Options)):
+        return None
+    try:
+        schema.model_validate(dict(spec.defaults))
+    except ValidationError as error:
+        # An option that is missing may be given by whoever chooses the component.
+        wrong = [e for e in error.errors(include_url=False) if e["loc"] and e["type"] != "missing"]
+        lines = [wrong_option(detail, schema) for detail in wrong if detail["loc"][0] in spec.defaults]
+        return ConfigError("\n".join(["The defaults of its ComponentSpec are wrong:", *lines])) if lines else None
+    except Exception:  # whoever wrote that check: it is told of when the component is given options
+        return None
+    return None
+
+
+def _class_at_hand(target: str) -> type[Any] | None:
+    """The class of a target whose module was imported before; None where importing it might load torch."""
+    module, _, path = target.partition(":")
+    found: Any = sys.modules.get(module)
+    for name in path.split("."):
+        found = getattr(found, "__dict__", {}).get(name)  # not getattr, which may make a module import others
+    return found if isinstance(found, type) else None
 
 
 def _import_class(target: str) -> type[Any]:
@@ -371,8 +469,16 @@ def _duplicate(rivals: Iterable[RegisteredComponent]) -> DuplicateComponent:
             f"its names must differ: tell its author."
         )
     sources = " and ".join(f"{c.distribution} {c.version} ({c.spec.target})" for c in (first, *others))
-    return DuplicateComponent(f"{who} is offered by {sources}; uninstall one, or list those to load in XPSR_PLUGINS.")
+    return DuplicateComponent(
+        f"{who} is offered by {sources}; choose one as {first.full_name!r}, uninstall one, or list those to load in "
+        "XPSR_PLUGINS."
+    )
 
 
 def _words(kind: str) -> str:
     return kind.replace("_", " ")
+
+
+def _words_in(names: str) -> set[str]:
+    """The words of a name, but for the shortest, in small letters."""
+    return set(re.findall(r"[a-z0-9]{3,}", names.lower()))

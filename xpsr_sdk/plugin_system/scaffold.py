@@ -58,7 +58,7 @@ def _check_name(kind: str, name: str, registry: Registry) -> None:
         )
     if name.startswith("xpsr-"):
         raise ConfigError(f"Leave out the 'xpsr-' of {name!r}: the distribution gets it by itself.")
-    for component in registry.specs(kind):
+    for component in registry.components(kind):
         if component.spec.name == name:
             raise ConfigError(f"There is a {component} already: choose another name, since no two may be alike.")
 

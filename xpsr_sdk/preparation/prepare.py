@@ -11,6 +11,7 @@ from typing import Any
 from xpsr_sdk.data.images import find_images
 from xpsr_sdk.data.pairs import write_pair
 from xpsr_sdk.errors import ImageError, TrainingError
+from xpsr_sdk.plugin_system.registry import Registry, default_registry
 from xpsr_sdk.preparation.preparer import Preparer
 from xpsr_sdk.preparation.recipe import Recipe
 from xpsr_sdk.preparation.report import Outcome, Prepared
@@ -25,6 +26,7 @@ def prepare_pairs(
     output: Path,
     *,
     workers: int = 1,
+    registry: Registry | None = None,
     progress: Progress = lambda done, total: None,
     **choices: Any,
 ) -> Prepared:
@@ -37,17 +39,19 @@ def prepare_pairs(
         output: Folder of pairs.
         workers: Processes. More than one are started afresh (by spawning), so that a script that asks for them needs
             the usual ``if __name__ == "__main__":``.
+        registry: Where components are looked up; None: the built-in and the installed plug-ins.
         progress: ``progress(done, total)``, in photos.
         choices: Fields of ``Recipe``; the degradation can't be None.
 
     Raises:
         TrainingError: There are no photos, or two would get the same name.
-        PluginError: A component is unknown or broken.
+        PluginError: A component is unknown or broken, or a worker cannot import a plug-in, see ``Registry``.
     """
     recipe, names, report = Recipe(**choices), _names(photos), Prepared()
     if recipe.degradation is None:
         raise TrainingError("Pairs need a degradation: only shards may leave it to training.")
-    for done, ((photo, _), outcome) in enumerate(run_tasks(partial(_write_pairs, output), recipe, names, workers), 1):
+    made = run_tasks(partial(_write_pairs, output), recipe, registry or default_registry(), names, workers)
+    for done, ((photo, _), outcome) in enumerate(made, 1):
         report.add(photo, outcome)
         progress(done, len(names))
     return report
@@ -59,6 +63,7 @@ def prepare_shards(
     *,
     photos_a_shard: int = 32,
     workers: int = 1,
+    registry: Registry | None = None,
     progress: Progress = lambda done, total: None,
     **choices: Any,
 ) -> Prepared:
@@ -72,13 +77,14 @@ def prepare_shards(
         output: Folder of shards.
         photos_a_shard: How many photos make a shard.
         workers: Processes, see ``prepare_pairs``.
+        registry: Where components are looked up; None: the built-in and the installed plug-ins.
         progress: ``progress(done, total)``, in photos.
         choices: Fields of ``Recipe``.
 
     Raises:
         TrainingError: There are no photos, two would get the same name, or ``output`` holds shards of another recipe.
         ImageError: A shard cannot be written.
-        PluginError: A component is unknown or broken.
+        PluginError: A component is unknown or broken, or a worker cannot import a plug-in, see ``Registry``.
     """
     recipe, names = Recipe(**choices), _names(photos)
     shards = [
@@ -88,7 +94,8 @@ def prepare_shards(
     remove_stale(output, shards, recipe)
     finished = {shard: shard.outcomes(recipe) for shard in shards}
     kept = ((shard, outcomes) for shard, outcomes in finished.items() if outcomes)
-    made = run_tasks(write_shard, recipe, [shard for shard, outcomes in finished.items() if not outcomes], workers)
+    missing = [shard for shard, outcomes in finished.items() if not outcomes]
+    made = run_tasks(write_shard, recipe, registry or default_registry(), missing, workers)
     report, done = Prepared(), 0
     for shard, outcomes in chain(kept, made):
         for (photo, _), outcome in zip(shard.photos, outcomes, strict=True):

@@ -17,7 +17,7 @@ from xpsr_sdk.data.samples import Pair
 from xpsr_sdk.data.seeds import generator_for
 from xpsr_sdk.engine.upscaling import upscale_to
 from xpsr_sdk.errors import ConfigError, ImageError
-from xpsr_sdk.plugin_system.registry import default_registry
+from xpsr_sdk.plugin_system.registry import Registry
 from xpsr_sdk.preparation.recipe import Recipe
 from xpsr_sdk.preparation.report import Outcome
 from xpsr_sdk.prompts.describe import describe
@@ -34,9 +34,8 @@ Take = Callable[[str, Pair, dict[str, Any]], None]
 class Preparer:
     """Makes the samples of a photo, as the recipe says."""
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: Recipe, registry: Registry) -> None:
         self.recipe = recipe
-        registry = default_registry()
         self.degradation: Any = None
         if recipe.degradation is not None:
             self.degradation = registry.create("degradation_model", recipe.degradation)

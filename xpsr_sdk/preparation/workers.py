@@ -11,6 +11,7 @@ from typing import TypeVar
 import torch
 
 from xpsr_sdk.data.workers import end_with_parent
+from xpsr_sdk.plugin_system.registry import Registry
 from xpsr_sdk.preparation.preparer import Preparer
 from xpsr_sdk.preparation.recipe import Recipe
 
@@ -19,13 +20,17 @@ Done = TypeVar("Done")
 
 
 def run_tasks(
-    make: Callable[[Preparer, Task], Done], recipe: Recipe, tasks: Sequence[Task], workers: int
+    make: Callable[[Preparer, Task], Done], recipe: Recipe, registry: Registry, tasks: Sequence[Task], workers: int
 ) -> Iterator[Done]:
-    """What ``make`` gives for each task, in their order, in this process or in several."""
-    preparer = Preparer(recipe)  # here as well: what can't be made is an error before any process is started
+    """What ``make`` gives for each task, in their order, in this process or in several.
+
+    Raises:
+        PluginError: A component is unknown or broken, or a worker cannot import a plug-in, see ``Registry``.
+    """
+    preparer = Preparer(recipe, registry)  # here as well: what can't be made is an error before any process is started
     if workers > 1:
         # Spawned, not forked: torch has threads by now, and a fork with threads may hang.
-        with ProcessPoolExecutor(workers, get_context("spawn"), _start_worker, (recipe,)) as pool:
+        with ProcessPoolExecutor(workers, get_context("spawn"), _start_worker, (recipe, registry)) as pool:
             yield from pool.map(partial(_in_worker, make), tasks)
         return
     threads = torch.get_num_threads()
@@ -40,11 +45,11 @@ _preparer: Preparer
 """Of this process, if it is a worker."""
 
 
-def _start_worker(recipe: Recipe) -> None:
+def _start_worker(recipe: Recipe, registry: Registry) -> None:
     global _preparer
     end_with_parent()
     torch.set_num_threads(1)
-    _preparer = Preparer(recipe)
+    _preparer = Preparer(recipe, registry)
 
 
 def _in_worker(make: Callable[[Preparer, Task], Done], task: Task) -> Done:

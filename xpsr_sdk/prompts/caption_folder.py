@@ -18,7 +18,7 @@ from xpsr_sdk.data.files import find_images
 from xpsr_sdk.data.images import read_image
 from xpsr_sdk.data.workers import end_with_parent
 from xpsr_sdk.errors import ConfigError, ImageError, XPSRError, one_line
-from xpsr_sdk.plugin_system.registry import default_registry
+from xpsr_sdk.plugin_system.registry import Registry, default_registry
 from xpsr_sdk.prompts.describe import describe
 from xpsr_sdk.prompts.store import STORE_NAME, PromptStore, SeenImage, StoredPrompt
 
@@ -46,6 +46,7 @@ class Job(NamedTuple):
     levels: tuple[PromptLevel, ...]
     store: Path
     batch_size: int
+    registry: Registry
 
 
 @dataclass
@@ -84,6 +85,7 @@ def caption_folder(
     batch_size: int = 16,
     workers: int = 1,
     part: tuple[int, int] = (0, 1),
+    registry: Registry | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Captioned:
     """Have every image below ``folder`` described, and store the prompts.
@@ -102,15 +104,17 @@ def caption_folder(
             script that asks for them needs the usual ``if __name__ == "__main__":``.
         part: Which part of the images to describe, counted from 0, and how many parts there are: ``(1, 8)`` is the
             second of eight. Other machines or commands describe the others.
+        registry: Where the provider is looked up; None: the built-in and the installed plug-ins.
         progress: ``progress(done, total)``, after each batch.
 
     Raises:
         ConfigError: There are no images, or the store cannot be used.
-        PluginError: The provider is unknown or broken.
+        PluginError: The provider is unknown or broken, or a worker cannot import a plug-in, see ``Registry``.
     """
     share = Part(*part)
-    job = Job(folder, prompt_provider, tuple(levels), store or folder / STORE_NAME, batch_size)
-    default_registry().create("prompt_provider", prompt_provider)  # wrong options are told before anything starts
+    registry = registry or default_registry()
+    job = Job(folder, prompt_provider, tuple(levels), store or folder / STORE_NAME, batch_size, registry)
+    registry.create("prompt_provider", prompt_provider)  # wrong options are told before anything starts
     photos = find_images(folder)
     if not photos:
         raise ConfigError(f"{folder} holds no images.")
@@ -150,8 +154,8 @@ class _Captioner:
     """The provider and the store of a process."""
 
     def __init__(self, job: Job) -> None:
-        self.provider: PromptProvider = default_registry().create("prompt_provider", job.provider)
-        self.keys = {level: prompt_key(self.provider, job.provider, level) for level in job.levels}
+        self.provider: PromptProvider = job.registry.create("prompt_provider", job.provider)
+        self.keys = {level: prompt_key(self.provider, job, level) for level in job.levels}
         self.store = PromptStore(job.store, writable=True)
         self.in_vain = 0
 
@@ -226,13 +230,13 @@ class _Captioner:
             outcome.given_up = f"the provider had no words for {self.in_vain} images in a row, the last time: {reason}"
 
 
-def prompt_key(provider: PromptProvider, choice: Component, level: PromptLevel) -> PromptKey:
+def prompt_key(provider: PromptProvider, job: Job, level: PromptLevel) -> PromptKey:
     """What the provider's descriptions of that level depend on beside the image."""
     if hasattr(provider, "prompt_key"):
         key: PromptKey = provider.prompt_key(level)
         return key
-    name = choice if isinstance(choice, str) else choice["name"]
-    return PromptKey(name, default_registry().config("prompt_provider", choice).model_dump_json())
+    name = job.provider if isinstance(job.provider, str) else job.provider["name"]
+    return PromptKey(name, job.registry.config("prompt_provider", job.provider).model_dump_json())
 
 
 def _in_processes(job: Job, parts: Sequence[Part]) -> Iterator[tuple[int, Captioned]]:
@@ -246,8 +250,9 @@ def _in_processes(job: Job, parts: Sequence[Part]) -> Iterator[tuple[int, Captio
     try:
         for part in parts:
             ours, theirs = context.Pipe(duplex=False)
-            workers[ours] = context.Process(target=_work, args=(job, part, theirs), daemon=True)
-            workers[ours].start()
+            started = context.Process(target=_work, args=(job, part, theirs), daemon=True)
+            started.start()  # which fails if the worker cannot be handed the job
+            workers[ours] = started
             theirs.close()
         while workers:
             for pipe in wait(list(workers)):

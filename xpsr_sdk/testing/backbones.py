@@ -5,13 +5,10 @@ from __future__ import annotations
 import copy
 import shutil
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from math import log2
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import torch
@@ -22,7 +19,7 @@ from torch import Tensor, nn
 from xpsr_sdk.contracts import Conditioning
 from xpsr_sdk.errors import CheckpointError
 from xpsr_sdk.pipeline import Pipeline
-from xpsr_sdk.plugin_system.registry import Registry, default_registry
+from xpsr_sdk.plugin_system.registry import Registry
 from xpsr_sdk.testing.restoring import check_restoration
 from xpsr_sdk.testing.subject import Choice, Subject, check_construction, for_all, require
 from xpsr_sdk.testing.tensors import (
@@ -347,22 +344,11 @@ def _end_to_end(subject: Subject, backbone: Any, folder: Path) -> None:
     write_networks(folder, (4,) + (8,) * round(log2(backbone.stride)), **fitting)
     with subject.clause("restoration"):
         pipeline = check_restoration(folder, subject.registry, backbone={"name": subject.name, **subject.options})
-    with subject.clause("saving"), _as_default(subject.registry):
+    with subject.clause("saving"):
         pipeline.save_pretrained(folder.parent / "saved")
-        loaded = Pipeline.from_pretrained(folder.parent / "saved")
+        loaded = Pipeline.from_pretrained(folder.parent / "saved", registry=subject.registry)
         loaded.set_progress_bar_config(disable=True)
         settings: dict[str, Any] = {"seed": 3, "scale": 2, "fidelity": 0.5}
         built, again = (np.asarray(pipe(photo(23, 17), **settings).image, np.int16) for pipe in (pipeline, loaded))
         # Kernels round by how tensors lie in memory, which differs between the two.
         require(np.abs(built - again).max() <= 2, "saved and loaded again, the pipeline restores another photo")
-
-
-@contextmanager
-def _as_default(registry: Registry) -> Iterator[None]:
-    """Within the block, ``default_registry()`` is ``registry``: ``from_pretrained`` cannot be handed one."""
-    default_registry.cache_clear()
-    try:
-        with mock.patch("xpsr_sdk.plugin_system.registry.Registry", return_value=registry):
-            yield
-    finally:
-        default_registry.cache_clear()

@@ -91,7 +91,7 @@ def _list_alone(name: str) -> dict[str, list[str]]:
 def _check_components(who: str, found: Distribution) -> None:
     name = canonicalize_name(found.name)
     registry = Registry(installed_plugins())
-    own = [c for kind in KINDS for c in registry.specs(kind) if canonicalize_name(c.distribution) == name]
+    own = [c for kind in KINDS for c in registry.components(kind) if canonicalize_name(c.distribution) == name]
     with clause_of(who, "distribution", "components"):
         require(bool(own), "it offers no component")
     for component in own:

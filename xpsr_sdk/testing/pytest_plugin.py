@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,21 +12,16 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def xpsr_registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Registry]]:
+def xpsr_registry(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Registry]:
     """Makes registries that hold the built-in components and those of the given plug-ins, whatever is installed.
 
-    ``xpsr_registry(my_plugin)`` fails if the plug-in is broken, and gives a ``Registry``, which is also what
-    ``default_registry()`` gives until the test ends.
+    ``xpsr_registry(my_plugin)`` gives a ``Registry``, to be handed to a check, ``build_pipeline`` or ``train``. It
+    fails if the plug-in is broken.
     """
-    from xpsr_sdk.plugin_system import registry
-    from xpsr_sdk.plugin_system.discovery import as_plugin
+    from xpsr_sdk.plugin_system.registry import Registry
 
     def make(*plugins: object) -> Registry:
         monkeypatch.setenv("XPSR_STRICT", "1")
-        made = registry.Registry(plugins)
-        monkeypatch.setattr(registry, "installed_plugins", lambda: [as_plugin(p) for p in plugins])
-        registry.default_registry.cache_clear()
-        return made
+        return Registry(plugins)
 
-    yield make
-    registry.default_registry.cache_clear()
+    return make

@@ -17,6 +17,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from xpsr_sdk.models.checkpoints import write_checkpoint, write_model
 from xpsr_sdk.models.controlnet import XPSRControlNet
 from xpsr_sdk.models.unet import XPSRUNet
+from xpsr_sdk.plugin_system.registry import Registry
 
 NANO = Path(__file__).parents[1] / "presets" / "nano"
 """Where the tokenizer comes from: the one of the model that ships with the SDK."""
@@ -112,7 +113,8 @@ def networks(
 ) -> tuple[XPSRUNet, XPSRControlNet]:
     """U-Net and ControlNet with random weights; ``unet``: what differs from ``UNET``."""
     base = UNet2DConditionModel(**{**UNET, **unet})
-    return _shaken(XPSRUNet.from_base(base)), _shaken(XPSRControlNet.from_unet(base, conditioning_widths))
+    with Registry([]).in_force():
+        return _shaken(XPSRUNet.from_base(base)), _shaken(XPSRControlNet.from_unet(base, conditioning_widths))
 
 
 @torch.no_grad()

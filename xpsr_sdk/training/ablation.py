@@ -32,7 +32,7 @@ Changes = Mapping[str, Any]
 def _fusions(config: TrainConfig, registry: Registry) -> dict[str, Changes]:
     own = config.model.fusion or "xpsr"
     own = own if isinstance(own, str) else own["name"]
-    names = sorted({component.spec.name for component in registry.specs("fusion_attention")} - {own})
+    names = sorted({component.spec.name for component in registry.components("fusion_attention")} - {own})
     return {f"fusion: {name}": {"model.fusion": name} for name in names}
 
 
@@ -181,7 +181,7 @@ def _changed(config: TrainConfig, changes: Changes, output: Path, seed: int) -> 
 def _bicubic(config: TrainConfig, registry: Registry) -> VariantScores:
     """What enlargement alone gives."""
     backbone = registry.create("backbone", trained_backbone(config.model))
-    backbone.load(config.model.base, torch.float32, from_scratch=config.model.from_scratch)
+    backbone.load(config.model.base_folder, torch.float32, from_scratch=config.model.from_scratch)
     figures = Validation(config, backbone, registry).bicubic()
     return VariantScores(BICUBIC, {metric: [figures[metric]] for metric in METRICS if metric in figures})
 

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
-from xpsr_sdk.config import PRESETS, Component, Dtype, Settings
+from xpsr_sdk.config import Component, Dtype, Settings
 from xpsr_sdk.contracts import PromptLevel
 
 
 class ModelSection(Settings):
     """What is trained."""
 
-    base: Path = Field(
-        description="Base model's folder in the diffusers layout, a whole XPSR model's, or the name of a preset (nano)."
+    base: str | Path = Field(
+        description="Base model: a preset (nano), a folder in the diffusers layout, that of a whole XPSR model too, or "
+        "the id of a model on the hub."
     )
     checkpoint: Path | None = Field(None, description="Checkpoint to start from. None: fresh XPSR parts on the base.")
     from_scratch: bool = Field(
@@ -53,11 +55,12 @@ class ModelSection(Settings):
         False, description="Share out the frozen layers of the U-Net over the processes (FSDP), if there are several."
     )
 
-    @field_validator("base")
-    @classmethod
-    def _find_preset(cls, base: Path) -> Path:
-        preset = PRESETS / base
-        return preset if preset.is_dir() and not base.is_dir() else base
+    @cached_property
+    def base_folder(self) -> Path:
+        """The folder of the base model, which is looked for when this is read first: see ``find_model``."""
+        from xpsr_sdk.models.find_model import find_model  # here, since it loads torch
+
+        return find_model(self.base)
 
 
 class DataSection(Settings):

@@ -27,7 +27,7 @@ from xpsr_sdk.data.seeds import generator_for
 from xpsr_sdk.data.shards import ShardFolder, find_shards, read_part
 from xpsr_sdk.engine.upscaling import upscale_to
 from xpsr_sdk.errors import TrainingError
-from xpsr_sdk.plugin_system.registry import Registry, default_registry
+from xpsr_sdk.plugin_system.registry import Registry
 from xpsr_sdk.prompts.store import STORE_NAME, PromptStore
 from xpsr_sdk.training.config import DataSection
 from xpsr_sdk.training.online_degradation import OnlineDegrader
@@ -42,7 +42,7 @@ class TrainingData:
     Args:
         section: Where they are and what becomes of them.
         seed: Of the order, the crops and the degradations.
-        registry: Where components are looked up; None: the built-in and the installed plug-ins.
+        registry: Where components are looked up.
         upscaler: What enlarges the inputs that were not enlarged ahead.
 
     Raises:
@@ -50,11 +50,8 @@ class TrainingData:
         PluginError: The degradation or the prompt provider is unknown or broken.
     """
 
-    def __init__(
-        self, section: DataSection, seed: int, registry: Registry | None = None, upscaler: Component = "bicubic"
-    ) -> None:
-        registry = registry or default_registry()
-        self._section, self._seed = section, seed
+    def __init__(self, section: DataSection, seed: int, registry: Registry, upscaler: Component = "bicubic") -> None:
+        self.section, self.seed, self.registry, self.upscaler = section, seed, registry, upscaler
         self._sources = open_sources(section.folders, section.crop, section.keep_in_memory)
         self._ends = list(accumulate(len(source) for source in self._sources))
         self._degrader = OnlineDegrader(
@@ -76,7 +73,7 @@ class TrainingData:
         index = self._order_of(position // len(self))[position % len(self)]
         for distance in range(TRIES):
             try:
-                return self._draw((index + distance) % len(self), generator_for(self._seed, "sample", position))
+                return self._draw((index + distance) % len(self), generator_for(self.seed, "sample", position))
             except DamagedImage as error:
                 last = error
                 warnings.warn(f"{error} The next image takes its place.", stacklevel=2)
@@ -84,7 +81,7 @@ class TrainingData:
 
     def _draw(self, index: int, generator: torch.Generator) -> Sample:
         which = bisect_right(self._ends, index)
-        source, section = self._sources[which], self._section
+        source, section = self._sources[which], self.section
         first = self._ends[which] - len(source)
         sample = draw_sample(
             source, index - first, section.crop, section.hr_as_input, self._degrader, self._upscale, generator
@@ -93,7 +90,7 @@ class TrainingData:
         return replace(sample, high=high, low=low)
 
     def _draw_order(self, epoch: int) -> list[int]:
-        order: list[int] = torch.randperm(len(self), generator=generator_for(self._seed, "epoch", epoch)).tolist()
+        order: list[int] = torch.randperm(len(self), generator=generator_for(self.seed, "epoch", epoch)).tolist()
         return order
 
 
@@ -117,24 +114,20 @@ def open_sources(folders: Sequence[Path], crop: int, keep_in_memory: int = 0) ->
     return sources
 
 
-def batches(
-    section: DataSection,
-    data: TrainingData,
-    seed: int,
-    places: Iterable[Sequence[int]],
-    pin_memory: bool = False,
-    upscaler: Component = "bicubic",
-) -> Iterator[Batch]:
-    """Batches of the images at ``places`` of the run, fetched ahead by ``section.workers`` processes if there are any.
+def batches(data: TrainingData, places: Iterable[Sequence[int]], pin_memory: bool = False) -> Iterator[Batch]:
+    """Batches of the images at ``places`` of the run, fetched ahead by worker processes if there are any.
 
-    Workers find components in the default registry.
+    Workers look components up in a registry of their own, of the same plug-ins as the run's.
+
+    Raises:
+        PluginError: A worker cannot import a plug-in, see ``Registry``.
     """
-    if not section.workers:
+    if not data.section.workers:
         return map(data.batch, places)
     loader = DataLoader(
-        _InWorker(section, seed, upscaler),
+        _InWorker(data.section, data.seed, data.registry, data.upscaler),
         batch_sampler=places,  # type: ignore[arg-type]  # any iterable of lists will do
-        num_workers=section.workers,
+        num_workers=data.section.workers,
         collate_fn=_only,
         pin_memory=pin_memory,
         multiprocessing_context="spawn",  # torch has threads by now, and a fork with threads may hang
@@ -146,13 +139,13 @@ def batches(
 class _InWorker(Dataset[Batch]):
     """The images of a run, opened in the worker: what is open can't be handed to another process."""
 
-    def __init__(self, section: DataSection, seed: int, upscaler: Component) -> None:
-        self._section, self._seed, self._upscaler = section, seed, upscaler
+    def __init__(self, section: DataSection, seed: int, registry: Registry, upscaler: Component) -> None:
+        self._made_of = section, seed, registry, upscaler
         self._data: TrainingData | None = None
 
     def __getitems__(self, positions: list[int]) -> list[Batch]:
         if self._data is None:
-            self._data = TrainingData(self._section, self._seed, upscaler=self._upscaler)
+            self._data = TrainingData(*self._made_of)
         return [self._data.batch(positions)]
 
 

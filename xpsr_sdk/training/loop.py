@@ -27,7 +27,7 @@ from xpsr_sdk.evaluation.perceptual import Perceptual
 from xpsr_sdk.models.blocks import checkpoint_gradients
 from xpsr_sdk.models.checkpoints import read_json, write_model
 from xpsr_sdk.models.schedule import NoiseSchedule
-from xpsr_sdk.plugin_system.registry import Registry
+from xpsr_sdk.plugin_system.registry import Registry, default_registry
 from xpsr_sdk.training.checkpoints import Checkpoints
 from xpsr_sdk.training.config import ModelSection, TrainConfig
 from xpsr_sdk.training.data import TrainingData, batches
@@ -93,6 +93,7 @@ class TrainingRun:
     """
 
     def __init__(self, config: TrainConfig, registry: Registry | None = None) -> None:
+        registry = registry or default_registry()
         self.config = config
         self.step = 0
         self.accelerator = make_accelerator(config)
@@ -119,8 +120,7 @@ class TrainingRun:
         )
         decay = config.optimizer.ema_decay
         self.ema = EMAModel(self.trained.values(), decay=decay, foreach=True) if decay else None
-        self.upscaler = trained_upscaler(config.model)
-        self.data = TrainingData(config.data, config.seed, registry, self.upscaler)
+        self.data = TrainingData(config.data, config.seed, registry, trained_upscaler(config.model))
         self._batches: Iterator[Batch] | None = None
         self.recent_losses: deque[float] = deque(maxlen=REMEMBERED)
         self.checkpoints = Checkpoints(config.output, config.keep_checkpoints)
@@ -243,7 +243,7 @@ class TrainingRun:
             if self.trains_text:  # a whole model, so that a later run can take it as its base
                 self.backbone.text_encoder.save_pretrained(folder / "text_encoder")
                 for part in ("tokenizer", "scheduler", "vae"):
-                    shutil.copytree(self.config.model.base / part, folder / part)
+                    shutil.copytree(self.config.model.base_folder / part, folder / part)
                 index = json.dumps(self.model_index, indent=2) + "\n"
                 (folder / "model_index.json").write_text(index, encoding="utf-8")
 
@@ -335,9 +335,7 @@ class TrainingRun:
         """This process's share of the next part of a step's images, and the seconds it was waited for."""
         began = time.perf_counter()
         if self._batches is None:
-            section = self.config.data
-            pin = self.device.type == "cuda"
-            self._batches = batches(section, self.data, self.config.seed, self._places(), pin, self.upscaler)
+            self._batches = batches(self.data, self._places(), self.device.type == "cuda")
         return next(self._batches), time.perf_counter() - began
 
     def _places(self) -> Iterator[range]:
@@ -403,7 +401,7 @@ class TrainingRun:
 
 def _warn_of_another_backbone(section: ModelSection) -> None:
     """Tell that checkpoints, which are no whole models, will need a backbone that the base does not name."""
-    index = section.base / "model_index.json"
+    index = section.base_folder / "model_index.json"
     if section.backbone is None or not index.is_file():
         return
     named = backbone_of(read_json(index))

@@ -25,7 +25,7 @@ from xpsr_sdk.evaluation.report import measures_of
 from xpsr_sdk.library_internals import compilation_kept
 from xpsr_sdk.models.checkpoints import read_json
 from xpsr_sdk.pipeline import Pipeline
-from xpsr_sdk.plugin_system.registry import Registry, default_registry
+from xpsr_sdk.plugin_system.registry import Registry
 from xpsr_sdk.training.config import TrainConfig
 from xpsr_sdk.training.data import open_sources
 from xpsr_sdk.training.online_degradation import OnlineDegrader
@@ -50,17 +50,17 @@ class Validation:
     Args:
         config: The run; it has a validation section.
         backbone: The run's, loaded.
-        registry: Where components are looked up; None: the built-in and the installed plug-ins.
+        registry: Where components are looked up.
 
     Raises:
         ConfigError: A metric or a setting is unknown.
         TrainingError: A folder is missing, empty or damaged.
     """
 
-    def __init__(self, config: TrainConfig, backbone: Any, registry: Registry | None) -> None:
+    def __init__(self, config: TrainConfig, backbone: Any, registry: Registry) -> None:
         assert config.validation is not None
         self._config, self._section = config, config.validation
-        self._backbone, self._registry = backbone, registry or default_registry()
+        self._backbone, self._registry = backbone, registry
         section = self._section
         if section.best is not None and section.best not in section.metrics:
             raise ConfigError(
@@ -68,7 +68,7 @@ class Validation:
             )
         self._settings = load_config(RestoreConfig, section.settings, "validation.settings")
         self._measures, _ = measures_of(section.metrics, "y", 0, section.weights, torch.device("cpu"))
-        self._index = read_json(config.model.base / "model_index.json")
+        self._index = read_json(config.model.base_folder / "model_index.json")
         self.images = self._held_out_images()
 
     @torch.no_grad()

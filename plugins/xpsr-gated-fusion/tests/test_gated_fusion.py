@@ -61,7 +61,7 @@ def opened(fusion: nn.Module) -> nn.Module:
 
 
 def test_the_registry_offers_all_three(registry: Registry) -> None:
-    names = [c.spec.name for c in registry.specs("fusion_attention") if c.distribution == "xpsr_gated_fusion"]
+    names = [c.spec.name for c in registry.components("fusion_attention") if c.distribution == "xpsr_gated_fusion"]
     assert names == ["gated", "high-only", "serial"]
     assert [
         type(registry.create("fusion_attention", name, SITE)) for name in ("gated", "serial", "high-only")
@@ -147,23 +147,24 @@ def test_half_precision_stays_half_precision(fusion: type[nn.Module]) -> None:
     assert out.dtype == torch.bfloat16
 
 
-def tiny_controlnet(fusion: str) -> XPSRControlNet:
+def tiny_controlnet(registry: Registry, fusion: str) -> XPSRControlNet:
     torch.manual_seed(0)
-    return XPSRControlNet(
-        fusion=fusion,
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        block_out_channels=(8, 16),
-        layers_per_block=1,
-        norm_num_groups=4,
-        cross_attention_dim=6,
-        attention_head_dim=2,
-        conditioning_embedding_out_channels=(4, 8),
-    )
+    with registry.in_force():
+        return XPSRControlNet(
+            fusion=fusion,
+            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+            block_out_channels=(8, 16),
+            layers_per_block=1,
+            norm_num_groups=4,
+            cross_attention_dim=6,
+            attention_head_dim=2,
+            conditioning_embedding_out_channels=(4, 8),
+        )
 
 
 @pytest.mark.parametrize("fusion", ["gated", "serial", "high-only"])
-def test_a_model_takes_a_training_step_and_is_saved_and_loaded(fusion: str, tmp_path) -> None:
-    controlnet = tiny_controlnet(fusion)
+def test_a_model_takes_a_training_step_and_is_saved_and_loaded(registry: Registry, fusion: str, tmp_path) -> None:
+    controlnet = tiny_controlnet(registry, fusion)
     latents, texts = torch.randn(2, 4, 8, 8), torch.randn(2, 2, 7, 6)
     image = torch.rand(2, 3, 16, 16)
     out = controlnet(latents, 10, texts[0], image, texts[1], heads=True)
@@ -171,7 +172,8 @@ def test_a_model_takes_a_training_step_and_is_saved_and_loaded(fusion: str, tmp_
     torch.optim.SGD(controlnet.parameters(), lr=0.1).step()
 
     controlnet.save_pretrained(tmp_path)
-    loaded = XPSRControlNet.from_pretrained(tmp_path)
+    with registry.in_force():
+        loaded = XPSRControlNet.from_pretrained(tmp_path)
     assert loaded.config.fusion == fusion
     again = [model(latents, 10, texts[0], image, texts[1]).mid_block_res_sample for model in (controlnet, loaded)]
     assert torch.equal(*again)

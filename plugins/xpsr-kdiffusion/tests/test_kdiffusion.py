@@ -81,9 +81,9 @@ def seeded(*seeds: int) -> list[torch.Generator]:
 
 def test_the_registry_offers_them() -> None:
     registry = Registry([xpsr_kdiffusion])
-    ours = [c.spec.name for c in registry.specs("sampler") if c.distribution == "xpsr_kdiffusion"]
+    ours = [c.spec.name for c in registry.components("sampler") if c.distribution == "xpsr_kdiffusion"]
     assert sorted(ours) == sorted(NAMES)
-    assert all(component.state == "ok" for component in registry.specs("sampler"))
+    assert all(component.state == "ok" for component in registry.components("sampler"))
 
 
 @pytest.mark.parametrize(

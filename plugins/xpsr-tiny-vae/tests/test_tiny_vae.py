@@ -87,7 +87,7 @@ def test_a_saved_pipeline_holds_a_copy(
     pipeline.save_pretrained(tmp_path / "saved")
     shutil.rmtree(gone)
 
-    again = Pipeline.from_pretrained(tmp_path / "saved")
+    again = Pipeline.from_pretrained(tmp_path / "saved", registry=registry)
     again.set_progress_bar_config(disable=True)
     assert restored(again) == restored(pipeline)
     with pytest.warns(UserWarning, match=r"cannot be had.* The copy in .*vae is used"):

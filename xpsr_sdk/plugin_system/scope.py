@@ -1,0 +1,48 @@
+"""Parts that need other parts get them here: from the registry in force, whichever that is.
+
+A registry is in force while it builds a part, and while ``build_pipeline``, ``train`` and ``Pipeline.from_pretrained``
+build the models. It is passed on this way, not as an argument, because diffusers builds models from their
+``config.json`` alone, and because a part is built from its options alone: neither can hold a registry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+from xpsr_sdk.errors import PluginError
+
+_create: ContextVar[Callable[..., Any]] = ContextVar("xpsr_create_part")
+
+
+@contextmanager
+def parts_come_from(create: Callable[..., Any]) -> Iterator[None]:
+    """Within the block, ``create_part`` calls ``create``: a registry's method of that name."""
+    before = _create.set(create)
+    try:
+        yield
+    finally:
+        _create.reset(before)
+
+
+def create_part(kind: str, choice: object, *args: Any) -> Any:
+    """Build a part with the registry in force: call it in the constructor of a part that needs another one.
+
+    Args:
+        kind: A key of ``xpsr_sdk.contracts.KINDS``.
+        choice: A name, or a mapping with ``"name"`` and options.
+        args: Handed to the class after its config.
+
+    Raises:
+        ConfigError, PluginError: As ``Registry.create``; a ``PluginError`` as well where no registry is in force.
+    """
+    try:
+        create = _create.get()
+    except LookupError:
+        raise PluginError(
+            f"No registry is in force where the {kind.replace('_', ' ')} {choice!r} is looked up. Build this with "
+            "build_pipeline, train or Registry.create, or within 'with registry.in_force():'."
+        ) from None
+    return create(kind, choice, *args)
