@@ -1,4 +1,4 @@
-"""Restores examples/photo.jpg and lays the middle of bicubic, restored and original photo side by side.
+"""Restores examples/photo.jpg, and joins the middle of the bicubic, the restored and the original photo in one picture.
 
 python examples/before_after.py [OUTPUT]        (default: docs/images/before-after.png)
 """

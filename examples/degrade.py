@@ -1,4 +1,4 @@
-"""Degrades a sharp photo as the training pairs are degraded: this made examples/photo.jpg.
+"""Degrades a sharp photo in the same way as the training pairs. This program made examples/photo.jpg.
 
 python examples/degrade.py examples/photo-original.jpg examples/photo.jpg --seed 16
 """

@@ -1,4 +1,4 @@
-"""Describes photos with a prompt provider of one's own: a captioner would stand where this one looks at the name.
+"""Describes photos with a prompt provider of your own. This one reads the file name; others ask a captioner.
 
 python examples/own_prompt_provider.py [OUTPUT_FOLDER]      (default: demo)
 """
@@ -13,7 +13,7 @@ HERE = Path(__file__).parent
 
 
 class NamesAndMeasures:
-    """What the photo shows comes from its file's name, how good it is from the default provider."""
+    """The file name says what the photo shows, and the default provider says how good it is."""
 
     def __init__(self):
         self.measured = default_registry().create("prompt_provider", "measured")

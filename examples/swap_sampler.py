@@ -1,4 +1,4 @@
-"""Restores a photo with three samplers: two chosen by name, one handed over as an object.
+"""Restores a photo with three samplers: two chosen by name, and one passed as an object.
 
 python examples/swap_sampler.py [OUTPUT_FOLDER]     (default: demo)
 """
@@ -12,7 +12,7 @@ HERE = Path(__file__).parent
 
 
 class OneStep:
-    """A sampler of one's own: the model's estimate from the start, in a single step."""
+    """A sampler of your own: it returns the model's first estimate, in a single step."""
 
     def sample(self, denoiser, latents, *, num_inference_steps, generators, callback=None):
         alpha = denoiser.alphas_cumprod[denoiser.start_timestep]

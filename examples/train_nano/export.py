@@ -1,4 +1,4 @@
-"""Writes a trained nano in float16, as it is shipped: a whole model, or one and a checkpoint on top of it.
+"""Writes a trained nano in float16, as it is shipped, from a whole model or from a model and a checkpoint.
 
 python examples/train_nano/export.py runs/nano-2-xpsr/checkpoint-1250 -o xpsr_sdk/presets/nano
 """

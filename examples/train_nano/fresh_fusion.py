@@ -1,4 +1,4 @@
-"""Puts a fresh fusion in place of a model's trained one, so that fusions can be compared by training each further.
+"""Replaces the trained fusion of a model by an untrained one, so that fusions can be compared by more training.
 
 python examples/train_nano/fresh_fusion.py gated -o models/gated
 """

@@ -25,9 +25,9 @@ from xpsr_sdk.toolkit import find_images, kernels, read_image, to_tensor
 SIDE = 512
 LUMA = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1) * 255
 SOFT = 2.0
-"""Gray levels: a photo whose fine detail is less than that on average is reduced."""
+"""Gray levels: a photo whose fine detail is below this on average is reduced."""
 DISTANCE = 300
-"""Pixels: crops that are nearer than that in both directions are taken for the same."""
+"""Pixels: two crops that are closer than this in both directions count as the same."""
 SEED = 0
 
 
@@ -36,8 +36,8 @@ class Source:
     """How the photographs of a package are cut.
 
     Attributes:
-        crops: How many from a photograph, if it has that many with detail.
-        halve_above: Photographs with a longer side than that, in pixels, are halved first.
+        crops: The number of crops of a photograph, if it has that many with detail.
+        halve_above: Photographs with a side longer than this, in pixels, are halved first.
         scales: How many times smaller to make the photograph, each with its share of the crops.
     """
 
@@ -58,7 +58,7 @@ SOURCES = {
 
 
 def cut(photo: Image.Image, source: Source, crops: int, rng: random.Random) -> Iterator[tuple[str, Image.Image]]:
-    """The crops of a photo, each with a name that says the reduction and the position."""
+    """The crops of a photo, each with a name that contains the reduction and the position."""
     base = 2.0 if max(photo.size) > source.halve_above else 1.0
     photo = reduce(photo, base)
     while detail(photo, 1.0).mean() < SOFT and min(photo.size) / 1.5 >= SIDE:
@@ -88,7 +88,7 @@ def choose(photo: Image.Image, count: int, rng: random.Random) -> Iterator[tuple
 
 
 def positions(width: int, height: int, count: int, rng: random.Random) -> list[tuple[int, int]]:
-    """At least ``count`` positions (left, top): the cells of a grid, each shaken."""
+    """At least ``count`` positions (left, top): the cells of a grid, each moved at random."""
     columns, rows = max(1, round(width / SIDE)), max(1, round(height / SIDE))
 
     def shaken(cell: int, cells: int, side: int) -> int:
@@ -105,13 +105,13 @@ def positions(width: int, height: int, count: int, rng: random.Random) -> list[t
 
 
 def reduce(photo: Image.Image, factor: float) -> Image.Image:
-    """The photo ``factor`` times smaller, each pixel the mean of those it replaces."""
+    """The photo ``factor`` times smaller. Each pixel is the mean of those that it replaces."""
     width, height = (round(side / factor) for side in photo.size)
     return photo.resize((width, height), Image.Resampling.HAMMING)
 
 
 def detail(photo: Image.Image, sigma: float) -> Tensor:
-    """What a Gaussian blur of ``sigma`` pixels takes away, H W, gray levels."""
+    """The detail that a Gaussian blur of ``sigma`` pixels removes, H W, in gray levels."""
     luma = (to_tensor(photo)[0] * LUMA).sum(0, keepdim=True)
     return (luma - kernels.blur(luma, kernels.gaussian(2 * round(4 * sigma) + 1, (sigma, sigma))))[0].abs()
 

@@ -1,4 +1,4 @@
-"""Makes pairs of which one side is mildly degraded, as photos of good cameras are: little blur, noise and JPEG.
+"""Makes training pairs with mild degradations, like photos of good cameras: little blur, noise and JPEG.
 
 python examples/train_nano/make_mild_pairs.py data/crops -o data/nano-mild
 """
