@@ -1,4 +1,4 @@
-"""Settings after resolving: nothing waits for a default."""
+"""Resolved settings: all defaults are filled in."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from xpsr_sdk.errors import ConfigError, config_error
 
 PRESETS = Path(__file__).parent / "presets"
-"""Models that are shipped with the package."""
+"""Folder of the models that are shipped with the package."""
 Component = str | dict[str, Any]
 Dtype = Literal["float32", "bfloat16", "float16"]
 LongPrompts = Literal["cut", "chunks"]
@@ -32,7 +32,7 @@ Guidance = Annotated[float, Field(ge=0, le=50)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Reuse = Annotated[int, Field(ge=1, le=20)]
 TileSide = Annotated[int, Field(ge=16)]
-"""Ranges of what can be set for a call, and by a model as its default."""
+"""The allowed ranges of settings that a call can set and for which a model can have its own defaults."""
 
 
 class Settings(BaseModel):
@@ -50,72 +50,99 @@ class RestoreConfig(Settings):
     scale: float = Field(4.0, ge=1, le=8, description="How many times larger the result is, in each direction.")
     num_inference_steps: Steps | None = Field(
         None,
-        description="How many times the model is evaluated, at most. A sampler that evaluates it twice a step, such as "
-        "heun, takes half as many steps; diffusers counts steps. None: the model's.",
+        description="Largest number of model evaluations. A sampler that evaluates the model twice in each step, "
+        "such as heun, takes half as many steps. (diffusers counts steps, not evaluations.) None: the model's default.",
     )
-    guidance_scale: Guidance | None = Field(None, description="Classifier-free guidance; 1 is none. None: the model's.")
-    fidelity: Share | None = Field(None, description="1: closest to the input; 0: most realistic. None: the model's.")
+    guidance_scale: Guidance | None = Field(
+        None, description="Classifier-free guidance scale; 1 turns guidance off. None: the model's default."
+    )
+    fidelity: Share | None = Field(
+        None, description="1: closest to the input; 0: most realistic. None: the model's default."
+    )
     conditioning_scale: float = Field(1.0, ge=0, le=2, description="Strength of the ControlNet.")
     seed: int | None = Field(
-        None, ge=0, lt=2**63, description="Seed of the noise. None: drawn, and told in the result."
+        None, ge=0, lt=2**63, description="Seed of the noise. None: a random seed, which the result reports."
     )
-    color: ColorCorrection | None = Field(None, description="How the colours of the input are kept. None: the model's.")
+    color: ColorCorrection | None = Field(
+        None, description="How the result is corrected to the colours of the input. None: the model's default."
+    )
     upscaler_tile: int = Field(
         384, ge=32, description="Side of the upscaler's tiles, in pixels of the photo before it is enlarged."
     )
     tile: TileSide | None = Field(
-        None, description="Side of a tile in output pixels; larger photos are restored in tiles. None: the model's."
+        None,
+        description="Side of a tile in output pixels; larger photos are restored in tiles. None: the model's default.",
     )
     tile_overlap: int = Field(32, ge=0, description="Overlap of neighbouring tiles in output pixels.")
     region: int = Field(
         2048,
         ge=256,
-        description="Side of a region in output pixels; larger photos are restored region by region, of which only "
-        "those in flight are in memory.",
+        description="Side of a region in output pixels. Larger photos are restored region by region, and only the "
+        "regions that are being restored are in memory.",
     )
     region_overlap: int = Field(128, ge=0, description="Overlap of neighbouring regions in output pixels.")
     alpha: AlphaTreatment = Field(
-        "restore", description="Transparency is restored by the model, or only resized (bicubic)."
+        "restore", description="Whether the model restores transparency too, or it is only resized (bicubic)."
     )
-    profile: ProfileTreatment = Field("keep", description="Colours keep their ICC profile, or are converted to sRGB.")
-    metadata: MetadataTreatment = Field("keep", description="EXIF, XMP and IPTC are kept in the result, or left out.")
-    max_megapixels: float = Field(300.0, gt=0, description="Larger photos are refused, whatever their file's size.")
+    profile: ProfileTreatment = Field(
+        "keep", description="Whether colours keep their ICC profile, or are converted to sRGB."
+    )
+    metadata: MetadataTreatment = Field(
+        "keep", description="Whether EXIF, XMP and IPTC metadata are kept in the result, or left out."
+    )
+    max_megapixels: float = Field(
+        300.0, gt=0, description="Photos with more megapixels are refused, however small their files are."
+    )
     tile_batch: Annotated[int, Field(ge=1)] | None = Field(
-        None, description="Tiles a forward pass. None: as many as fit into memory."
+        None, description="How many tiles one forward pass restores. None: as many as fit into memory."
     )
     vae_rows: Annotated[int, Field(ge=8, multiple_of=2)] | None = Field(
-        None, description="Rows that the autoencoder computes at a time. None: all where they fit, else some."
+        None, description="How many rows the autoencoder computes at a time. None: as many as fit into memory."
     )
     speed: Speed | None = Field(
-        None, description="A set of approximations, which hold where nothing else is said. None: exact."
+        None,
+        description="A preset that trades quality for speed. It sets the defaults of num_inference_steps, "
+        "guidance_interval and reuse_interval; values that you set yourself win. None: exact.",
     )
     guidance_interval: tuple[Share, Share] | None = Field(
-        None, description="Shares of the noise schedule between which there is guidance. None: that of speed."
+        None,
+        description="The part of the noise schedule, from share to share, in which guidance is applied. "
+        "None: as the speed preset says.",
     )
     reuse_interval: Reuse | None = Field(
-        None, description="Evaluations that share the ControlNet's and the deep features. None: that of speed."
+        None,
+        description="How many evaluations in a row use the same ControlNet features and deep U-Net features. "
+        "1: each computes its own. None: as the speed preset says.",
     )
     prompt: str | None = Field(None, description="What the photo shows. None: ask the prompt provider.")
-    low_prompt: str | None = Field(None, description="How good the photo is. None: ask the prompt provider.")
-    positive: str | None = Field(None, description="Words added to every high-level prompt. None: the model's.")
+    low_prompt: str | None = Field(
+        None, description="How good or bad the photo's quality is. None: ask the prompt provider."
+    )
+    positive: str | None = Field(
+        None, description="Words that are added to every high-level prompt. None: the model's default."
+    )
     long_prompts: LongPrompts = Field(
         "cut",
-        description="What becomes of a prompt that is longer than the text encoder reads: cut, with a warning, or read "
-        "in chunks, one after the other.",
+        description="What happens to a prompt that is longer than the text encoder can read: it is cut, with a "
+        "warning, or it is encoded in chunks.",
     )
     prompt_weights: bool = Field(
-        False, description="Whether (word:1.2) in prompts that are written here sets weights; in descriptions, never."
+        False,
+        description="Whether (word:1.2) sets a word's weight in the prompts that you write. Descriptions by a prompt "
+        "provider never set weights.",
     )
-    negative: str | None = Field(None, description="Negative high-level prompt. None: the model's.")
-    low_negative: str | None = Field(None, description="Negative low-level prompt. None: the model's.")
+    negative: str | None = Field(None, description="Negative high-level prompt. None: the model's default.")
+    low_negative: str | None = Field(None, description="Negative low-level prompt. None: the model's default.")
 
 
 class SpeedSet(Settings):
-    """What a ``speed`` stands for."""
+    """The settings that a value of ``speed`` stands for."""
 
-    steps_share: float = Field(1.0, gt=0, le=1, description="Share of the model's own number of steps.")
-    guidance_interval: tuple[Share, Share] = Field((0.0, 1.0), description="Where there is guidance.")
-    reuse_interval: Reuse = Field(1, description="Evaluations that share deep features.")
+    steps_share: float = Field(1.0, gt=0, le=1, description="Number of evaluations, as a share of the model's default.")
+    guidance_interval: tuple[Share, Share] = Field(
+        (0.0, 1.0), description="The part of the noise schedule in which guidance is applied."
+    )
+    reuse_interval: Reuse = Field(1, description="How many evaluations in a row use the same deep features.")
 
 
 SPEEDS: dict[Speed, SpeedSet] = {
@@ -123,7 +150,7 @@ SPEEDS: dict[Speed, SpeedSet] = {
     "balanced": SpeedSet(guidance_interval=(0.2, 1.0), reuse_interval=2),
     "fast": SpeedSet(steps_share=0.5, guidance_interval=(0.4, 1.0), reuse_interval=2),
 }
-"""The sets of approximations, from the slowest to the fastest."""
+"""The speed presets, from the slowest to the fastest."""
 
 
 class ExecutionConfig(Settings):
@@ -136,14 +163,14 @@ class ExecutionConfig(Settings):
     )
     offload: Offload | None = Field(
         None,
-        description="What waits in host memory until it is needed: whole models (model), or their layers (group). "
-        "None: nothing.",
+        description="What is kept in host memory and moved to the device only when it is needed: whole models "
+        "(model), or groups of their layers (group). None: nothing.",
     )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.compile and self.offload:
-            raise ValueError("compile and offload exclude each other: weights that come and go cannot be compiled in.")
+            raise ValueError("compile and offload cannot be combined: offloaded weights cannot be compiled.")
         return self
 
 
@@ -152,34 +179,44 @@ class PipelineConfig(RestoreConfig):
 
     model: str = Field(
         "nano",
-        description="A preset, a folder in the diffusers layout, or the id of a model on the hub; none: the upscaler"
-        " alone enlarges.",
+        description="A preset, a folder in the diffusers layout, or the id of a model on the hub. With none, there is "
+        "no diffusion model, and only the upscaler enlarges the photo.",
     )
-    checkpoint: Path | None = Field(None, description="Folder with unet/ and controlnet/ that replace the model's.")
+    checkpoint: Path | None = Field(
+        None, description="Folder of a checkpoint, whose unet/ and controlnet/ replace those of the model."
+    )
     checkpoint_weights: str | None = Field(
-        None, description="File name of the checkpoint's weights; name a .bin to allow pickled ones."
+        None,
+        description="File name of the checkpoint's weights. Pickled weights are read only if it is a .bin file.",
     )
     backbone: Component | None = Field(None, description="Backbone. None: the one that the model names.")
-    prompt_provider: Component | None = Field(None, description="Who describes the photos. None: 'measured'.")
+    prompt_provider: Component | None = Field(
+        None, description="Prompt provider, which describes the photos. None: 'measured'."
+    )
     sampler: Component | None = Field(None, description="Sampler. None: the one that the model names.")
     upscaler: Component | None = Field(
-        None, description="What brings the photo to the size at which it is restored. None: what the model names."
+        None,
+        description="Upscaler, which brings the photo to the size at which it is restored. None: the one that the "
+        "model names.",
     )
-    device: str | None = Field(None, description="Where it runs. None: the first there is of cuda, xpu, mps, cpu.")
+    device: str | None = Field(
+        None, description="Device to run on. None: the first one available of cuda, xpu, mps and cpu."
+    )
     dtype: Dtype | None = Field(
         None,
-        description="Precision. None: the model's, else bfloat16 where the hardware multiplies in it, else float32.",
+        description="Precision. None: the model's default; if it has none, bfloat16 where the hardware supports it "
+        "natively, else float32.",
     )
     execution: ExecutionConfig = Field(default_factory=ExecutionConfig, description="How the networks are executed.")
 
 
 def load_config(cls: type[AnySettings], values: Mapping[str, Any], where: str) -> AnySettings:
-    """Validate.
+    """Validate values against a config model.
 
     Args:
         cls: The model to validate with.
         values: What to validate.
-        where: What to call it in messages, for instance a file's name.
+        where: What error messages call the values, for instance a file's name.
 
     Raises:
         ConfigError: A field is unknown or wrong; the message has a line for each.
@@ -191,7 +228,7 @@ def load_config(cls: type[AnySettings], values: Mapping[str, Any], where: str) -
 
 
 def with_settings(config: PipelineConfig | None, settings: Mapping[str, Any], where: str) -> PipelineConfig:
-    """The config, with those settings that are not None in place of its own. See ``load_config``."""
+    """A copy of the config in which the settings that are not None replace its own. See ``load_config``."""
     given = config.model_dump(exclude_unset=True) if config else {}
     given |= {name: value for name, value in settings.items() if value is not None}
     return load_config(PipelineConfig, given, where)
@@ -208,7 +245,7 @@ def read_toml(cls: type[AnySettings], file: Path, overrides: Sequence[str] = ())
     except FileNotFoundError:
         raise ConfigError(f"{file} does not exist.") from None
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{file} is not a TOML file that can be read: {error}.") from None
+        raise ConfigError(f"{file} cannot be read as a TOML file: {error}.") from None
     for override in overrides:
         set_override(values, override)
     return load_config(cls, values, str(file))
@@ -218,11 +255,11 @@ def set_override(values: dict[str, Any], override: str) -> None:
     """Set ``"section.field=value"`` in a tree of tables; the value is TOML, or a bare word.
 
     Raises:
-        ConfigError: It is written otherwise, or what it calls a section is none.
+        ConfigError: The override has another form, or names something as a section that is not one.
     """
     name, equals, text = override.partition("=")
     if not equals or not name:
-        raise ConfigError(f"{override!r} is no override: write section.field=value.")
+        raise ConfigError(f"{override!r} is not an override: write section.field=value.")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
@@ -236,29 +273,35 @@ def set_override(values: dict[str, Any], override: str) -> None:
 
 
 class ModelDefaults(Settings):
-    """What a model was made for; stands in its ``model_index.json`` under ``defaults``. Its own defaults are XPSR's."""
+    """The default settings of a model, from ``defaults`` in its ``model_index.json``.
 
-    num_inference_steps: Steps = Field(20, description="How many times the model is evaluated, at most.")
-    guidance_scale: Guidance = Field(5.0, description="Classifier-free guidance; 1 is none.")
+    What is missing there has the value that XPSR uses.
+    """
+
+    num_inference_steps: Steps = Field(20, description="Largest number of model evaluations.")
+    guidance_scale: Guidance = Field(5.0, description="Classifier-free guidance scale; 1 turns guidance off.")
     fidelity: Share = Field(0.0, description="1: closest to the input; 0: most realistic.")
     start: Literal["lr", "mean"] = Field(
         "lr",
-        description="What noise is added to before sampling: the input's latents (lr), the less of it the higher the"
-        " fidelity; or the model's estimate of the mean of all sharp photos (mean), with which the result is then"
-        " blended as fidelity says.",
+        description="The latents to which noise is added before sampling. lr: those of the input; the higher the"
+        " fidelity, the less noise. mean: the model's estimate of the mean of all sharp photos that fit the input;"
+        " fidelity then says how much of this estimate is blended into the result.",
     )
     noisiest_start: Share = Field(
-        1.0, description="Share of the noise schedule at which sampling starts, for fidelity 0."
+        1.0, description="Where in the noise schedule sampling starts at fidelity 0, as a share of the schedule."
     )
-    color: ColorCorrection = Field("adain", description="How the colours of the input are kept.")
+    color: ColorCorrection = Field("adain", description="How the result is corrected to the colours of the input.")
     tile: TileSide = Field(512, description="Side of a tile in output pixels; larger photos are restored in tiles.")
     sampler: Component = Field("unipc", description="Sampler.")
-    upscaler: Component = Field("bicubic", description="What brings the photo to the size at which it is restored.")
+    upscaler: Component = Field(
+        "bicubic", description="Upscaler, which brings the photo to the size at which it is restored."
+    )
     dtype: Dtype | None = Field(
-        None, description="Precision. None: bfloat16 where matrices are multiplied in it, else float32."
+        None, description="Precision. None: bfloat16 where the hardware supports it natively, else float32."
     )
     positive: str = Field(
-        "clean, high-resolution, 8k, high quality, clear text.", description="Words added to every high-level prompt."
+        "clean, high-resolution, 8k, high quality, clear text.",
+        description="Words that are added to every high-level prompt.",
     )
     negative: str = Field(
         "blurry, dotted, noise, raster lines, unclear, lowres, over-smoothed.",

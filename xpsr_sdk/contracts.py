@@ -1,4 +1,4 @@
-"""What a plug-in implements: one contract a kind.
+"""What a plug-in implements: one contract for each kind of component.
 
 A component is a class that is built as ``Class(config)`` from an instance of its own nested ``Config``
 (an ``Options``) and then satisfies the contract of its kind. The contracts are typing protocols: no
@@ -33,13 +33,13 @@ class Options(BaseModel):
 
 @dataclass(frozen=True)
 class ComponentSpec:
-    """An entry of a hook's answer: cheap to make, imports nothing.
+    """What a hook returns for each component that it offers. It is cheap to make and imports nothing.
 
     Attributes:
         name: What a user writes to choose the component, for instance ``"dpmpp-2m"``.
         target: ``"package.module:Class"``, imported only when the component is chosen.
-        summary: One line for the listing.
-        defaults: Options that this name sets, so that several presets may share a class.
+        summary: One line for the list of components.
+        defaults: Options that this name sets, so that several names can share a class.
     """
 
     name: str
@@ -49,7 +49,7 @@ class ComponentSpec:
 
 
 class Sha256:
-    """A field that holds a hex digest or None. It may be given as a function, called when it is first read."""
+    """A field that holds a hex digest or None. A function may be given instead: it is called at the first read."""
 
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = f"_{name}"
@@ -69,7 +69,7 @@ class Sha256:
 
 @dataclass(frozen=True)
 class Item:
-    """An image on its way in.
+    """An input image.
 
     Attributes:
         image: The picture, in mode RGB and in sRGB.
@@ -83,7 +83,7 @@ class Item:
     sha256: Sha256 = Sha256()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Item, (self.image, self.path, self.sha256)  # another process is given the digest
+        return Item, (self.image, self.path, self.sha256)  # computes the digest: a function may not pickle
 
 
 @dataclass(frozen=True)
@@ -95,8 +95,8 @@ class Prompts:
     Attributes:
         high: Content of the photo.
         low: Quality of the photo.
-        source: For each level that is present, who said so (a provider's name, or ``"user"``).
-        errors: For each level that failed, why.
+        source: For each level that is present, who gave it (a provider's name, or ``"user"``).
+        errors: For each level that failed, the reason.
     """
 
     high: str | None = None
@@ -107,12 +107,12 @@ class Prompts:
 
 @dataclass(frozen=True)
 class PromptKey:
-    """What a description depends on beside the image: who gave it, and to which question.
+    """What a description depends on besides the image: who gave it, and to which question.
 
     Attributes:
         provider: The provider's name.
-        model: Which model it asks, or whatever else about it changes what it says.
-        question: What it asks.
+        model: The model that the provider asks, or anything else about the provider that changes its answers.
+        question: The question that it asks.
     """
 
     provider: str
@@ -125,16 +125,17 @@ class PromptProvider(Protocol):
     """Describes images. Gives the description only: the pipeline appends its own positive words.
 
     A provider may also have a method ``prompt_key(level) -> PromptKey``: prompts that are stored ahead of time are
-    asked for again when it changes. Without one, any change of the provider's options counts.
+    asked for again when this key changes. Without the method, they are asked for again when any option changes.
     """
 
     def describe(self, items: Sequence[Item], levels: Collection[PromptLevel]) -> list[Prompts]:
         """Describe each item at the asked levels.
 
-        A level that is not offered, or of which there is nothing to say of that image, is ``None`` and no error: the
-        photo is restored without it, silently, and ``xpsr caption`` does not ask again. A failure is reported in
-        ``Prompts.errors``, never raised, since a captioner must not stop a restoration: a warning says why, and
-        ``xpsr caption`` asks again the next time. In both cases ``ensemble`` asks the next provider.
+        A level that the provider does not offer, or for which it has nothing to say about an image, is ``None``. That
+        is not an error: the photo is restored without it, silently, and ``xpsr caption`` does not ask again. A failure
+        is reported in ``Prompts.errors`` and never raised, since a captioner must not stop a restoration: a warning
+        gives the reason, and ``xpsr caption`` asks again the next time. In both cases ``ensemble`` asks the next
+        provider.
         """
         ...
 
@@ -148,7 +149,7 @@ class PromptProvider(Protocol):
 
 @dataclass(frozen=True)
 class AttentionSite:
-    """Where a fusion module sits, and what it may need to know to build its layers.
+    """The place of a fusion module in its model, and what the module may need to know to build its layers.
 
     Attributes:
         place: The name of the site's own attention in its model, for instance ``"down_blocks.0.attentions.1"``.
@@ -174,11 +175,11 @@ class AttentionSite:
 
 
 class FusionAttention(Protocol):
-    """Joins a site's own attention with the low-level prompt: a ``torch.nn.Module``, one a site.
+    """Joins a site's own attention with the low-level prompt: a ``torch.nn.Module``, one for each site.
 
     Built as ``Class(config, site)``. Its weights are part of the model's state dict. The site's own attention
-    belongs to the base model and stays where it is, under its own name, so that LoRA files find it; the fusion
-    is handed it as ``attend`` at each call.
+    belongs to the base model and stays in its place under its own name, so that LoRA files find it; each call hands
+    it to the fusion as ``attend``.
     """
 
     def __call__(
@@ -202,7 +203,7 @@ class FusionAttention(Protocol):
         ...
 
     def init_from_attention(self, attention: torch.nn.Module) -> None:
-        """Take start values from the site's own attention; called once, on a freshly built model."""
+        """Take initial weights from the site's own attention; called once, on a freshly built model."""
         ...
 
 
@@ -210,7 +211,7 @@ class FusionAttention(Protocol):
 class DegradationModel(Protocol):
     """Makes the low-resolution photo that a training pair needs.
 
-    It pickles, so that a data loader which holds it can have worker processes.
+    It must be picklable, since a data loader sends it to its worker processes.
     """
 
     scale: int
@@ -221,7 +222,7 @@ class DegradationModel(Protocol):
 
         Args:
             hr: B 3 H W in [0, 1]; H and W are multiples of s.
-            generators: One an image, on the CPU. An image's result depends on its own generator alone.
+            generators: One for each image, on the CPU. An image's result depends on its own generator alone.
 
         Returns:
             B 3 H/s W/s in [0, 1], in the dtype and on the device of ``hr``.
@@ -234,7 +235,7 @@ class Upscaler(Protocol):
     """Brings the photo to the size at which it is restored.
 
     The SDK cuts large photos into tiles, which overlap by ``halo``, and resizes the result bicubically (antialiased) to
-    the size that is asked for: an upscaler knows one scale only. It computes wherever the image is.
+    the requested size, so that an upscaler has only one scale. It computes on the device of the image.
     """
 
     scale: int
@@ -269,9 +270,9 @@ class Denoiser(Protocol):
     scheduler: Any
     """The base model's own diffusers scheduler; copy it before use, since schedulers hold state."""
     alphas_cumprod: torch.Tensor
-    """Cumulative signal power of the noise schedule, one a training timestep."""
+    """Cumulative signal power of the noise schedule, one value for each training timestep."""
     start_timestep: int
-    """Sampling begins at this training timestep; the latents handed over carry its noise."""
+    """Sampling begins at this training timestep; the initial latents have its noise level."""
 
     def predict(self, x_t: torch.Tensor, t: torch.Tensor | int) -> torch.Tensor:
         """The raw model prediction, after guidance. ``x_t``: B C h w with unit-variance scaling; ``t``: a timestep."""
@@ -304,10 +305,10 @@ class Sampler(Protocol):
         Args:
             denoiser: The model.
             latents: B C h w at the noise level of ``denoiser.start_timestep``.
-            num_inference_steps: How many model evaluations to spend: never more, and at least half of them (or of
-                the timesteps that there are).
-            generators: One an image, on the CPU, for samplers that add noise: what image i becomes depends on its
-                latents and ``generators[i]`` alone.
+            num_inference_steps: The most model evaluations. The sampler uses at least half of them (or half of the
+                number of timesteps, if there are fewer).
+            generators: One for each image, on the CPU, for samplers that add noise: the result for image i depends
+                only on its latents and ``generators[i]``.
             callback: Called after each step, the last time with the result.
 
         Returns:
@@ -330,11 +331,11 @@ class Conditioning:
 
 
 class Backbone(Protocol):
-    """A version of Stable Diffusion: everything of it that is not XPSR.
+    """A version of Stable Diffusion: all of it that does not belong to XPSR.
 
-    Built as ``Class(config)``, cheap; ``load`` reads the weights and sets what follows. ``Pipeline.from_pretrained``
-    sets ``tokenizer``, ``text_encoder``, ``vae`` and ``scheduler`` itself and never calls ``load``: all else must
-    derive from those four, as properties do.
+    Built as ``Class(config)``, which must be cheap; ``load`` reads the weights and sets the attributes below.
+    ``Pipeline.from_pretrained`` sets ``tokenizer``, ``text_encoder``, ``vae`` and ``scheduler`` itself and never calls
+    ``load``: everything else must be computed from those four, for instance in properties.
     """
 
     tokenizer: Any
@@ -352,7 +353,7 @@ class Backbone(Protocol):
 
     @property
     def stride(self) -> int:
-        """Pixels a latent, in each direction."""
+        """How many pixels wide and high one latent is."""
         ...
 
     @property
@@ -371,12 +372,12 @@ class Backbone(Protocol):
     def encode_text(
         self, texts: Sequence[str], *, long_prompts: Literal["cut", "chunks"] = "cut", weighted: bool = False
     ) -> Conditioning:
-        """Encode each text, all to the same T. The options are only given where they are not the defaults.
+        """Encode texts, all to the same T. The SDK only passes the options if they differ from their defaults.
 
         Args:
             texts: B texts.
-            long_prompts: ``cut``: what is too long for the text encoder is cut, with a warning. ``chunks``: it is read
-                in as many parts as it takes, whose embeddings follow one another.
+            long_prompts: ``cut``: a text that is too long for the text encoder is cut, with a warning. ``chunks``: it
+                is encoded in as many parts as needed, and their embeddings are joined along T.
             weighted: Whether brackets set weights, see ``xpsr_sdk.prompts.weights``.
         """
         ...
@@ -389,7 +390,7 @@ class Backbone(Protocol):
         Args:
             image: B 3 H W in [-1, 1].
             lr: The photo as the upscaler enlarged it, B 3 H W in [0, 1].
-            generators: One an image, to sample the latents' distribution with; None: its mean.
+            generators: One for each image, to sample from the distribution of the latents. None: its mean is used.
 
         Returns:
             B C h w, scaled to about unit variance.
@@ -397,7 +398,7 @@ class Backbone(Protocol):
         ...
 
     def decode(self, latents: torch.Tensor, lr: torch.Tensor) -> torch.Tensor:
-        """The image, B 3 H W in [-1, 1], of scaled latents; ``lr``: the upscaled photo in [0, 1], float32."""
+        """Decode scaled latents to an image, B 3 H W in [-1, 1]. ``lr`` is the upscaled photo in [0, 1], float32."""
         ...
 
 
@@ -409,4 +410,4 @@ KINDS: dict[str, str] = {
     "backbone": "xpsr_backbones",
     "upscaler": "xpsr_upscalers",
 }
-"""The kinds of component, each with the hook that offers it."""
+"""The kinds of component, each with the hook by which plug-ins offer it."""

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError
 
 _VALIDATOR = re.compile("^(Value error|Assertion failed), ")
-"""What pydantic puts before the words of a validator."""
+"""The prefix that pydantic adds to the message of a validator."""
 
 
 class XPSRError(Exception):
@@ -84,7 +84,7 @@ class TrainingError(XPSRError):
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A sentence that lists the valid names, the nearest first: to end an error message with."""
+    """The end of an error message about an unknown name: the most similar valid name, then all valid names."""
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=1)
     hint = f"Did you mean {near[0]!r}? " if near else ""
@@ -92,22 +92,27 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def one_line(error: BaseException | None, secret: str = "") -> str:
-    """Any exception in one line, without the secret, cut where it gets long: to end an error message with."""
+    """Type and message of an exception in one line of limited length, for the end of another error message.
+
+    Args:
+        error: The exception.
+        secret: A text that is replaced by ``***``, for instance an API key.
+    """
     try:
         text = " ".join(str(error).split())
-    except Exception:  # whoever wrote that exception
-        text = "its message cannot be had"
+    except Exception:  # a third-party exception whose __str__ itself fails
+        text = "its message cannot be shown"
     if secret:
-        text = text.replace(secret, "***")  # before it is cut: half of it is one, too
+        text = text.replace(secret, "***")  # before the text is cut, which could leave half of the secret
     text = text if len(text) <= 300 else f"{text[:297]}..."
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def short(value: object) -> str:
-    """Any value as an error message shows it: its ``repr``, cut where it gets long."""
+    """The ``repr`` of a value for an error message, cut to 80 characters."""
     try:
         text = repr(value)
-    except Exception:  # whoever wrote that class
+    except Exception:  # a third-party class whose __repr__ itself fails
         text = f"<{type(value).__name__}>"
     return text if len(text) <= 80 else f"{text[:77]}..."
 
@@ -125,7 +130,7 @@ def config_error(where: str, error: ValidationError, schema: type[BaseModel]) ->
 
 
 def wrong_option(detail: Mapping[str, Any], schema: type[BaseModel]) -> str:
-    """A line about one of the errors that pydantic lists, for ``config_error``."""
+    """A line for ``config_error`` about one of the errors that pydantic lists."""
     field = ".".join(map(str, detail["loc"])) or "all together"
     if detail["type"] == "extra_forbidden":
         hint = did_you_mean(str(detail["loc"][-1]), schema.model_fields) if len(detail["loc"]) == 1 else ""

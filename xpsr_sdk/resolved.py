@@ -1,4 +1,4 @@
-"""The settings of one call, with everything filled in that the call leaves to the pipeline or to the model."""
+"""The settings of one call, completed with the defaults of the pipeline and of the model."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from xpsr_sdk.errors import ConfigError
 
 
 class ResolvedSettings(RestoreConfig):
-    """The settings of one call. No field waits for a default any more.
+    """The settings of one call, with all defaults filled in.
 
-    Four fields may still be None. ``prompt`` and ``low_prompt``: the prompt provider is asked. ``tile_batch`` and
-    ``vae_rows``: the memory plan decides.
+    Only four fields may still be None. For ``prompt`` and ``low_prompt``, None means that the prompt provider is
+    asked. For ``tile_batch`` and ``vae_rows``, it means that the memory plan decides.
     """
 
     num_inference_steps: Steps
@@ -47,15 +47,17 @@ class ResolvedSettings(RestoreConfig):
 
 
 def resolve(own: RestoreConfig, given: Mapping[str, Any], defaults: ModelDefaults) -> ResolvedSettings:
-    """The settings of a call: what is given for it, else the pipeline's own, else the model's. A seed is drawn here.
+    """Complete the settings of a call. If no seed is given, a random one is drawn here.
+
+    A setting of the call comes first, then one of the pipeline, then the model's default.
 
     Args:
-        own: The pipeline's.
-        given: The call's; None counts as not given.
-        defaults: The model's.
+        own: The settings of the pipeline.
+        given: The settings of the call; None counts as not given.
+        defaults: The defaults of the model.
 
     Raises:
-        ConfigError: A setting is unknown, out of range, or does not go with another one.
+        ConfigError: A setting is unknown, out of range, or conflicts with another one.
     """
     of_call = {name: value for name, value in given.items() if value is not None}
     merged = load_config(RestoreConfig, {**own.model_dump(), **of_call}, "The call")

@@ -21,17 +21,18 @@ from xpsr_sdk.resolved import ResolvedSettings
 class Plan:
     """How a photo was restored. The same pipeline, settings and seed give the same bits on the same machine.
 
-    Model, sampler and prompt provider are those of the pipeline; seed and prompts stand in the result.
+    Model, sampler and prompt provider are those of the pipeline; the seed and the prompts are in the ``Result``.
 
     Attributes:
-        settings: Those of the call, with the pipeline's and the model's filled in, and how much was computed at once.
-        start_timestep: Where sampling began; -1: not at all, the start itself was decoded.
-        regions: How many regions.
-        tiles: How many tiles, in all regions.
-        device: Where it ran.
-        dtype: In which precision.
+        settings: The settings of the call with all defaults filled in, and how much was computed at once.
+        start_timestep: Training timestep at which sampling began; -1: there was no sampling, and the initial latents
+            were decoded.
+        regions: Number of regions.
+        tiles: Number of tiles in all regions together.
+        device: Device that the photo was restored on.
+        dtype: Precision that was used.
         execution: How the networks were executed.
-        images: How many photos went through them together, at most.
+        images: The most photos that went through the networks together.
     """
 
     settings: ResolvedSettings
@@ -50,11 +51,11 @@ class Result:
 
     Attributes:
         picture: Exactly ``scale`` times the input's size, with the input's channels, bit depth, profile and metadata.
-        prompts: What the photo was described as, without added words, and by whom.
-        seed: Of the noise.
-        plan: How it was made.
-        timings: Seconds of each stage, and ``total``.
-        path: Where the input came from, if from a file.
+        prompts: The descriptions of the photo, without added words, and who gave them.
+        seed: The seed of the noise.
+        plan: How the photo was restored.
+        timings: Seconds that each stage took, and their ``total``.
+        path: The file that the input came from, if there was one.
     """
 
     picture: Picture
@@ -70,9 +71,9 @@ class Result:
         return self.picture.to_pil()
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write the picture, whole or not at all; the suffix says the type.
+        """Write the picture. The suffix sets the file type, and a failure leaves no partial file.
 
         Raises:
-            ImageError: The suffix is not supported, or the place cannot be written to.
+            ImageError: The suffix is not supported, or the file cannot be written.
         """
         write_picture(self.picture, Path(path))

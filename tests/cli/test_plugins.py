@@ -158,7 +158,7 @@ def test_an_error_without_words_is_listed(run: Any, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(plugins_command, "default_registry", lambda: Registry([plugin]))
     listing = json.loads(run("plugins", "--json").stdout)
     (first,) = (component for component in listing["components"] if component["name"] == "first")
-    assert (first["state"], first["error"]) == ("broken", "Unprintable: its message cannot be had")
+    assert (first["state"], first["error"]) == ("broken", "Unprintable: its message cannot be shown")
 
 
 def test_show_explains_the_options(run: Any) -> None:

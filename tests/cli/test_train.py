@@ -46,7 +46,7 @@ def test_a_config_becomes_a_checkpoint(config: Path, tmp_path: Path, tiny_model:
         ("stepps=2", "stepps: there is no such option. Did you mean 'steps'?"),
         ("optimizer.learning_rat=1", "optimizer.learning_rat: there is no such option."),
         ("steps=0", "steps: Input should be greater than or equal to 1"),
-        ("steps", "'steps' is no override: write section.field=value."),
+        ("steps", "'steps' is not an override: write section.field=value."),
         ("steps.more=1", "steps is not a section"),
         ("model.backbone=residul", "Did you mean 'residual'?"),
         ("model.base=nowhere", "There is no model 'nowhere': neither a folder nor a preset. Known: nano."),
@@ -79,7 +79,7 @@ def test_a_file_that_is_no_config(tmp_path: Path, content: str | None) -> None:
 
 
 def test_a_folder_is_no_config(tmp_path: Path) -> None:
-    refused(run(tmp_path), "is not a TOML file that can be read")
+    refused(run(tmp_path), "cannot be read as a TOML file")
 
 
 def test_a_dry_run_says_what_would_be_trained_and_writes_nothing(config: Path, tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ BROKEN = {
         "TypeError: xpsr_samplers returned a str, 'restart', where a ComponentSpec must be",
     ),
     "ends the process": (loading(raising(GeneratorExit("enough"))), "GeneratorExit: enough"),
-    "has no message": (loading(raising(Unprintable())), "Unprintable: its message cannot be had"),
+    "has no message": (loading(raising(Unprintable())), "Unprintable: its message cannot be shown"),
     "no name": (
         offering(sampler("")),
         "ValueError: xpsr_samplers returned a ComponentSpec whose name is ''; it must be a word without ':'",
