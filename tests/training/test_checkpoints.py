@@ -138,5 +138,5 @@ def test_without_averages_checkpoints_hold_the_weights_themselves(
     name = "controlnet.conv_in.weight"
     assert torch.equal(found[name], run.trained[name])
     TrainingRun(config(tmp_path, pairs, tiny_model, **options)).resume()
-    with pytest.raises(TrainingError, match=r"holds no averages: set optimizer\.ema_decay to 0"):
+    with pytest.raises(TrainingError, match=r"holds no EMA weights: set optimizer\.ema_decay to 0"):
         TrainingRun(config(tmp_path, pairs, tiny_model, steps=1)).resume()

@@ -1,4 +1,4 @@
-"""What each part of XPSR is worth: trains the model with and without it, and measures both (``xpsr ablate``)."""
+"""Ablation: trains the model with and without each part of XPSR, and measures the results (``xpsr ablate``)."""
 
 from __future__ import annotations
 

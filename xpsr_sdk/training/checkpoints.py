@@ -1,4 +1,5 @@
-"""Checkpoints: written aside and renamed when whole, verified when they are read, the newest and the best kept.
+"""Checkpoints of a run. They are written under a temporary name and renamed when complete, and verified when they are
+read. The newest ones and the best one are kept.
 
 checkpoint-N/unet/, controlnet/    EMA weights in the published form
 checkpoint-N/state.pt              the state_dict() of the run: trained weights, optimiser, EMA weights, step
@@ -81,7 +82,7 @@ class Checkpoints:
         return None
 
     def remove_partial(self) -> None:
-        """Remove what runs left behind that were killed while they wrote."""
+        """Remove incomplete checkpoints of runs that were killed while they wrote."""
         for partial in self._output.glob(".checkpoint-*"):
             shutil.rmtree(partial, ignore_errors=True)
 

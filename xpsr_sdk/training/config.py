@@ -16,27 +16,30 @@ class ModelSection(Settings):
     """What is trained."""
 
     base: str | Path = Field(
-        description="Base model: a preset (nano), a folder in the diffusers layout, that of a whole XPSR model too, or "
+        description="Base model: a preset (nano), a folder in the diffusers layout (a whole XPSR model is allowed), or "
         "the id of a model on the hub."
     )
     checkpoint: Path | None = Field(None, description="Checkpoint to start from. None: fresh XPSR parts on the base.")
     from_scratch: bool = Field(
-        False, description="Start U-Net and text encoder from random weights: base then needs their configs only."
+        False,
+        description="Whether the U-Net and the text encoder start from random weights. The base then only needs their "
+        "configs.",
     )
     backbone: Component | None = Field(
         None, description="Backbone that reads the base folder. None: the one that the base names."
     )
     upscaler: Component | None = Field(
-        None, description="What enlarges the photos that the model restores. None: what the base names."
+        None, description="Upscaler, which enlarges the photos before the model restores them. None: the base's own."
     )
     fusion: Component | None = Field(None, description="Fusion attention of a fresh ControlNet. None: XPSR's own.")
     conditioning_widths: tuple[int, ...] = Field(
         (16, 32, 96, 256),
         min_length=2,
-        description="Widths of a fresh conditioning encoder, one a level: 4 for 8 pixels a latent, 3 for 4.",
+        description="Widths of a fresh conditioning encoder, one for each level. A latent that stands for 8 x 8 pixels "
+        "needs 4 levels, one for 4 x 4 pixels needs 3.",
     )
     conditioning_channels: Literal[3, 6] = Field(
-        3, description="What a fresh ControlNet sees: the upscaler's image (3), or the photo itself beside it (6)."
+        3, description="Input of a fresh ControlNet: only the upscaled image (3), or also the photo itself (6)."
     )
     pixel_attention: tuple[bool, ...] | None = Field(
         None, description="Which decoder blocks of a fresh U-Net have pixel attention, deepest first. None: all."
@@ -49,10 +52,11 @@ class ModelSection(Settings):
         0, ge=0, description="Rank of the LoRA that is trained on the base U-Net's own attention. 0: none."
     )
     frozen_in_half: bool = Field(
-        False, description="Hold what is frozen in the precision of the forward pass: less memory, the same training."
+        False,
+        description="Store frozen weights in the precision of the forward pass. This saves memory and trains the same.",
     )
     shard_frozen: bool = Field(
-        False, description="Share out the frozen layers of the U-Net over the processes (FSDP), if there are several."
+        False, description="Shard the frozen layers of the U-Net over the processes (FSDP), if there are several."
     )
 
     @cached_property
@@ -70,17 +74,25 @@ class DataSection(Settings):
         min_length=1,
         description="Folders of shards, of pairs in the published form, or of photos; * is allowed.",
     )
-    degradation: Component = Field("realesrgan", description="What makes the LR images of photos that have none.")
-    prompt_provider: Component = Field("measured", description="Who describes the quality of those LR images.")
+    degradation: Component = Field(
+        "realesrgan", description="Degradation model that makes the LR images of photos that have none."
+    )
+    prompt_provider: Component = Field(
+        "measured", description="Prompt provider that describes the quality of those LR images."
+    )
     levels: tuple[PromptLevel, ...] = Field(
         ("high", "low"), description="Which prompts are used; a level that is left out is empty text."
     )
     crop: int = Field(512, ge=16, description="Side of the HR crops, in pixels.")
     hr_as_input: float = Field(0.1, ge=0, le=1, description="Share of images whose input is the HR image itself.")
     prompt_dropout: float = Field(
-        0.1, ge=0, le=1, description="Share of empty prompts, a level, for guidance (the published code has none)."
+        0.1,
+        ge=0,
+        le=1,
+        description="Share of prompts, at each level, that are replaced by empty text, which classifier-free guidance "
+        "needs. (The published code has no prompt dropout.)",
     )
-    keep_in_memory: int = Field(0, ge=0, description="How many decoded images to keep in memory, a worker.")
+    keep_in_memory: int = Field(0, ge=0, description="How many decoded images each worker keeps in memory.")
     workers: int = Field(
         0, ge=0, description="Processes that read and degrade images beside each training process. 0: none."
     )
@@ -93,7 +105,7 @@ class LossSection(Settings):
     """What is minimised: L_D + constraint_weight * L_DFC."""
 
     error: ErrorMeasure = Field(
-        "mse", description="L_D of an image: its mean squared error, or the logarithm of it, which is PSNR's measure."
+        "mse", description="L_D of an image: its mean squared error, or the logarithm of that error, as in PSNR."
     )
     constraint_weight: float = Field(0.05, ge=0, description="Lambda of the Degradation-Free Constraint.")
     weighting: Literal["uniform", "min-snr"] = Field(
@@ -107,14 +119,15 @@ class LossSection(Settings):
         0.0,
         ge=0,
         le=1,
-        description="Share of images from which the mean is learned: at the schedule's last timestep, from zeros.",
+        description="Share of images on which the model learns to estimate the mean: their noisy latents are zeros, at "
+        "the last timestep of the schedule.",
     )
     estimate_share: float = Field(
         0.0,
         ge=0,
         le=1,
-        description="Share of images whose latents are the model's own estimate of the mean before they are noised, as"
-        " in sampling that starts from it; the target stays the HR latents.",
+        description="Share of images for which noise is added to the model's own estimate of the mean instead of the HR"
+        " latents, as in sampling that starts from this estimate. The target is still the HR latents.",
     )
     perceptual_weight: float = Field(
         0.0, ge=0, description="Weight of LPIPS on the clean estimate, except at the schedule's last timestep."
@@ -142,12 +155,12 @@ class OptimizerSection(Settings):
         "constant", description="The learning rate after the warm-up: the same, or falling to zero at the last step."
     )
     ema_decay: float = Field(
-        0.9999, ge=0, lt=1, description="Decay of the averaged weights, which checkpoints hold. 0: none are averaged."
+        0.9999, ge=0, lt=1, description="Decay of the EMA weights, which checkpoints hold. 0: no EMA weights."
     )
     divergence: float = Field(
         50.0,
         gt=0,
-        description="The run ends when a loss is that many standard deviations above the mean of the last 100.",
+        description="The run stops when a loss is this many standard deviations above the mean of the last 100 losses.",
     )
 
 
@@ -156,16 +169,22 @@ class ValidationSection(Settings):
 
     folders: tuple[Path, ...] = Field(min_length=1, description="Held-out images, in any form that training reads.")
     every: int = Field(1000, ge=1, description="Steps between two validations.")
-    images: int = Field(16, ge=1, description="How many images the metrics are the means of.")
+    images: int = Field(16, ge=1, description="How many images are measured; each metric is their mean.")
     shown: int = Field(4, ge=1, description="How many of them are shown in the grid: LR, bicubic, restored, HR.")
     crop: int | None = Field(None, ge=16, description="Side of the crop from the middle, in pixels. None: data.crop.")
-    metrics: tuple[str, ...] = Field(("psnr", "ssim"), min_length=1, description="As xpsr evaluate names them.")
-    weights: Path | None = Field(None, description="Folder with the weights of LPIPS and DISTS. None: downloaded.")
-    best: str | None = Field(
-        None, description="The metric whose best checkpoint is kept for good. None: the first of metrics."
+    metrics: tuple[str, ...] = Field(
+        ("psnr", "ssim"), min_length=1, description="Metrics to measure, with the names that xpsr evaluate uses."
     )
-    seed: int = Field(0, ge=0, lt=2**32, description="Of degradations and noise: the same at every validation.")
-    settings: dict[str, Any] = Field({}, description="Settings of the restoration, as num_inference_steps.")
+    weights: Path | None = Field(
+        None, description="Folder with the weights of LPIPS and DISTS. None: they are downloaded."
+    )
+    best: str | None = Field(
+        None, description="The checkpoint that is best by this metric is always kept. None: the first of metrics."
+    )
+    seed: int = Field(
+        0, ge=0, lt=2**32, description="Seed of degradations and noise, which are the same at every validation."
+    )
+    settings: dict[str, Any] = Field({}, description="Settings of the restoration, for instance num_inference_steps.")
 
 
 class TrainConfig(Settings):
@@ -173,22 +192,28 @@ class TrainConfig(Settings):
 
     output: Path = Field(description="Folder for checkpoints and the log.")
     steps: int = Field(ge=1)
-    batch_size: int = Field(ge=1, description="Images a step, over all processes and accumulated parts together.")
+    batch_size: int = Field(
+        ge=1, description="Images in each step, over all processes and all parts of gradient accumulation."
+    )
     gradient_accumulation: int = Field(
-        1, ge=1, description="Parts in which a step's images are computed one after the other, to save memory."
+        1, ge=1, description="Number of parts in which the images of a step are computed in turn, to save memory."
     )
     gradient_checkpointing: bool = Field(
-        False, description="Compute features again in the backward pass, to save memory."
+        False, description="Whether features are computed again in the backward pass, to save memory."
     )
-    compile: bool = Field(False, description="Compile the networks with torch.compile.")
+    compile: bool = Field(False, description="Whether the networks are compiled with torch.compile.")
     seed: int = Field(0, ge=0, lt=2**32)
-    device: str | None = Field(None, description="None: the first there is of cuda, xpu, mps, cpu.")
-    precision: Dtype = Field("float32", description="Of the forward pass (autocast); float16 needs a GPU.")
+    device: str | None = Field(
+        None, description="Device to train on. None: the first one available of cuda, xpu, mps and cpu."
+    )
+    precision: Dtype = Field("float32", description="Precision of the forward pass (autocast); float16 needs a GPU.")
     checkpoint_every: int = Field(1000, ge=1)
-    keep_checkpoints: int = Field(2, ge=1, description="How many of the newest checkpoints stay, beside the best.")
+    keep_checkpoints: int = Field(
+        2, ge=1, description="How many of the newest checkpoints are kept, in addition to the best one."
+    )
     log_every: int = Field(20, ge=1)
     trackers: tuple[str, ...] | None = Field(
-        None, description="Who is told what is logged: names of accelerate's trackers. None: tensorboard, if installed."
+        None, description="Experiment trackers, by accelerate's names for them. None: tensorboard, if it is installed."
     )
     model: ModelSection
     data: DataSection

@@ -33,7 +33,7 @@ from xpsr_sdk.training.config import DataSection
 from xpsr_sdk.training.online_degradation import OnlineDegrader
 
 TRIES = 10
-"""So many damaged images in a row are left out before a run gives up."""
+"""A run gives up after this many damaged images in a row."""
 
 
 class TrainingData:

@@ -1,4 +1,4 @@
-"""What a run would do, found out without writing anything: ``xpsr train --dry-run``."""
+"""Reports what a training run would do, without writing anything: ``xpsr train --dry-run``."""
 
 from __future__ import annotations
 

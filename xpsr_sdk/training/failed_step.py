@@ -1,4 +1,4 @@
-"""What a failed step was fed with, written to be studied: ``failed-step-N/`` in a run's output folder.
+"""Writes the inputs of a failed step, so that they can be examined: ``failed-step-N/`` in a run's output folder.
 
 inputs.safetensors    images, latents, noise, timesteps and encoded prompts
 batch.json            the images' positions in the run, and their prompts

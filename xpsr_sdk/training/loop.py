@@ -41,7 +41,7 @@ from xpsr_sdk.training.sharding import gathered, leave_shards_alone, shard_froze
 from xpsr_sdk.training.validation import Validation
 
 REMEMBERED = 100
-"""Losses that a new one is compared with, to find out whether the run diverges."""
+"""How many of the last losses a new one is compared with, to detect that the run diverges."""
 
 
 def train(
@@ -59,7 +59,7 @@ def train(
         on_step: Called after each step, with its number and the terms of the loss.
 
     Returns:
-        The folder of the last checkpoint: ``checkpoint-N/`` with averaged weights.
+        The folder of the last checkpoint: ``checkpoint-N/`` with EMA weights.
 
     Raises:
         ConfigError: Options do not go together, or need a package that is not installed.
@@ -85,7 +85,7 @@ def train(
 
 
 class TrainingRun:
-    """Models, optimiser, averages and position of a run.
+    """Models, optimiser, EMA weights and position of a run.
 
     All that is random for an image is drawn from a generator that is seeded with the run's seed and the image's
     position in the run, and likewise the order of an epoch. So a resumed run needs no other state than the numbers in
@@ -156,7 +156,7 @@ class TrainingRun:
                 parameter.data = parameter.data.contiguous()
 
     def one_step(self) -> dict[str, float]:
-        """Draw a batch, take a gradient step, and move the averages along.
+        """Draw a batch, take a gradient step, and update the EMA weights.
 
         Returns:
             The terms of the loss, the gradient's norm, in all and by group, the learning rate, and what it cost.
@@ -284,7 +284,7 @@ class TrainingRun:
         self.optimizer.load_state_dict(state["optimizer"])
         if self.ema is not None:
             if state["ema"] is None:
-                raise TrainingError(f"{source} holds no averages: set optimizer.ema_decay to 0, or another output.")
+                raise TrainingError(f"{source} holds no EMA weights: set optimizer.ema_decay to 0, or another output.")
             self.ema.load_state_dict(state["ema"])
         if self.accelerator.scaler is not None and state["scaler"]:
             self.accelerator.scaler.load_state_dict(state["scaler"])
@@ -328,7 +328,7 @@ class TrainingRun:
             self.checkpoints.remove_old(best)
 
     def averaged_weights(self) -> AbstractContextManager[None]:
-        """Within the block, the networks hold the averages of their weights, if there are any."""
+        """Within the block, the networks hold their EMA weights, if there are any."""
         return nullcontext() if self.ema is None else _averaged(self.ema, list(self.trained.values()))
 
     def _next_batch(self) -> tuple[Batch, float]:

@@ -13,7 +13,7 @@ OWN_ATTENTION = r"(down_blocks\.\d+|mid_block|up_blocks\.\d+)\.attentions\..*\.(
 
 
 def add_lora(unet: Any, rank: int) -> None:
-    """Add a fresh LoRA, which changes nothing at first, to every projection of the U-Net's own attention."""
+    """Add a fresh LoRA to every projection of the U-Net's own attention. At first it does not change the result."""
     unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=OWN_ATTENTION))
 
 

@@ -22,10 +22,10 @@ class StepMemory:
 
     Attributes:
         weights: All networks' weights.
-        gradients: Of what is trained.
-        optimizer: Its state.
-        averages: The averaged weights.
-        activations: The most that is alive beside those at once: features, copies in half precision, intermediates.
+        gradients: The gradients of the trained parameters.
+        optimizer: The state of the optimiser.
+        averages: The EMA weights.
+        activations: The peak of everything else: features, copies in half precision, intermediate results.
     """
 
     weights: int
@@ -48,7 +48,8 @@ class StepMemory:
 def step_memory(
     networks: Iterable[nn.Module], trained: Mapping[str, nn.Parameter], optimizer: str, forward: Callable[[], Tensor]
 ) -> StepMemory:
-    """Count a step: what stays from step to step by the sizes of parameters, the rest by running it.
+    """Count the memory of a step. What stays from step to step follows from the sizes of the parameters; the rest is
+    counted while a step runs.
 
     Args:
         networks: All that hold weights.

@@ -12,7 +12,7 @@ from xpsr_sdk.prompts.describe import describe
 
 
 class OnlineDegrader:
-    """A degradation model and the provider that describes what it makes, as a ``Degrader``."""
+    """Combines a degradation model and the provider that describes its results into a ``Degrader``."""
 
     def __init__(self, degradation: DegradationModel, provider: PromptProvider) -> None:
         self.degradation, self.provider = degradation, provider
@@ -25,5 +25,5 @@ class OnlineDegrader:
         return self.degradation(hr, [generator])
 
     def quality(self, image: Tensor) -> str:
-        """What the provider says of 1 3 H W in [0, 1]; one that fails costs its words only."""
+        """The provider's description of 1 3 H W in [0, 1]; if the provider fails, it is empty."""
         return describe(self.provider, [Item(to_image(image))], ["low"])[0].low or ""

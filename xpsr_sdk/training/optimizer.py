@@ -20,7 +20,7 @@ GROUPS = {
     "pixel_attention": (".pixel_attentions.",),
     "heads": (".conv_degradation", ".to_rgbs."),
 }
-"""The parts of a network that gradient norms are told apart by, each with what its parameters' names hold."""
+"""The parts of a network whose gradient norms are logged separately, each with the marks in its parameters' names."""
 
 
 def select_parameters(

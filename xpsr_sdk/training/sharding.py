@@ -1,6 +1,6 @@
-"""FSDP (arXiv 2304.11277) for what is frozen: each process holds a share, and a layer is gathered when it is used.
+"""FSDP (arXiv 2304.11277) for frozen layers: each process holds a shard, and a layer is gathered when it is used.
 
-What is trained is not sharded: each process holds all of it, and gradients are averaged (DDP).
+Trained parameters are not sharded: each process holds all of them, and gradients are averaged (DDP).
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from torch.distributed.tensor import DTensor
 from xpsr_sdk.library_internals import exclude_from_ddp
 
 LAYERS = (ResnetBlock2D, Transformer2DModel, Downsample2D, Upsample2D)
-"""What a U-Net calls one after the other, and holds nearly all of its weights."""
+"""The modules that a U-Net calls one after the other. They hold nearly all of its weights."""
 
 
 def shard_frozen(network: nn.Module, device: torch.device, processes: int) -> None:
-    """Share out the layers of a network that hold no trained parameter."""
+    """Shard those layers of a network that hold no trained parameter."""
     mesh = init_device_mesh(device.type, (processes,))
     for layer in _frozen_layers(network):
         for parameter in layer.parameters():
@@ -33,7 +33,7 @@ def shard_frozen(network: nn.Module, device: torch.device, processes: int) -> No
 
 
 def leave_shards_alone(module: nn.Module) -> None:
-    """Tell DDP, which is to wrap ``module``, that what is sharded is not its business."""
+    """Let DDP, which will wrap ``module``, ignore the sharded parameters."""
     exclude_from_ddp(module, (name for name, x in module.named_parameters() if isinstance(x, DTensor)))
 
 

@@ -1,4 +1,4 @@
-"""Validation: held-out images restored with the model as it is, from the same inputs and noise every time."""
+"""Validation: held-out images are restored with the current model, each time from the same inputs and noise."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ LABEL_HEIGHT = 16
 
 @dataclass(frozen=True)
 class ValidationImage:
-    """A held-out image: its input, what it was, and its prompts."""
+    """A held-out image: its degraded input, the original, and the prompts."""
 
     lr: Image.Image
     hr: Image.Image
@@ -48,8 +48,8 @@ class Validation:
     """Restores held-out images as ``xpsr upscale`` would, and measures them as ``xpsr evaluate`` would.
 
     Args:
-        config: The run; it has a validation section.
-        backbone: The run's, loaded.
+        config: The config of the run, which must have a validation section.
+        backbone: The backbone of the run, with its weights loaded.
         registry: Where components are looked up.
 
     Raises:
