@@ -46,7 +46,7 @@ class Dice:
         return self.uniform((0, 1)) < probability
 
     def pick(self, options: Sequence[T], weights: Sequence[float] | None = None) -> T:
-        """One of the options, as often as its weight says; all alike without weights."""
+        """One of the options, drawn as often as its weight says; without weights, all are equally likely."""
         chances = torch.ones(len(options)) if weights is None else torch.tensor(weights)
         return options[int(torch.multinomial(chances, 1, generator=self._generator))]
 

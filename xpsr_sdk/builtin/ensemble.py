@@ -20,8 +20,12 @@ class EnsemblePrompts:
     class Config(Options):
         """The providers, the preferred first; each by name, or as a table with ``name`` and options."""
 
-        high: tuple[str | dict[str, Any], ...] = Field(("sidecar",), description="Who says what the photo shows.")
-        low: tuple[str | dict[str, Any], ...] = Field(("sidecar", "measured"), description="Who says how good it is.")
+        high: tuple[str | dict[str, Any], ...] = Field(
+            ("sidecar",), description="Providers that are asked for the content of a photo, in this order."
+        )
+        low: tuple[str | dict[str, Any], ...] = Field(
+            ("sidecar", "measured"), description="Providers that are asked for the quality of a photo, in this order."
+        )
 
     def __init__(self, config: Config | None = None) -> None:
         self.config = config or self.Config()

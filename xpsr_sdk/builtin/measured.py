@@ -58,7 +58,7 @@ class MeasuredPrompts:
     """
 
     class Config(Options):
-        """There is nothing to choose."""
+        """There are no options."""
 
     def __init__(self, config: Config | None = None) -> None:
         self.config = config or self.Config()

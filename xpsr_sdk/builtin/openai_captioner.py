@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
 NO_KEY = "none"
-"""Sent where the environment holds no key: local servers ask for none."""
+"""Sent as the key if the environment holds none: local servers do not check it."""
 SHORTEST_SECRET = 16
 """Characters of a key that is kept out of all texts: shorter ones are words that stand for none, as servers at home
 are given."""
@@ -37,11 +37,11 @@ FIRST_WAIT = 0.5
 
 
 class BadReply(Exception):
-    """An answer that is none: it is asked for again."""
+    """The endpoint's answer cannot be used: the question is asked again."""
 
 
 class Withheld(Exception):
-    """The model, or the endpoint, does not let it say anything: it is not asked again."""
+    """The model or the endpoint refuses to answer: the question is not asked again."""
 
 
 class OpenAICaptioner:

@@ -1,4 +1,4 @@
-"""The Real-ESRGAN second-order degradation: how a photo gets bad, twice.
+"""The Real-ESRGAN second-order degradation: a photo is degraded twice in a row.
 
 Blur, resize, noise and JPEG; a second blur, resize and noise; then, in either order, JPEG and the resize to
 the final size with a sinc filter. Order, families and ranges: Wang et al., "Real-ESRGAN: Training Real-World

@@ -44,7 +44,7 @@ class SidecarPrompts:
         self.config = config or self.Config()
 
     def describe(self, items: Sequence[Item], levels: Collection[PromptLevel]) -> list[Prompts]:
-        """What the files say; a missing file is an error of its level."""
+        """The texts of the files; a missing file is reported as an error of its level."""
         return [self._describe(item, levels) for item in items]
 
     def unload(self) -> None:

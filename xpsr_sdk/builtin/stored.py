@@ -27,7 +27,7 @@ class StoredPrompts:
         self._store_at = lru_cache(maxsize=16)(PromptStore)
 
     def describe(self, items: Sequence[Item], levels: Collection[PromptLevel]) -> list[Prompts]:
-        """What is stored; what is not is an error of its level."""
+        """The stored prompts; a prompt that is not stored is reported as an error of its level."""
         return [self._describe(item, levels) for item in items]
 
     def unload(self) -> None:

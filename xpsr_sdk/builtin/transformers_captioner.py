@@ -51,10 +51,10 @@ class TransformersCaptioner:
         )
         device_map: str | None = Field(
             None,
-            description="A device (cuda:1), or auto: spread over all. None: the first there is of cuda, xpu, mps, cpu.",
+            description="A device (cuda:1), or auto: over all. None: the first one available of cuda, xpu, mps, cpu.",
         )
         keep_loaded: bool | None = Field(
-            None, description="Whether models stay in memory. None: as long as as much again is free there."
+            None, description="Whether models stay in memory. None: only if an equal amount of memory is still free."
         )
         trust_remote_code: bool = Field(False, description="Run code that comes with the model.")
 
