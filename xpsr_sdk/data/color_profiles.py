@@ -62,7 +62,7 @@ def is_usable(profile: bytes, channels: int) -> bool:
 
 @lru_cache(maxsize=64)
 def is_srgb(profile: bytes) -> bool:
-    """Whether RGB levels mean within one of 255 levels the same as in sRGB, whatever the profile calls itself."""
+    """Whether the profile gives the same colours as sRGB, within one of 255 levels, whatever its name is."""
     if not is_usable(profile, 3):
         return False
     steps = np.linspace(0, 255, 5, dtype=np.uint8)

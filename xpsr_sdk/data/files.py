@@ -8,7 +8,7 @@ from pathlib import Path
 WRITABLE = frozenset({".avif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 """The file types that are written."""
 READABLE = WRITABLE | {".bmp", ".gif", ".heic", ".heif"}
-"""The file types that are looked for in folders. What Pillow can read beside them is read when it is named."""
+"""The file types that are looked for in folders. Other types that Pillow can read are read only as single files."""
 
 
 def find_images(folder: Path) -> list[Path]:

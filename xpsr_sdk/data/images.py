@@ -27,9 +27,9 @@ from xpsr_sdk.data.picture import Picture, from_array, from_pil, from_vips, meta
 from xpsr_sdk.errors import ImageError
 
 MAX_MEGAPIXELS = 300.0
-"""Larger images are refused unless asked for: a small file may claim any size."""
+"""Larger images are refused by default, because even a small file may claim any size."""
 LOADERS = ("gifload", "heifload", "jpegload", "pngload", "tiffload", "webpload")
-"""What libvips reads; the other types of file are left to Pillow."""
+"""The file types that libvips reads; Pillow reads the others."""
 SAVERS: dict[str, tuple[str, dict[str, Any]]] = {
     ".avif": ("heifsave_target", {"compression": "av1", "Q": 90}),
     ".jpg": ("jpegsave_target", {"Q": 95}),
@@ -172,7 +172,8 @@ def write_image(image: Image.Image, path: Path) -> None:
 def write_picture(picture: Picture, path: Path) -> None:
     """Write a picture whole or not at all; the suffix of ``path`` says the type.
 
-    What the type cannot hold is left out: JPEG has no alpha (laid on white, with a warning), JPEG and WebP have 8 bits.
+    What the file type cannot hold is left out: for JPEG, alpha is laid on white, with a warning; JPEG and WebP get 8
+    bits.
 
     Raises:
         ImageError: The suffix is not supported, the image is too large for it, or the place cannot be written to.

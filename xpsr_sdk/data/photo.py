@@ -1,4 +1,4 @@
-"""A photo that is to be restored, in whatever form it comes, and what prompt providers are shown of it."""
+"""A photo that will be restored, given in any supported form, and the images of it that prompt providers see."""
 
 from __future__ import annotations
 

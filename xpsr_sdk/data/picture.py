@@ -113,7 +113,7 @@ def from_pil(image: Image.Image, name: str = "the image") -> Picture:
     """A PIL image of any mode but F, with the profile and the metadata of its ``info``.
 
     Raises:
-        ImageError: The levels are floats, of which nobody says where white is.
+        ImageError: The levels are floats, for which it is not defined which level is white.
     """
     if image.mode == "F":
         raise ImageError(f"{name} holds floating-point levels: save it with 8 or 16 bits a channel.")

@@ -21,7 +21,7 @@ Pixels = NDArray[np.uint8]
 """An image in 8 bits, H W 3."""
 ReadPixels = Callable[[Path], Pixels]
 FindPrompt = Callable[[Path, PromptLevel], str | None]
-"""What was said of an image file on that level; None: nothing."""
+"""Finds the stored prompt of an image file at a level; None: there is none."""
 Upscale = Callable[[Tensor, int, int], Tensor]
 """``upscale(image, height, width)``: B 3 h w in [0, 1] to B 3 height width."""
 
@@ -48,8 +48,8 @@ class Example:
     Attributes:
         hr: H W 3, in 8 bits.
         lr: H/s W/s 3, or the HR image itself; None: to be degraded.
-        upscaled: H W 3, the input at the size of the HR image as the model's upscaler gives it, computed ahead; None:
-            it is not there.
+        upscaled: H W 3, the input as the model's upscaler enlarged it ahead of time to the size of the HR image; None:
+            it was not enlarged ahead of time.
         high: What it shows.
         low: How good the input is; None: to be described once it is degraded.
         name: For messages.

@@ -9,7 +9,7 @@ from multiprocessing.connection import wait
 
 
 def end_with_parent() -> None:
-    """Let this process end when the one that started it is gone, killed or not.
+    """Make this process end when the process that started it has ended, even if that one was killed.
 
     A pool's workers hold both ends of the pipe that their tasks come through, so that they would wait for ever.
     """

@@ -1,4 +1,4 @@
-"""Which image of one folder belongs to which of another."""
+"""Finds the images of two folders that belong together."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ class Perceptual:
             pyiqa, models = import_module("pyiqa"), import_module("torchvision.models")
         except ImportError as error:
             raise ConfigError(
-                f"{name.upper()} needs pyiqa, which is not here ({error}): pip install 'xpsr-sdk[metrics]'."
+                f"{name.upper()} needs pyiqa, which cannot be imported ({error}): pip install 'xpsr-sdk[metrics]'."
             ) from error
         create = partial(pyiqa.create_metric, name, device=torch.device(device))
         with redirect_stdout(StringIO()):  # pyiqa announces its files there

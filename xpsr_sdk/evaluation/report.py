@@ -22,7 +22,7 @@ from xpsr_sdk.evaluation.perceptual import Perceptual
 from xpsr_sdk.hardware.devices import find_device
 
 METRICS = {"psnr": 2, "ssim": 4, "lpips": 4, "dists": 4}
-"""The metrics, with the decimals that papers print. Alike: PSNR and SSIM are high, LPIPS and DISTS low."""
+"""The metrics, with the decimals that papers print. For similar images, PSNR and SSIM are high, LPIPS and DISTS low."""
 LOWER_IS_BETTER = frozenset({"lpips", "dists"})
 
 Measure = Callable[[Image, Image], float]

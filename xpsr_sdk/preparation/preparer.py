@@ -25,10 +25,10 @@ from xpsr_sdk.prompts.describe import describe
 SMALLEST_LR = 16
 """Pixels that an LR image needs in each direction."""
 FLAT = 1.5
-"""Gray levels: an image of half the size whose pixels differ less from their neighbours, on average, shows nothing."""
+"""In gray levels. If neighbouring pixels of the half-size image differ by less on average, the image counts as flat."""
 
 Take = Callable[[str, Pair, dict[str, Any]], None]
-"""``take(name, pair, words)``: where a sample goes to."""
+"""``take(name, pair, words)`` receives each sample that is made."""
 
 
 class Preparer:

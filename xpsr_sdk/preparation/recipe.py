@@ -1,4 +1,4 @@
-"""What becomes of a photo that is prepared for training."""
+"""The recipe: how a photo is turned into training samples."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Recipe:
         sharpen: Whether photos are sharpened before anything else, as Real-ESRGAN's are (arXiv 2107.10833, section
             4.1): the HR images are then sharper than the photos.
         crop: Side of the crops that photos are cut into, in pixels; None: photos stay whole.
-        crops_a_photo: At most so many crops of a photo, drawn at random; None: all that fit beside one another.
+        crops_a_photo: The most crops of a photo, drawn at random; None: all crops that fit beside one another.
         variants: Degradations of each.
         seed: Of degradations and crops.
     """

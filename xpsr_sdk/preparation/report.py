@@ -1,4 +1,4 @@
-"""What became of photos that were prepared for training."""
+"""The report on photos that were prepared for training."""
 
 from __future__ import annotations
 
