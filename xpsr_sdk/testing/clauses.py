@@ -22,12 +22,12 @@ CLAUSES: dict[str, dict[str, str]] = {
         "answers": "return a list with one Prompts an item, in the order of the items; no items, no answers",
         "levels": "leave levels that were not asked for None, and give text (str) or None for the others",
         "sources": "name in Prompts.source who described each level that has a text, and no other",
-        "errors": "name in Prompts.errors why a level has no text, with a text as the reason, and no level that has "
+        "errors": "give in Prompts.errors, as a text, the reason why a level has no text, and name no level that has "
         "one",
         "inputs": "leave the items and their images as they are: work on copies",
-        "determinism": "say the same of the same image each time: no sampling, or a fixed seed",
+        "determinism": "give the same description for the same image each time: no sampling, or a fixed seed",
         "batch": "describe each image by itself: its text must not depend on the others, nor on the order",
-        "any image": "take images of any size, however small or long; where there is nothing to say of one, leave the "
+        "any image": "take images of any size, however small or long; if there is nothing to say about one, leave the "
         "level None, without an error",
         "failure": "catch what goes wrong with an image and report it in Prompts.errors: a captioner must not stop a "
         "restoration, nor cost other images their texts",
@@ -72,7 +72,7 @@ CLAUSES: dict[str, dict[str, str]] = {
         "from a generator of your own; keep nothing from one call to the next",
         "batch": "draw the parameters of image i from generators[i] and nothing else, so that its result does not "
         "depend on the rest of the batch",
-        "alignment": "keep the picture where and what it is: a degraded photo must resemble its original, made "
+        "alignment": "neither move nor change the content: a degraded photo must resemble its original, made "
         "smaller, channel by channel and without a shift",
         "pickling": "keep nothing in the object that does not pickle: a data loader that holds it sends it to its "
         "worker processes",
@@ -141,7 +141,7 @@ CLAUSES: dict[str, dict[str, str]] = {
         "determinism": "draw nothing from torch's, numpy's or Python's global generators, and keep nothing from one "
         "call to the next",
         "batch": "enlarge each image by itself: take no mean, minimum or maximum over the batch",
-        "alignment": "keep the picture where and what it is: the result must resemble a bicubic enlargement, channel "
+        "alignment": "neither move nor change the content: the result must resemble a bicubic enlargement, channel "
         "by channel and without a shift (in torch.nn.functional.interpolate, align_corners=False)",
         "unload": "let unload() be called at any time, several times, and load again at the next upscale()",
         "restoration": _RESTORE,

@@ -79,7 +79,7 @@ def check_fusion_attention(
 
 
 class _Fused:
-    """A fusion at a site, with the site's own attention; ``shaken``: after some training, so to speak."""
+    """A fusion at a site, with the site's own attention; ``shaken``: with noise on all weights, as after training."""
 
     def __init__(self, subject: Subject, site: AttentionSite, shaken: bool = True) -> None:
         torch.manual_seed(0)

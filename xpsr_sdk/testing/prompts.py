@@ -160,7 +160,7 @@ def _failure(subject: Subject, provider: Any) -> None:
         silent = {
             level for level in PROMPT_LEVELS if getattr(alone, level) is not None and getattr(damaged, level) is None
         }
-        require(silent <= set(damaged.errors), f"it says not why a damaged image has no text for {sorted(silent)}")
+        require(silent <= set(damaged.errors), f"it does not say why a damaged image has no text for {sorted(silent)}")
 
 
 def _unload(subject: Subject, provider: Any) -> None:

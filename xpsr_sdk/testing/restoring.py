@@ -1,4 +1,4 @@
-"""A restoration and a training run, both tiny, with the part under test in place."""
+"""A tiny restoration and a tiny training run that use the part under test."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is checked, and how a broken clause is told."""
+"""The part that a check examines, and how a broken clause is reported."""
 
 from __future__ import annotations
 
