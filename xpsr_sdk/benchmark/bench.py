@@ -38,7 +38,8 @@ from xpsr_sdk.result import Result
 PUBLISHED = Optimizations(
     cache_condition=False, cache_text=False, skip_training_heads=False, channels_last=False, pack_weights=False
 )
-"""What the published implementation does: everything at every evaluation, the training's heads included."""
+"""What the published implementation does: every evaluation computes everything, even the heads that only training
+needs."""
 WORDS = {"prompt": "a photo", "low_prompt": "blurry, noisy"}
 MATMUL_SIDE = {"cpu": 2048}
 LARGE_MATMUL_SIDE = 8192
@@ -126,7 +127,7 @@ def measure(
     settings: dict[str, Any],
     progress: Callable[[str], None] = lambda name: None,
 ) -> list[Measurement]:
-    """Measure variants in turns, so that what else the machine does meets all of them.
+    """Measure the variants in turns, so that other work of the machine disturbs all of them alike.
 
     Args:
         pipeline: What is measured.
@@ -180,7 +181,7 @@ def measure(
 
 @dataclass(frozen=True)
 class Run:
-    """A call: its results, its seconds without prompts and text, and the memory that it took."""
+    """Make one call; returns its results, its seconds without prompts and text, and the memory that it took."""
 
     results: list[Result]
     seconds: float

@@ -15,7 +15,7 @@ FILES = {
 
 
 def free_in_control_groups() -> int | None:
-    """Bytes that can still be had in the tightest of this process's groups; None: none has a limit."""
+    """Bytes that this process can still allocate within all of its control groups; None: none has a limit."""
     return min(_free(), default=None)
 
 

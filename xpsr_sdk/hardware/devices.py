@@ -14,7 +14,7 @@ from xpsr_sdk.library_internals import cpu_multiplies_bfloat16
 
 
 def find_device(name: str | torch.device | None) -> torch.device:
-    """The device of that name; None: the first there is of cuda, xpu, mps, cpu.
+    """The device of that name; None: the first one available of cuda, xpu, mps and cpu.
 
     Raises:
         ConfigError: There is no such device.

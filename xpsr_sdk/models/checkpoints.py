@@ -152,7 +152,7 @@ def _read_tensors(file: Path) -> dict[str, Tensor]:
 
 
 def _check_same(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], file: Path) -> None:
-    """Every tensor that the model has, with its shape, and no other."""
+    """Check that the file holds every tensor of the model, with its shape, and no other tensor."""
     wrong = [f"{name} is missing" for name in expected if name not in found]
     wrong += [f"{name} is not part of the model" for name in found if name not in expected]
     wrong += [

@@ -59,5 +59,5 @@ def _from_hub(name: str, options: dict[str, Any]) -> Path:
         return Path(snapshot_download(name, allow_patterns=HUB_FILES, **options))
     except (OSError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
         raise ConfigError(
-            f"The model {name!r} is neither a folder here nor could it be had from the hub: {error}"
+            f"The model {name!r} is not a folder here, and could not be downloaded from the hub: {error}"
         ) from error

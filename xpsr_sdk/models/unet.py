@@ -113,7 +113,7 @@ class XPSRUNet(LoadsFusions, UNet2DConditionModel):
         deep_features: Tensor | None = None,
         return_deep_features: bool = False,
     ) -> UNet2DConditionOutput | tuple[Tensor, ...]:
-        """Predict what the noise schedule's prediction type asks for.
+        """Predict the noise, the velocity or the clean latents, as the prediction type of the noise schedule says.
 
         Args:
             sample: Noisy latents, B C h w.

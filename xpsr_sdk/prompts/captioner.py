@@ -14,7 +14,7 @@ from xpsr_sdk.contracts import Options, PromptLevel, Prompts
 from xpsr_sdk.errors import ConfigError
 
 THOUGHTS = re.compile(r"<think>.*?(</think>|\Z)", re.DOTALL)
-"""How models that reason mark it."""
+"""The marks that models put around their reasoning."""
 
 
 class CaptionerOptions(Options):

@@ -14,7 +14,7 @@ PARTS, LINES = 3, 4
 """Of text below an image: parts, and lines that are shown of each."""
 FONT_SIZE = 13
 FONTS = ("NotoSansCJK-Regular.ttc", "Arial Unicode.ttf", "msyh.ttc", "DejaVuSans.ttf", "arial.ttf")
-"""What is looked for on the system, the one with the most scripts first; the font of Pillow's own has only ASCII."""
+"""Fonts that are looked for on the system, those for the most scripts first; Pillow's own font has only ASCII."""
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 

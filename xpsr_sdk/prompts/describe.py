@@ -1,4 +1,4 @@
-"""Asks prompt providers, so that nothing they do or say can stop or spoil the work.
+"""Asks prompt providers in such a way that neither their errors nor their answers can stop or spoil a restoration.
 
 Every description goes through ``clean_description``, whoever gave it: what a captioner says, or what stands in a file,
 is data.
@@ -32,7 +32,7 @@ REFUSAL = re.compile(
     r")",
     re.IGNORECASE,
 )
-"""How an answer begins that is none."""
+"""How a refusal begins."""
 
 
 ESCAPE = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|[@-_])")

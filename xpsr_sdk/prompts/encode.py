@@ -1,4 +1,4 @@
-"""From a photo to the embeddings of its prompts: who describes it, and how the words are put together."""
+"""From a photo to the embeddings of its prompts: asks the prompt provider, adds words, and encodes the texts."""
 
 from __future__ import annotations
 

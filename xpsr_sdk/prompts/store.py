@@ -21,11 +21,11 @@ from xpsr_sdk.errors import ConfigError
 STORE_NAME = "prompts.sqlite"
 """What a folder's store is called."""
 APPLICATION_ID = 0x78707372
-"""Says, in the head of the file, whose it is ("xpsr")."""
+"""Identifies, in the head of the file, a store of this SDK ("xpsr")."""
 WAIT = 60
 """Seconds that a process waits for another one's transaction."""
 EXAMPLES = 20
-"""Conflicts of two stores that are named one by one."""
+"""The most conflicts of two stores that are listed one by one."""
 SCHEMA = f"""
 PRAGMA application_id = {APPLICATION_ID};
 CREATE TABLE IF NOT EXISTS prompts (
@@ -203,7 +203,7 @@ class PromptStore:
         return sum(count for (count,) in self._rows("SELECT count(*) FROM images"))
 
     def close(self) -> None:
-        """Let go of the file; the last writer leaves it whole, so that it can be read where nothing can be written."""
+        """Close the file. The last writer leaves a single complete file, which can be read on read-only media too."""
         if self._connection is not None and self._process == os.getpid():
             if self.writable:
                 with suppress(sqlite3.OperationalError):  # another process is at it, and will do so

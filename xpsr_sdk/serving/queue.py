@@ -1,4 +1,4 @@
-"""A pipeline that stays warm: requests from many threads, batched where they are compatible."""
+"""A queue for one loaded pipeline: it takes requests from many threads and batches those that are compatible."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class RestorationQueue:
 
         Args:
             photo: A path, a PIL image or an item.
-            timeout: Seconds to wait for room in the queue; 0: none; None: as long as it takes.
+            timeout: Seconds to wait for room in the queue; 0: do not wait; None: wait without a limit.
             settings: Fields of ``xpsr_sdk.config.RestoreConfig``.
 
         Returns:
