@@ -100,7 +100,7 @@ def test_a_model_that_the_hub_does_not_give_is_a_clear_error(here: Path, monkeyp
         raise OSError("no network")
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", offline)
-    with pytest.raises(ConfigError, match=r"'someone/model' is neither a folder here nor .* no network"):
+    with pytest.raises(ConfigError, match=r"'someone/model' is not a folder here, and .* no network"):
         find_model("someone/model")
 
 
