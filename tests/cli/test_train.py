@@ -75,7 +75,7 @@ def test_a_file_that_is_no_config(tmp_path: Path, content: str | None) -> None:
     file = tmp_path / "wrong.toml"
     if content:
         file.write_text(content)
-    refused(run(file), "wrong.toml is not a TOML file" if content else "wrong.toml does not exist.")
+    refused(run(file), "wrong.toml cannot be read as a TOML file" if content else "wrong.toml does not exist.")
 
 
 def test_a_folder_is_no_config(tmp_path: Path) -> None:
