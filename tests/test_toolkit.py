@@ -8,7 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from xpsr_sdk import CheckpointError, ConfigError, ImageError, XPSRControlNet
+from xpsr_sdk import (
+    CheckpointError,
+    ConfigError,
+    ImageError,
+    PluginError,
+    PromptProvider,
+    Registry,
+    XPSRControlNet,
+)
 from xpsr_sdk.testing import tiny
 from xpsr_sdk.toolkit import (
     RESIZE_MODES,
@@ -16,6 +24,7 @@ from xpsr_sdk.toolkit import (
     ResizeMode,
     check_batch,
     check_image,
+    create_part,
     did_you_mean,
     find_device,
     init_fusions,
@@ -95,6 +104,13 @@ def test_a_device_is_found_by_name() -> None:
     assert find_device("cpu") == torch.device("cpu")
     with pytest.raises(ConfigError, match="'cqu' cannot be used"):
         find_device("cqu")
+
+
+def test_a_part_in_a_part_comes_from_the_registry_in_force() -> None:
+    with Registry([]).in_force():
+        assert isinstance(create_part("prompt_provider", {"name": "fixed", "high": "a house"}), PromptProvider)
+    with pytest.raises(PluginError, match="No registry is in force"):
+        create_part("prompt_provider", "fixed")
 
 
 def test_json_is_read_or_the_model_is_damaged(tmp_path: Path) -> None:

@@ -1,8 +1,9 @@
 """What authors of plug-ins build with, beside the contracts in ``xpsr_sdk`` and the checks in ``xpsr_sdk.testing``.
 
 The built-in parts are made of the same: degradations and blur kernels, a sampler for any scheduler of diffusers, a
-Stable Diffusion to derive a backbone from, layers for a fusion, conversion between images and tensors, and the wording
-of errors. Importing this module loads nothing: each name is imported when it is first used.
+Stable Diffusion to derive a backbone from, layers for a fusion, conversion between images and tensors, parts that are
+made of other parts, and the wording of errors. Importing this module loads nothing: each name is imported when it is
+first used.
 
 >>> from xpsr_sdk.toolkit import Dice
 """
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from xpsr_sdk.hardware.devices import find_device
     from xpsr_sdk.models.checkpoints import read_json
     from xpsr_sdk.models.fusion import from_published_name, init_fusions, to_published_name, transformer_like
+    from xpsr_sdk.plugin_system.scope import create_part
 
 __all__ = [
     "MEASURED_PHRASES",
@@ -45,6 +47,7 @@ __all__ = [
     "check_batch",
     "check_image",
     "config_error",
+    "create_part",
     "did_you_mean",
     "find_device",
     "find_images",
@@ -78,6 +81,7 @@ HOME_OF = homes_of(
         "hardware.devices": "find_device",
         "models.checkpoints": "read_json",
         "models.fusion": "from_published_name init_fusions to_published_name transformer_like",
+        "plugin_system.scope": "create_part",
     }
 )
 

@@ -55,6 +55,17 @@ def test_what_is_stored_is_shown(photos: Path, tmp_path: Path) -> None:
     assert (tmp_path / "other.jpg").is_file()
 
 
+def test_options_of_the_provider_go_before_those_of_the_file(photos: Path, tmp_path: Path) -> None:
+    config = tmp_path / "words.toml"
+    config.write_text('[prompt_provider]\nname = "fixed"\nhigh = "a house"\nlow = "blurry"\n')
+    result = caption(photos, "--config", config, "--prompt-provider-option", "high=a tree")
+    assert result.exit_code == 0, result.stderr
+    shown = caption(photos, "--show").stdout
+    assert "a tree" in shown
+    assert "a house" not in shown
+    assert "blurry" in shown
+
+
 def test_a_level_that_nobody_described_is_shown_as_missing(photos: Path) -> None:
     caption(photos)
     rows = [line.split() for line in caption(photos, "--show").stdout.splitlines()]
@@ -158,6 +169,7 @@ def test_every_store_is_closed(photos: Path, tmp_path: Path, monkeypatch: pytest
         (["--merge", "theirs.sqlite", "--shard", "1/2", "--sheet", "a.png"], "With --merge", "--shard, --sheet"),
         (["--merge", "theirs.sqlite", "--show", "--config", "a.toml", "--workers", 1], "With --merge",
          "--config, --workers"),
+        (["--show", "--prompt-provider-option", "high=a tree"], "With --show", "--prompt-provider-option"),
         (["--show", "--batch-size", 4], "With --show", "--batch-size"),
         (["--count", 4], "Without --show", "--count"),
     ],

@@ -59,6 +59,20 @@ def test_no_pairs_at_all_is_a_failure(photos: Path, tmp_path: Path) -> None:
     assert f"Left out: {photos}/one.png: 20x20 is too small" in result.stderr
 
 
+def test_options_of_a_part_need_no_name_where_there_is_a_default(photos: Path, tmp_path: Path) -> None:
+    result = prepare(photos, "-o", tmp_path / "pairs", "--degradation-option", "nothing=1")
+    assert result.exit_code == 2
+    assert "The degradation model 'realesrgan' of xpsr-sdk" in result.stderr
+    result = prepare(photos, "-o", tmp_path / "none", "--degradation", "none", form="shards")
+    assert result.exit_code == 0, result.stderr
+
+
+def test_help_is_that_of_the_recipe() -> None:
+    told = " ".join(CliRunner().invoke(xpsr, ["data", "prepare", "--help"]).stdout.split())
+    assert "Degradations of each photo or crop. [default: 1] [x>=1]" in told
+    assert "Who describes the photos and their LR images. [default: measured]" in told
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -375,8 +375,8 @@ def test_names_that_are_no_utf8(run: Run, photos: Path, tmp_path: Path) -> None:
     [
         (["--sampler", "eular"], "the sampler 'eular'. Did you mean 'euler'?"),
         (["--prompt-provider", "measure"], "Did you mean 'measured'?"),
-        (["--scale", "9"], "scale: Input should be less than or equal to 8"),
-        (["--fidelity", "2"], "fidelity: Input should be less than or equal to 1"),
+        (["--scale", "9"], "9.0 is not in the range 1<=x<=8"),
+        (["--fidelity", "2"], "2.0 is not in the range 0<=x<=1"),
         (["--steps", "many"], "'many' is not a valid integer"),
         (["--color", "sepia"], "'sepia' is not one of 'none', 'adain', 'wavelet', 'lab'"),
         (["--long-prompts", "all"], "'all' is not one of 'cut', 'chunks'"),

@@ -17,6 +17,7 @@ from xpsr_sdk import ConfigError, Registry, TrainingError
 from xpsr_sdk.data.images import read_image
 from xpsr_sdk.data.samples import Batch
 from xpsr_sdk.preparation.prepare import prepare_shards
+from xpsr_sdk.preparation.recipe import Recipe
 from xpsr_sdk.training.config import DataSection
 from xpsr_sdk.training.data import TrainingData
 
@@ -114,6 +115,22 @@ def test_a_call_that_was_stopped_is_finished_by_the_next(photos: Path, tmp_path:
     assert members(tmp_path) == before
     assert first.stat().st_mtime_ns == time
     assert not list(tmp_path.glob(".*"))
+
+
+def test_a_recipe_is_written_as_it_always_was() -> None:
+    """Shards that an earlier version made are recognised by it."""
+    made = Recipe(degradation=None, prompt_provider={"name": "fixed", "high": "a house"}, crop=64).as_json()
+    assert made == {
+        "degradation": None, "prompt_provider": {"name": "fixed", "high": "a house"}, "upscaler": None,
+        "sharpen": False, "crop": 64, "crops_a_photo": None, "variants": 1, "seed": 0,
+    }  # fmt: skip
+
+
+def test_a_choice_that_is_none_is_told(photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"variant: there is no such option\. Did you mean 'variants'"):
+        prepare_shards(photos, tmp_path, variant=2)
+    with pytest.raises(ConfigError, match="crop: Input should be greater than or equal to 16"):
+        prepare_shards(photos, tmp_path, crop=4)
 
 
 def test_another_recipe_needs_another_output(photos: Path, tmp_path: Path) -> None:

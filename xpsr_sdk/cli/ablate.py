@@ -6,8 +6,10 @@ from pathlib import Path
 
 import click
 
+from xpsr_sdk.cli.options import setting
 from xpsr_sdk.cli.terminal import is_first_process, leave_processes, progress_bar, quiet_libraries, warnings_told
 from xpsr_sdk.config import read_toml
+from xpsr_sdk.training.config import TrainConfig
 
 
 @click.command()
@@ -20,20 +22,18 @@ from xpsr_sdk.config import read_toml
     help="What is varied, with commas between: fusion, constraint, prompts.",
 )
 @click.option("-o", "--output", type=click.Path(file_okay=False, path_type=Path), help="Default: the config's output.")
-@click.option("--steps", type=click.IntRange(min=1), help="Steps of each run. Default: the config's.")
+@setting(TrainConfig, "steps")
 @click.option("--seeds", type=click.IntRange(min=1), default=1, show_default=True, help="Runs of each variant.")
 def ablate(
     config: Path, overrides: tuple[str, ...], over: str, output: Path | None, steps: int | None, seeds: int
 ) -> None:
     """Train as the TOML file CONFIG says, once as it is and once with each change, and compare on held-out images.
 
-    OVERRIDES replace single fields: batch_size=2 validation.folders=[\'photos\']
+    OVERRIDES replace single fields: batch_size=2 validation.folders=[\'photos\']. So does --steps.
 
     Writes ablation.md, ablation.json and ablation.png (which needs xpsr-sdk[plot]) beside a folder for each run. A call
     that was stopped can be repeated.
     """
-    from xpsr_sdk.training.config import TrainConfig
-
     run = read_toml(TrainConfig, config, (*overrides, *([f"steps={steps}"] if steps else [])))
     output = output or run.output
     quiet_libraries()

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
+from xpsr_sdk.cli.options import setting
 from xpsr_sdk.cli.terminal import print_table, progress_bar, quiet_libraries
-from xpsr_sdk.config import Compile, Dtype
+from xpsr_sdk.config import Compile, Dtype, PipelineConfig
 from xpsr_sdk.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
@@ -27,16 +28,16 @@ RANDOM = "random-sd15"
 @click.option(
     "--model", default=RANDOM, show_default=True, help=f"As for upscale, or {RANDOM}: full size, random weights."
 )
-@click.option("--checkpoint", type=click.Path(path_type=Path), help="Folder with unet/ and controlnet/ for the model.")
+@setting(PipelineConfig, "checkpoint")
 @click.option("--size", "sizes", type=click.IntRange(64, 16384), multiple=True, help="Side of the result.  [256]")
 @click.option("--batch", "batches", type=click.IntRange(1, 64), multiple=True, help="Photos at a time.  [1]")
 @click.option("--dtype", "dtypes", type=click.Choice(get_args(Dtype)), multiple=True, help="Precision.  [bfloat16]")
-@click.option("--steps", type=click.IntRange(2, 1000), help="Model evaluations.  [default: the model's]")
-@click.option("--guidance", type=click.FloatRange(0, 50), help="Classifier-free guidance.  [default: the model's]")
+@setting(PipelineConfig, "num_inference_steps", "--steps")
+@setting(PipelineConfig, "guidance_scale", "--guidance")
 @click.option("--rounds", type=click.IntRange(1, 100), default=3, show_default=True, help="How often; medians count.")
 @click.option("--only", multiple=True, help="Names of the variants to measure, the first to compare with.  [all]")
 @click.option("--compile", "mode", type=click.Choice(get_args(Compile)), help="Measure compiled networks too.")
-@click.option("--device", help="cuda, xpu, mps or cpu.  [default: the first there is]")
+@setting(PipelineConfig, "device")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="File for all figures.")
 @click.option("--plot", "plot_file", type=click.Path(path_type=Path), help="File for a picture of them.")
 def bench(
@@ -45,14 +46,13 @@ def bench(
     sizes: tuple[int, ...],
     batches: tuple[int, ...],
     dtypes: tuple[Dtype, ...],
-    steps: int | None,
-    guidance: float | None,
     rounds: int,
     only: tuple[str, ...],
     mode: Compile | None,
     device: str | None,
     json_file: Path | None,
     plot_file: Path | None,
+    **settings: Any,
 ) -> None:
     """Measure what each part of the engine gains.
 
@@ -68,7 +68,6 @@ def bench(
         if name not in known:
             raise ConfigError(f"There is no variant {name!r}. {did_you_mean(name, known)}")
     chosen = [known[name] for name in only] or chosen
-    settings = {"num_inference_steps": steps, "guidance_scale": guidance}
     measured: list[Measurement] = []
     default: tuple[Dtype, ...] = ("bfloat16",)
     cases = list(product(dtypes or default, sizes or (256,), batches or (1,)))

@@ -13,6 +13,8 @@ from click.core import ParameterSource
 from rich import box
 from rich.table import Table
 
+from xpsr_sdk.cli.components import part_options, with_options
+from xpsr_sdk.cli.options import setting
 from xpsr_sdk.cli.terminal import print_table, progress_bar, quiet_libraries, warnings_told
 from xpsr_sdk.config import Component, PipelineConfig, read_toml
 from xpsr_sdk.contracts import PROMPT_LEVELS
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 
 LISTED = 20
 """Reasons that are named one by one."""
-ASKING = ("prompt_provider", "config", "levels", "batch_size", "workers", "shard")
+ASKING = ("prompt_provider", "prompt_provider_option", "config", "levels", "batch_size", "workers", "shard")
 """Parameters of a command that asks."""
 SHOWING = ("sheet", "count")
 """Parameters of a command that shows."""
@@ -48,7 +50,8 @@ class ShardType(click.ParamType[tuple[int, int]]):
 
 @click.command()
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--prompt-provider", help="Who describes the images.  [default: measured]")
+@setting(PipelineConfig, "prompt_provider")
+@part_options("prompt-provider")
 @click.option(
     "--config", type=click.Path(path_type=Path), help="TOML file with a table prompt_provider, for its options."
 )
@@ -84,6 +87,7 @@ class ShardType(click.ParamType[tuple[int, int]]):
 def caption(
     folder: Path,
     prompt_provider: str | None,
+    prompt_provider_option: tuple[str, ...],
     config: Path | None,
     levels: tuple[str, ...],
     store: Path | None,
@@ -108,7 +112,7 @@ def caption(
         _show(folder, file, sheet, count)
     if merge or show:
         return
-    choice = _provider(prompt_provider, config)
+    choice = _provider(prompt_provider, prompt_provider_option, config)
     quiet_libraries()
     from xpsr_sdk.prompts.caption_folder import caption_folder  # after what can be told at once, since it loads torch
 
@@ -141,10 +145,11 @@ def _check_effect(merge: bool, show: bool) -> None:
         raise ConfigError(f"{mode}, what is given has no effect: {', '.join(given)}; leave it out.")
 
 
-def _provider(name: str | None, config: Path | None) -> Component:
-    """The provider of the options, else of the file, else the default."""
+def _provider(name: str | None, options: Sequence[str], config: Path | None) -> Component:
+    """The provider of the command line, else of the file, else the default; with the command line's options."""
     settings = read_toml(PipelineConfig, config) if config else PipelineConfig()
-    return name or settings.prompt_provider or "measured"
+    own = settings.prompt_provider or "measured"
+    return with_options("prompt-provider", name, options, own) or own
 
 
 def _tell(report: Captioned, file: Path) -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from xpsr_sdk.cli.components import part_options, with_options
+from xpsr_sdk.cli.options import setting
 from xpsr_sdk.cli.terminal import progress_bar
+from xpsr_sdk.preparation.recipe import Recipe
 
 if TYPE_CHECKING:
     from xpsr_sdk.preparation.report import Prepared
@@ -32,29 +36,23 @@ def data() -> None:
     show_default=True,
     help="Shards of the WebDataset form, or the published form: HR/, LR/ and folders of prompts.",
 )
-@click.option(
-    "--degradation",
-    default="realesrgan",
-    show_default=True,
-    help="Degradation model; none: photos are degraded as training draws them.",
-)
+@setting(Recipe, "degradation")
 @part_options("degradation")
-@click.option("--prompt-provider", default="measured", show_default=True, help="Who describes the photos.")
+@setting(Recipe, "prompt_provider")
 @part_options("prompt-provider")
-@click.option("--upscaler", help="Enlarge the degraded photos ahead, for a model that is trained with this upscaler.")
+@setting(Recipe, "upscaler")
 @part_options("upscaler")
-@click.option("--sharpen", is_flag=True, help="Sharpen the photos before they are degraded and stored.")
-@click.option("--crop", type=click.IntRange(min=16), help="Cut photos into crops of so many pixels. Default: whole.")
-@click.option("--crops-a-photo", type=click.IntRange(min=1), help="At most so many crops of a photo, at random.")
-@click.option("--variants", type=click.IntRange(min=1), default=1, show_default=True, help="Degradations of each.")
+@setting(Recipe, "sharpen")
+@setting(Recipe, "crop")
+@setting(Recipe, "crops_a_photo")
+@setting(Recipe, "variants")
 @click.option("--photos-a-shard", type=click.IntRange(min=1), default=32, show_default=True, help="Photos in a shard.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of degradations and crops.")
+@setting(Recipe, "seed")
 @click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Processes.")
 def prepare(
     photos: Path,
     output: Path,
     form: Literal["shards", "pairs"],
-    degradation: str,
     workers: int,
     photos_a_shard: int,
     **choices: Any,
@@ -65,20 +63,31 @@ def prepare(
     """
     from xpsr_sdk.preparation.prepare import prepare_pairs, prepare_shards
 
-    choices |= {"degradation": None if degradation == "none" else degradation, "workers": workers}
-    for flag in ("degradation", "prompt-provider", "upscaler"):
-        kind = flag.replace("-", "_")
-        choices[kind] = with_options(flag, choices[kind], choices.pop(f"{kind}_option"))
+    make: Callable[..., Prepared] = (
+        partial(prepare_shards, photos_a_shard=photos_a_shard) if form == "shards" else prepare_pairs
+    )
+    recipe = _recipe(choices)
     with progress_bar() as bar:
         task = bar.add_task("preparing", total=None)
-        choices["progress"] = lambda done, total: bar.update(task, completed=done, total=total)
-        if form == "shards":
-            report = prepare_shards(photos, output, photos_a_shard=photos_a_shard, **choices)
-        else:
-            report = prepare_pairs(photos, output, **choices)
+
+        def progress(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
+        report = make(photos, output, workers=workers, progress=progress, **recipe)
     _print(report, output)
     if not report.samples:
         raise click.exceptions.Exit(1)
+
+
+def _recipe(options: dict[str, Any]) -> dict[str, Any]:
+    """The fields of ``Recipe`` that the options set."""
+    degraded = options["degradation"] != "none"
+    for flag in ("degradation", "prompt-provider", "upscaler"):
+        kind = flag.replace("-", "_")
+        own = Recipe.model_fields[kind].default
+        options[kind] = with_options(flag, options[kind], options.pop(f"{kind}_option"), own)
+    given = {name: value for name, value in options.items() if value is not None}
+    return given if degraded else given | {"degradation": None}
 
 
 def _print(report: Prepared, output: Path) -> None:

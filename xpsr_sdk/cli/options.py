@@ -1,16 +1,19 @@
-"""Options of commands that are settings: their type, choices and help are those of the config's field."""
+"""Options of commands that are settings: their type, choices, range and help are those of the config's field."""
 
 from __future__ import annotations
 
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import click
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<", "min_length": "length ≥", "max_length": "length ≤"}
+"""What pydantic calls the bounds of a field, and how they are written."""
 
 
 def setting(config: type[BaseModel], field: str, flag: str | None = None) -> Callable[[Command], Command]:
@@ -26,8 +29,17 @@ def setting(config: type[BaseModel], field: str, flag: str | None = None) -> Cal
     kind = _plain(info.annotation)
     if kind is bool:
         flag = f"{flag}/--no-{flag.removeprefix('--')}"
-    help_text = (info.description or "") + _default_words(info.get_default(call_default_factory=True))
-    return click.option(flag, field, type=_click_type(kind), default=None, help=help_text)
+    help_text = (info.description or "") + _default_words(info)
+    return click.option(flag, field, type=_click_type(kind, dict(bounds(info))), default=None, help=help_text)
+
+
+def bounds(field: FieldInfo) -> Iterator[tuple[str, Any]]:
+    """The range of a field, ``("ge", 1)`` for instance if it must be 1 or more. The names are keys of ``BOUNDS``."""
+    # The bounds of ``Annotated[int, Field(ge=1)] | None`` lie in the first part of the union.
+    parts = [info for part in get_args(field.annotation) for info in getattr(part, "__metadata__", ())]
+    inside = [item for info in parts for item in getattr(info, "metadata", [info])]
+    for item in [*field.metadata, *inside]:
+        yield from ((name, value) for name in BOUNDS if (value := getattr(item, name, None)) is not None)
 
 
 def _plain(annotation: Any) -> Any:
@@ -40,11 +52,18 @@ def _plain(annotation: Any) -> Any:
     return annotation
 
 
-def _click_type(kind: Any) -> Any:
+def _click_type(kind: Any, limits: dict[str, Any]) -> Any:
     if get_origin(kind) is Literal:
         return click.Choice(get_args(kind))
+    if kind in (int, float) and limits:
+        least, most = limits.get("ge", limits.get("gt")), limits.get("le", limits.get("lt"))
+        in_range: Any = click.IntRange if kind is int else click.FloatRange
+        return in_range(least, most, min_open="gt" in limits, max_open="lt" in limits)
     return click.Path(path_type=Path) if kind is Path else kind
 
 
-def _default_words(default: Any) -> str:
-    return "" if default is None or isinstance(default, bool | BaseModel) else f"  [default: {default}]"
+def _default_words(info: FieldInfo) -> str:
+    default = info.get_default(call_default_factory=True, validated_data={})
+    if info.is_required() or default is None or isinstance(default, bool | BaseModel):
+        return ""
+    return f"  [default: {default}]"

@@ -19,12 +19,12 @@ from pydantic_core import PydanticUndefined, to_jsonable_python
 from rich import box
 from rich.table import Table
 
+from xpsr_sdk.cli.options import BOUNDS, bounds
 from xpsr_sdk.cli.terminal import print_json, print_table
 from xpsr_sdk.contracts import KINDS
 from xpsr_sdk.plugin_system.registry import PluginFailure, RegisteredComponent, default_registry
 from xpsr_sdk.plugin_system.scaffold import write_plugin
 
-BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<", "min_length": "length ≥", "max_length": "length ≤"}
 CALLS = {
     "prompt_provider": "build_pipeline(prompt_provider={})",
     "fusion_attention": "ModelSection(base='base', fusion={})",
@@ -195,11 +195,7 @@ def _type_words(annotation: Any) -> str:
 
 
 def _range_words(field: FieldInfo) -> str:
-    # The bounds of ``Annotated[int, Field(ge=1)] | None`` lie in the first part of the union.
-    parts = [info for part in typing.get_args(field.annotation) for info in getattr(part, "__metadata__", ())]
-    inside = [item for info in parts for item in getattr(info, "metadata", [info])]
-    bounds = ((sign, getattr(item, name, None)) for item in [*field.metadata, *inside] for name, sign in BOUNDS.items())
-    return ", ".join(f"{sign} {value}" for sign, value in bounds if value is not None)
+    return ", ".join(f"{BOUNDS[name]} {value}" for name, value in bounds(field))
 
 
 def _option_table(options: list[dict[str, Any]]) -> Table:

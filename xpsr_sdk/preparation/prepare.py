@@ -8,6 +8,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from xpsr_sdk.config import load_config
 from xpsr_sdk.data.images import find_images
 from xpsr_sdk.data.pairs import write_pair
 from xpsr_sdk.errors import ImageError, TrainingError
@@ -44,10 +45,11 @@ def prepare_pairs(
         choices: Fields of ``Recipe``; the degradation can't be None.
 
     Raises:
+        ConfigError: One of the choices is no field of ``Recipe``, or out of range.
         TrainingError: There are no photos, or two would get the same name.
         PluginError: A component is unknown or broken, or a worker cannot import a plug-in, see ``Registry``.
     """
-    recipe, names, report = Recipe(**choices), _names(photos), Prepared()
+    recipe, names, report = load_config(Recipe, choices, "The recipe"), _names(photos), Prepared()
     if recipe.degradation is None:
         raise TrainingError("Pairs need a degradation: only shards may leave it to training.")
     made = run_tasks(partial(_write_pairs, output), recipe, registry or default_registry(), names, workers)
@@ -82,11 +84,12 @@ def prepare_shards(
         choices: Fields of ``Recipe``.
 
     Raises:
+        ConfigError: One of the choices is no field of ``Recipe``, or out of range.
         TrainingError: There are no photos, two would get the same name, or ``output`` holds shards of another recipe.
         ImageError: A shard cannot be written.
         PluginError: A component is unknown or broken, or a worker cannot import a plug-in, see ``Registry``.
     """
-    recipe, names = Recipe(**choices), _names(photos)
+    recipe, names = load_config(Recipe, choices, "The recipe"), _names(photos)
     shards = [
         PlannedShard(output / f"shard-{number:05d}.tar", names[first : first + photos_a_shard])
         for number, first in enumerate(range(0, len(names), photos_a_shard))
