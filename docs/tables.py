@@ -28,6 +28,7 @@ from xpsr_sdk.config import SPEEDS, ExecutionConfig, ModelDefaults, PipelineConf
 from xpsr_sdk.contracts import KINDS
 from xpsr_sdk.plugin_system.discovery import Plugin
 from xpsr_sdk.plugin_system.registry import RegisteredComponent, Registry
+from xpsr_sdk.preparation.recipe import Recipe
 from xpsr_sdk.testing.clauses import CLAUSES, COMMON
 from xpsr_sdk.training.config import (
     DataSection,
@@ -40,7 +41,7 @@ from xpsr_sdk.training.config import (
 
 HERE = Path(__file__).parent
 MODELS: tuple[type[Settings], ...] = (
-    RestoreConfig, PipelineConfig, ExecutionConfig, ModelDefaults,
+    RestoreConfig, PipelineConfig, ExecutionConfig, ModelDefaults, Recipe,
     TrainConfig, ModelSection, DataSection, LossSection, OptimizerSection, ValidationSection,
 )  # fmt: skip
 TABLE = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -161,7 +162,7 @@ def options_table(command: click.Command) -> str:
 
 def sizes_table(config: Path) -> str:
     """Parameters of each network that a training config makes, and of what XPSR adds to it."""
-    backbone, unet, controlnet = build_for_training(read_toml(TrainConfig, config).model)
+    backbone, unet, controlnet = build_for_training(read_toml(TrainConfig, config).model, known_parts())
 
     def count(model: Module, *parts: str) -> str:
         sizes = [p.numel() for name, p in model.named_parameters() if not parts or any(part in name for part in parts)]
@@ -173,7 +174,9 @@ def sizes_table(config: Path) -> str:
     heads = count(controlnet, "conv_degradation", ".to_rgbs.")
     of_controlnet = f"{count(controlnet, '.fusions.')} of it fusion, {heads} heads of the constraint"
     of_text = f"CLIP's kind: {text.num_hidden_layers} layers of width {text.hidden_size}, {text.vocab_size} tokens"
-    of_latents = f"lossless: the residual to bicubic, {backbone.latent_channels} channels at stride {backbone.stride}"
+    of_latents = (
+        f"lossless: the residual to the upscaled photo, {backbone.latent_channels} channels at stride {backbone.stride}"
+    )
     lines = [
         "| part | parameters | |",
         "|---|---|---|",

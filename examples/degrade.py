@@ -1,6 +1,6 @@
-"""Degrades a sharp photo in the same way as the training pairs. This program made examples/photo.jpg.
+"""Degrades a sharp photo as the training pairs are degraded.
 
-python examples/degrade.py examples/photo-original.jpg examples/photo.jpg --seed 16
+python examples/degrade.py examples/photo-original.jpg degraded.jpg --seed 16
 """
 
 from argparse import ArgumentParser

@@ -54,7 +54,8 @@ def small(tmp_path: Path) -> Path:
     folder.mkdir()
     for name in SHORT:
         shutil.copy(EXAMPLES / name, folder)
-    tiny.photo(24, 20).save(folder / "photo.jpg")
+    for name in ("photo", "web", "indoor"):
+        tiny.photo(24, 20).save(folder / f"{name}.jpg")
     tiny.photo(96, 80).save(folder / "photo-original.jpg")
     return folder
 
@@ -73,31 +74,24 @@ def test_short_programs_are_short_and_all_of_them_are_tested() -> None:
 
 
 def test_the_photos_belong_together_and_are_small() -> None:
-    photo, original = (picture(EXAMPLES / name) for name in ("photo.jpg", "photo-original.jpg"))
-    assert original.size == (photo.width * 4, photo.height * 4)
-    assert all((EXAMPLES / name).stat().st_size < 150_000 for name in ("photo.jpg", "photo-original.jpg"))
+    for name in ("photo", "indoor"):
+        photo, original = (picture(EXAMPLES / f"{name}{of}.jpg") for of in ("", "-original"))
+        assert original.size == (photo.width * 4, photo.height * 4)
+    assert all(file.stat().st_size < 250_000 for file in EXAMPLES.glob("*.jpg"))
 
 
-def test_degrade_makes_the_example_photo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_degrade_makes_a_photo_of_a_quarter(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run("degrade.py", EXAMPLES / "photo-original.jpg", tmp_path / "photo.jpg", "--seed", 16)
-    made, kept = (
-        np.asarray(Image.open(path), dtype=float) for path in (tmp_path / "photo.jpg", EXAMPLES / "photo.jpg")
-    )
-    assert made.shape == kept.shape
-    assert np.abs(made - kept).mean() < 2  # the codec may differ from machine to machine
+    assert picture(tmp_path / "photo.jpg").size == picture(EXAMPLES / "photo.jpg").size
     assert "DegradationRecord" in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("tiny_default")
-def test_before_after_lays_three_pictures_side_by_side(small: Path) -> None:
+def test_before_after_lays_a_row_for_each_photo(small: Path) -> None:
     run(small.absolute() / "before_after.py")
-    sheet = picture(small.parent / "docs" / "images" / "before-after.png")
-    original = picture(small / "photo-original.jpg")
-    side = original.height
-    assert sheet.width > 3 * side
-    assert sheet.height > side
-    last = sheet.crop((sheet.width - side, sheet.height - side, *sheet.size))
-    assert last.tobytes() == original.crop((8, 0, 88, 80)).tobytes()
+    sheet = picture(small.parent / "docs" / "images" / "before-after.jpg")
+    assert sheet.width > 4 * 400
+    assert sheet.height > 3 * 280
 
 
 @pytest.mark.usefixtures("tiny_default")
@@ -163,7 +157,7 @@ def test_a_config_of_the_paper_trains_a_checkpoint_that_restores(tmp_path: Path,
     ]
     restored = CliRunner().invoke(xpsr, [*restore, "--model", base, "--checkpoint", str(output / "checkpoint-1")])
     assert restored.exit_code == 0, restored.output
-    assert picture(tmp_path / "photo.png").size == (150, 100)
+    assert picture(tmp_path / "photo.png").size == (320, 180)
 
 
 @pytest.mark.parametrize("name", ["nano", "smoke"])
@@ -181,7 +175,7 @@ def test_ready_configs_train_and_validate(name: str, tmp_path: Path) -> None:
 
 def test_the_second_stage_of_nano_begins_with_the_last_checkpoint_of_the_first() -> None:
     first, second = (read_toml(TrainConfig, EXAMPLES / "train_nano" / f"{n}.toml") for n in ("1-mean", "2-xpsr"))
-    assert second.model.base == first.output / f"checkpoint-{first.steps}"
+    assert second.model.base == str(first.output / f"checkpoint-{first.steps}")
 
 
 def test_make_crops_leaves_out_what_has_no_detail(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from xpsr_sdk import build_pipeline
+from xpsr_sdk import build_pipeline, default_registry
 from xpsr_sdk.toolkit import init_fusions
 
 
@@ -32,8 +32,9 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.manual_seed(0)
     pipeline = build_pipeline(model=arguments.model, device="cpu")
-    pipeline.unet = with_fresh_fusion(pipeline.unet, arguments.fusion)
-    pipeline.controlnet = with_fresh_fusion(pipeline.controlnet, arguments.fusion)
+    with default_registry().in_force():  # where the new fusions are looked up
+        pipeline.unet = with_fresh_fusion(pipeline.unet, arguments.fusion)
+        pipeline.controlnet = with_fresh_fusion(pipeline.controlnet, arguments.fusion)
     pipeline.save_pretrained(arguments.output)
     print(arguments.output)
 
