@@ -104,6 +104,8 @@ def _upscaler_alone(
     parts: dict[str, Any] = dict.fromkeys(("vae", "text_encoder", "tokenizer", "unet", "controlnet", "scheduler"))
     pipeline = Pipeline(**parts, defaults={"color": "none"})
     pipeline.configure(
+        prompt_provider=registry.create("prompt_provider", "fixed"),  # is not asked
+        sampler=registry.create("sampler", "ddim"),  # likewise
         upscaler=registry.create("upscaler", upscaler or config.upscaler or "realesrgan-x4plus"),
         settings=RestoreConfig(**{name: getattr(config, name) for name in RestoreConfig.model_fields}),
     )
@@ -223,12 +225,9 @@ def trained_backbone(section: ModelSection) -> Component:
 
 
 def trained_upscaler(section: ModelSection) -> Component:
-    """The upscaler of a training run: the config's, else the one that the base names.
-
-    Raises:
-        CheckpointError: The base has no index.
-    """
-    return section.upscaler or read_defaults(read_json(section.base_folder / "model_index.json")).upscaler
+    """The upscaler of a training run: the config's, else the one that the base names, else XPSR's, bicubic."""
+    index = section.base_folder / "model_index.json"
+    return section.upscaler or read_defaults(read_json(index) if index.is_file() else {}).upscaler
 
 
 def trained_index(section: ModelSection) -> dict[str, Any]:

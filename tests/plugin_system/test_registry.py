@@ -51,6 +51,7 @@ def test_the_built_in_components(registry: Registry) -> None:
         "degradation_model": ["bicubic", "realesrgan"],
         "sampler": ["ddim", "dpmpp-2m", "euler", "unipc"],
         "backbone": ["residual", "stable-diffusion"],
+        "upscaler": ["bicubic", "realesrgan-x4plus", "spandrel"],
     }
 
 
@@ -163,7 +164,7 @@ class Unprintable:
             "stub",
             ConfigError,
             "There is no kind of component 'samplers'. Did you mean 'sampler'? "
-            "Known: backbone, degradation_model, fusion_attention, prompt_provider, sampler.",
+            "Known: backbone, degradation_model, fusion_attention, prompt_provider, sampler, upscaler.",
         ),
         (
             "sampler",

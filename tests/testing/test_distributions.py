@@ -70,7 +70,7 @@ def test_a_good_one_passes(site: Path) -> None:
             {"body": HOOK.format(name="of-test", target="no_such_module:Part")},
             "it raised ModuleNotFoundError: No module named 'no_such_module'",
         ),
-        ("names", {"body": GOOD.replace("of-test", "ddim")}, "The sampler 'ddim' is offered by xpsr-sdk "),
+        ("names", {"body": GOOD.replace("of-test", "ddim")}, "has a name that is reserved for a built-in part"),
     ],
 )
 def test_a_broken_one_is_caught(site: Path, clause: str, changes: dict[str, str], problem: str) -> None:
@@ -78,7 +78,7 @@ def test_a_broken_one_is_caught(site: Path, clause: str, changes: dict[str, str]
     with pytest.raises(ContractViolation) as caught:
         check_distribution("kit-plugin")
     assert caught.value.clause == clause, str(caught.value)
-    assert caught.value.problem.startswith(problem)
+    assert problem in caught.value.problem
     assert str(caught.value).startswith("The distribution kit-plugin breaks the clause ")
 
 

@@ -37,7 +37,7 @@ def find_model(name: str | Path, **hub_options: Any) -> Path:
     Raises:
         ConfigError: There is no such model.
     """
-    presets = sorted(preset.name for preset in PRESETS.iterdir() if preset.is_dir()) if PRESETS.is_dir() else []
+    presets = sorted(index.parent.name for index in PRESETS.glob("*/model_index.json"))
     if name in presets:
         return PRESETS / name
     if name != "" and Path(name).is_dir():

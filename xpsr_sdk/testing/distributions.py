@@ -13,6 +13,7 @@ from packaging.utils import canonicalize_name
 
 import xpsr_sdk
 from xpsr_sdk.contracts import KINDS
+from xpsr_sdk.errors import DuplicateComponent
 from xpsr_sdk.plugin_system.discovery import GROUP, installed_plugins
 from xpsr_sdk.plugin_system.registry import Registry
 from xpsr_sdk.testing.subject import Subject, check_common, clause_of, require
@@ -45,6 +46,9 @@ def check_distribution(name: str) -> None:
     with clause_of(who, "distribution", "requirements"):
         _check_requirement(found)
     listed = _list_alone(found.name)
+    with clause_of(who, "distribution", "names"):
+        taken = [failure for failure in listed["failures"] if DuplicateComponent.__name__ in failure]
+        require(not taken, " ".join(taken))
     with clause_of(who, "distribution", "loading"):
         require(not listed["failures"], " ".join(listed["failures"]))
     with clause_of(who, "distribution", "cheap listing"):

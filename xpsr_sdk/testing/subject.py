@@ -155,7 +155,8 @@ def check_construction(subject: Subject, *args: Any) -> None:
         subject.build(*args)
         config = subject.registry.config(subject.kind, subject.choice)
         before = config.model_dump()
-        subject.registry.resolve(subject.kind, subject.name)(config, *args)
+        with subject.registry.in_force():
+            subject.registry.resolve(subject.kind, subject.name)(config, *args)
         require(config.model_dump() == before, "it changed its config")
 
 

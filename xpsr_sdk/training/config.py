@@ -191,7 +191,7 @@ class TrainConfig(Settings):
     """A training run: what ``xpsr train FILE`` reads."""
 
     output: Path = Field(description="Folder for checkpoints and the log.")
-    steps: int = Field(ge=1)
+    steps: int = Field(ge=1, description="How many times the weights are updated.")
     batch_size: int = Field(
         ge=1, description="Images in each step, over all processes and all parts of gradient accumulation."
     )

@@ -23,7 +23,8 @@ def write_failed_step(target: Path, batch: Batch, inputs: StepInputs) -> None:
     Raises:
         TrainingError: It cannot be written.
     """
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in vars(inputs).items()}
+    # Copies: some of them are one tensor, which safetensors would refuse to write twice.
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in vars(inputs).items()}
     words = {"positions": batch.positions, "high": batch.high, "low": batch.low}
     with writing(target), whole_folder(target) as folder:
         save_file(tensors, folder / "inputs.safetensors")
