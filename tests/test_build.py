@@ -23,6 +23,7 @@ from xpsr_sdk.training.config import ModelSection
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty current folder, and ``nano`` as the only preset."""
     (tmp_path / "presets" / "nano").mkdir(parents=True)
+    (tmp_path / "presets" / "nano" / "model_index.json").write_text("{}")
     (tmp_path / "here").mkdir()
     monkeypatch.setattr("xpsr_sdk.models.find_model.PRESETS", tmp_path / "presets")
     monkeypatch.chdir(tmp_path / "here")

@@ -151,7 +151,7 @@ def test_more_fidelity_starts_with_less_noise(sd_pipe: Pipeline, fidelity: float
 
 
 def test_fidelity_blends_what_is_sampled_from_the_mean() -> None:
-    nano = build_pipeline(device="cpu")
+    nano = build_pipeline(device="cpu", dtype="float32")
     photo = PHOTO.convert("RGB").point(lambda level: 64 + level // 2)  # so that nothing is cut off at black or white
     results = {fidelity: nano(photo, fidelity=fidelity, seed=0) for fidelity in (0, 0.25, 0.75, 1)}
     sampled, mean = (np.asarray(results[end].image, dtype=float) for end in (0, 1))

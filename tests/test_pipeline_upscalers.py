@@ -112,7 +112,8 @@ def test_transparency_is_enlarged_by_the_upscaler_too() -> None:
     photo.putalpha(Image.fromarray(np.tile(np.arange(40, dtype=np.uint8) * 6, (28, 1))))
     image = build_pipeline(model="none", upscaler=Doubling(), device="cpu")(photo, scale=2, fidelity=0).image
     assert image.mode == "RGBA"
-    assert image.size == (80, 56)
+    alpha = np.asarray(photo.getchannel("A"), int).repeat(2, 0).repeat(2, 1)
+    assert np.abs(np.asarray(image.getchannel("A"), int) - alpha).max() <= 1
 
 
 def test_sixteen_bits_survive_bicubic_enlargement() -> None:
@@ -129,3 +130,10 @@ def test_what_cannot_be_chosen_is_told() -> None:
     with pytest.raises(ConfigError, match="no model"):
         build_pipeline(model="none", upscaler="bicubic", device="cpu").explain(PHOTO)
     assert torch.is_grad_enabled()
+
+
+def test_a_saved_pipeline_keeps_the_upscaler_that_was_named(tmp_path: Path) -> None:
+    tiny.write_whole_model(tmp_path / "model")
+    pipe = build_pipeline(model=str(tmp_path / "model"), upscaler="realesrgan-x4plus", device="cpu")
+    pipe.save_pretrained(tmp_path / "saved")
+    assert build_pipeline(model=str(tmp_path / "saved"), device="cpu").upscaler.scale == 4

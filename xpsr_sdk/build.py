@@ -75,6 +75,8 @@ def build_pipeline(
     # Before the weights are read: what is misspelt is an error at once.
     provider = registry.create("prompt_provider", prompt_provider or config.prompt_provider, default="measured")
     index = read_json(folder / "model_index.json")
+    if isinstance(named_upscaler := upscaler or config.upscaler, str | dict):  # a saved pipeline keeps it
+        index = index | {"defaults": {**(index.get("defaults") or {}), "upscaler": named_upscaler}}
     defaults = read_defaults(index)
     chosen_upscaler = registry.create("upscaler", upscaler or config.upscaler or defaults.upscaler)
     chosen_sampler = registry.create("sampler", sampler or config.sampler or defaults.sampler)
@@ -102,11 +104,13 @@ def _upscaler_alone(
 ) -> Pipeline:
     """A pipeline without a model."""
     parts: dict[str, Any] = dict.fromkeys(("vae", "text_encoder", "tokenizer", "unet", "controlnet", "scheduler"))
-    pipeline = Pipeline(**parts, defaults={"color": "none"})
+    chosen = upscaler or config.upscaler or "realesrgan-x4plus"
+    kept = {"upscaler": chosen} if isinstance(chosen, str | dict) else {}
+    pipeline = Pipeline(**parts, defaults={"color": "none", **kept})
     pipeline.configure(
         prompt_provider=registry.create("prompt_provider", "fixed"),  # is not asked
         sampler=registry.create("sampler", "ddim"),  # likewise
-        upscaler=registry.create("upscaler", upscaler or config.upscaler or "realesrgan-x4plus"),
+        upscaler=registry.create("upscaler", chosen),
         settings=RestoreConfig(**{name: getattr(config, name) for name in RestoreConfig.model_fields}),
     )
     pipeline.upscaler_device = device

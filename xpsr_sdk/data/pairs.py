@@ -86,6 +86,8 @@ def write_pair(folder: Path, name: str, pair: Pair, words: dict[str, Any]) -> No
     write_image(pair.lr, folder / "LR" / f"{name}.png")
     if pair.upscaled is not None:
         write_image(pair.upscaled, folder / UPSCALED / f"{name}.png")
+    else:  # that of an earlier call would not belong to this LR image
+        (folder / UPSCALED / f"{name}.png").unlink(missing_ok=True)
     write_image(pair.hr, folder / "HR" / f"{name}.png")
 
 

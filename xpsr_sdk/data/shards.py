@@ -75,7 +75,7 @@ class ShardFolder:
             hr = self._part(shard, parts["hr"])
             of_lr = parts.get("lr")
             lr = hr if hr_as_input else None if of_lr is None else self._part(shard, of_lr)
-            ahead = None if hr_as_input else parts.get("upscaled")
+            ahead = None if hr_as_input or of_lr is None else parts.get("upscaled")
             upscaled = None if ahead is None else self._part(shard, ahead)
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise DamagedImage(f"{shard}: the image {key} is damaged: {error}.") from error

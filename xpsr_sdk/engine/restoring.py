@@ -84,10 +84,12 @@ class Restoration:
 
     def _upscale(self, picture: Picture, photo: PreparedPhoto, region: Region, width: int, height: int) -> Tensor:
         """A region of a picture as the upscaler enlarges it, 1 3 H W in [0, 1]."""
-        side = photo.settings.upscaler_tile
+        upscaler, side = self.networks.upscaler, photo.settings.upscaler_tile
+        # A scale of 1 leaves the photo to the resize, which keeps all of its bits; bfloat16 would lose those of 16.
+        exact = upscaler.scale == 1 or picture.max_level > 255
+        dtype = torch.float32 if exact else self.networks.dtype
         with self.clock.stage("upscale"):
-            upscaler = self.networks.upscaler
-            return upscale(upscaler, picture, region, width, height, lambda x: self.workload.upscale(x, side))
+            return upscale(upscaler, picture, region, width, height, lambda x: self.workload.upscale(x, side, dtype))
 
     def _restore_image(
         self, upscaled: Tensor, resized: Tensor, photos: Sequence[PreparedPhoto], noise: Tensor | None = None
@@ -135,7 +137,9 @@ class Restoration:
         """Alpha, 1 1 H W in [0, 1], restored as faithfully as the model can, or only enlarged if that is asked for."""
         if photo.settings.alpha == "resize":
             return alpha
-        faithful = photo.settings.model_copy(update={"fidelity": 1.0, "color": "none"})
+        # Without a model there is nothing to be faithful with: the upscaler's image is what was asked for.
+        fidelity = photo.settings.fidelity if self.networks.unet is None else 1.0
+        faithful = photo.settings.model_copy(update={"fidelity": fidelity, "color": "none"})
         of_alpha = replace(photo, settings=faithful, latents=None)
 
         def restore(image: Tensor) -> Tensor:

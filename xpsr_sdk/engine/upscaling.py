@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import torch
 from torch import Tensor
 
 from xpsr_sdk.contracts import Upscaler
@@ -38,6 +39,7 @@ def upscale_in_tiles(upscaler: Upscaler, images: Tensor, side: int) -> Tensor:
     return whole
 
 
+@torch.no_grad()
 def upscale_to(upscaler: Upscaler, images: Tensor, height: int, width: int, side: int = 384) -> Tensor:
     """Whole images at a size of choice, B 3 ``height`` ``width`` in [0, 1]: training's way of doing it.
 

@@ -87,28 +87,28 @@ class Workload:
                     return torch.cat(images), plan
             gc.collect()  # what a failed attempt held hangs on its traceback
 
-    def upscale(self, images: Tensor, side: int) -> Tensor:
+    def upscale(self, images: Tensor, side: int, dtype: torch.dtype) -> Tensor:
         """What the upscaler makes of images, B 3 h w in [0, 1], in tiles that fit into memory: float32, on the CPU.
 
         Args:
             images: The photos.
             side: Of a tile, in pixels of the images, if that fits.
+            dtype: What the upscaler computes in.
         """
-        networks = self._networks
-        # A scale of 1 leaves the photo to the resize, which keeps all of its bits.
-        dtype = torch.float32 if networks.upscaler.scale == 1 else networks.dtype
-        there = images.to(networks.device, dtype)
+        upscaler, device = self._networks.upscaler, self._networks.device
+        side = min(side, max(images.shape[-2:]))
         while True:
             side = min(side, self.decided.get("upscaler_tile") or side)
             try:
-                return upscale_in_tiles(networks.upscaler, there, side).to("cpu", torch.float32)
+                return upscale_in_tiles(upscaler, images.to(device, dtype), side).to("cpu", torch.float32)
             except Exception as error:
                 if not is_out_of_memory(error) or side <= SMALLEST_TILE:
                     raise
             gc.collect()  # what the failed attempt held hangs on its traceback
-            self.decided = self.decided | {"upscaler_tile": max(side // 2, SMALLEST_TILE)}
+            side = max(side // 2, SMALLEST_TILE)
+            self.decided = self.decided | {"upscaler_tile": side}
             self._make_room()
-            warnings.warn(f"Out of memory: trying again with upscaler_tile {side // 2}.", stacklevel=2)
+            warnings.warn(f"Out of memory: trying again with upscaler_tile {side}.", stacklevel=2)
 
     def _plan(self, height: int, width: int, settings: ResolvedSettings, photos: int) -> MemoryPlan:
         settings = settings.model_copy(update=self.decided)
@@ -134,6 +134,7 @@ class Workload:
     def _make_room(self) -> None:
         """Let those who wait on the device free their memory."""
         self._unload()
+        self._networks.upscaler.unload()
         self._networks.park_text_encoder()
 
 

@@ -172,7 +172,9 @@ class XPSRControlNet(LoadsFusions, ControlNetModel):
         return out
 
     def _channel_order(self, image: Tensor) -> Tensor:
-        return image.flip(1) if self.config.controlnet_conditioning_channel_order == "bgr" else image
+        if self.config.controlnet_conditioning_channel_order != "bgr":
+            return image
+        return torch.cat([each.flip(1) for each in image.split(3, dim=1)], dim=1)
 
     def forward(
         self,

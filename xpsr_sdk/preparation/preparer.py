@@ -40,6 +40,8 @@ class Preparer:
         if recipe.degradation is not None:
             self.degradation = registry.create("degradation_model", recipe.degradation)
         self.provider = registry.create("prompt_provider", recipe.prompt_provider)
+        if recipe.upscaler is not None and recipe.degradation is None:
+            raise ConfigError("There is an upscaler, but no degradation whose LR images it could enlarge ahead.")
         self.upscaler: Any = None
         if recipe.upscaler is not None:
             self.upscaler = registry.create("upscaler", recipe.upscaler)

@@ -119,8 +119,8 @@ class LossSection(Settings):
         0.0,
         ge=0,
         le=1,
-        description="Share of images on which the model learns to estimate the mean: their noisy latents are zeros, at "
-        "the last timestep of the schedule.",
+        description="Share of images on which the model learns to estimate the mean: their noisy latents are those of "
+        "the input itself, at the last timestep of the schedule.",
     )
     estimate_share: float = Field(
         0.0,

@@ -207,7 +207,7 @@ class TrainingRun:
         hr, lr, upscaled = (image.to(self.device) for image in (batch.hr, batch.lr, batch.upscaled))
         with torch.no_grad():
             latents = self.backbone.encode(hr, upscaled, generators)
-            photo = self.backbone.encode(2 * lr - 1, upscaled) if self.config.loss.mean_share else latents
+            photo = self.backbone.encode(2 * lr - 1, upscaled) if self._estimates_the_mean else latents
         noise = torch.stack([torch.randn(latents.shape[1:], generator=g) for g in generators]).to(latents)
         drop = self.config.data.prompt_dropout
         with torch.set_grad_enabled(self.trains_text), self.accelerator.autocast():
@@ -216,6 +216,10 @@ class TrainingRun:
         share = self.config.loss.estimate_share
         from_estimate = torch.tensor([float(torch.rand((), generator=g)) < share for g in generators])
         return StepInputs(hr, lr, upscaled, latents, photo, noise, timesteps, high, low, from_estimate.to(self.device))
+
+    @property
+    def _estimates_the_mean(self) -> bool:
+        return self.config.loss.mean_share > 0 or self.config.loss.estimate_share > 0
 
     def losses(self, inputs: StepInputs) -> dict[str, Tensor]:
         """Each term of the loss, already weighted, and their sum."""
