@@ -5,10 +5,19 @@ python examples/train_nano/export.py runs/nano-2-xpsr/checkpoint-1250 -o xpsr_sd
 
 from __future__ import annotations
 
+import json
 from argparse import ArgumentParser
 from pathlib import Path
 
 from xpsr_sdk import build_pipeline
+
+
+def write_vocabulary(folder: Path) -> None:
+    """Write the tokenizer's vocabulary in the files that transformers 4 reads, which transformers 5 leaves out."""
+    model = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["model"]
+    merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]]
+    (folder / "vocab.json").write_text(json.dumps(model["vocab"]), encoding="utf-8")
+    (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges, ""]), encoding="utf-8")
 
 
 def main() -> None:
@@ -19,6 +28,7 @@ def main() -> None:
     arguments = parser.parse_args()
     pipeline = build_pipeline(model=str(arguments.base), checkpoint=arguments.checkpoint, dtype="float16", device="cpu")
     pipeline.save_pretrained(arguments.output)
+    write_vocabulary(arguments.output / "tokenizer")
     size = sum(file.stat().st_size for file in arguments.output.rglob("*") if file.is_file())
     print(f"{arguments.output}: {size / 1e6:.1f} MB")
 
