@@ -163,13 +163,16 @@ def table(figures: Mapping[str, Scores], short: bool = False) -> str:
     for photos, scores in figures.items():
         for key, name in names.items():
             if key in scores:
-                cells = [
-                    f"{v:.2f}" if m in ("PSNR-Y", "grid") else f"{v:.3f}"
-                    for m, v in zip(METRICS, scores[key], strict=True)
-                ]
+                cells = [_cell(metric, value) for metric, value in zip(METRICS, scores[key], strict=True)]
                 lines.append(f"| {photos} | {name} | {' | '.join(cells)} |")
     lines += ["", *(_verdict(photos, scores) for photos, scores in figures.items())]
     return "\n".join(lines)
+
+
+def _cell(metric: str, value: float) -> str:
+    if math.isnan(value):
+        return "-"  # not measured
+    return f"{value:.2f}" if metric in ("PSNR-Y", "grid") else f"{value:.3f}"
 
 
 def _verdict(photos: str, scores: Scores) -> str:
@@ -180,7 +183,7 @@ def _verdict(photos: str, scores: Scores) -> str:
     ]
     gain = scores["fidelity 1"][0] - scores["blend 0"][0]
     beyond = f"On {photos}, nano's {' and '.join(parts)} below the blend curve at its PSNR-Y"
-    return f"{beyond}; `--fidelity 1` is {gain:+.2f} dB above bicubic."
+    return f"{beyond}; `--fidelity 1` is {gain:+.2f} dB to bicubic."
 
 
 def insert(page: Path, text: str) -> None:
