@@ -29,8 +29,8 @@ class ResidualAutoencoder(ModelMixin, ConfigMixin):
     Args:
         stride: Pixels a latent, in each direction; latents have 3 * stride^2 channels.
         scaling_factor: Factor on the residual (of an image in [-1, 1]) that gives latents of about unit variance.
-        transform: ``"unshuffle"`` cuts the residual into blocks, ``"wavelet"`` into bumps that overlap, so that no grid
-            shows; see ``xpsr_sdk.models.wavelet``.
+        transform: ``"unshuffle"`` cuts the residual into blocks, ``"wavelet"`` into patterns that overlap; see
+            ``xpsr_sdk.models.wavelet``.
     """
 
     config_name = "config.json"
