@@ -123,7 +123,9 @@ def _read(path: Path) -> dict[str, Any]:
             f"{path} is damaged or holds more than tensors, and is not read: pickled code could do anything."
         ) from None
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, SafetensorError) as error:
-        raise CheckpointError(f"{path} cannot be read as weights: {one_line(error)}.") from error
+        # What is no pickle at all ends in a bare KeyError or EOFError, which says nothing to a user.
+        reason = "it is damaged, or something else" if isinstance(error, KeyError | EOFError) else one_line(error)
+        raise CheckpointError(f"{path} cannot be read as weights: {reason.removesuffix('.')}.") from error
     if not isinstance(state, dict):
         raise CheckpointError(f"{path} holds a {type(state).__name__}, not named tensors.")
     return {name: _as_float(value) for name, value in state.items()}
