@@ -75,10 +75,11 @@ def build_pipeline(
     # Before the weights are read: what is misspelt is an error at once.
     provider = registry.create("prompt_provider", prompt_provider or config.prompt_provider, default="measured")
     index = read_json(folder / "model_index.json")
-    if isinstance(named_upscaler := upscaler or config.upscaler, str | dict):  # a saved pipeline keeps it
-        index = index | {"defaults": {**(index.get("defaults") or {}), "upscaler": named_upscaler}}
+    upscaler = upscaler or config.upscaler
+    if isinstance(upscaler, str | dict):  # a saved pipeline keeps it
+        index = index | {"defaults": {**(index.get("defaults") or {}), "upscaler": upscaler}}
     defaults = read_defaults(index)
-    chosen_upscaler = registry.create("upscaler", upscaler or config.upscaler or defaults.upscaler)
+    chosen_upscaler = registry.create("upscaler", upscaler or defaults.upscaler)
     chosen_sampler = registry.create("sampler", sampler or config.sampler or defaults.sampler)
     named = config.dtype or defaults.dtype
     dtype = getattr(torch, named) if named else find_dtype(device)
@@ -90,7 +91,7 @@ def build_pipeline(
         prompt_provider=provider,
         sampler=chosen_sampler,
         upscaler=chosen_upscaler,
-        settings=RestoreConfig(**{name: getattr(config, name) for name in RestoreConfig.model_fields}),
+        settings=_for_photos(config),
         execution=config.execution,
     )
     pipeline.resolve({})  # settings that do not go together are an error now, not at the first photo
@@ -111,11 +112,16 @@ def _upscaler_alone(
         prompt_provider=registry.create("prompt_provider", "fixed"),  # is not asked
         sampler=registry.create("sampler", "ddim"),  # likewise
         upscaler=registry.create("upscaler", chosen),
-        settings=RestoreConfig(**{name: getattr(config, name) for name in RestoreConfig.model_fields}),
+        settings=_for_photos(config),
     )
     pipeline.upscaler_device = device
     pipeline.upscaler_dtype = getattr(torch, config.dtype) if config.dtype else find_dtype(device)
     return pipeline
+
+
+def _for_photos(config: PipelineConfig) -> RestoreConfig:
+    """What a config says of how photos are restored."""
+    return RestoreConfig(**{name: getattr(config, name) for name in RestoreConfig.model_fields})
 
 
 @contextmanager

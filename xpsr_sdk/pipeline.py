@@ -1,6 +1,6 @@
-"""The pipeline: photo → prompts → text → latents → denoise → decode → colour → photo.
+"""The pipeline: photo → prompts → text → upscale → latents → denoise → decode → colour → photo.
 
-``Pipeline.restore`` reads like this sentence. The stages from the latents on are in ``xpsr_sdk.engine.restoring``.
+``Pipeline.restore`` reads like this sentence. The stages from the upscaler on are in ``xpsr_sdk.engine.restoring``.
 """
 
 from __future__ import annotations

@@ -96,9 +96,8 @@ class Workload:
             dtype: What the upscaler computes in.
         """
         upscaler, device = self._networks.upscaler, self._networks.device
-        side = min(side, max(images.shape[-2:]))
+        side = min(side, self.decided.get("upscaler_tile") or side, max(images.shape[-2:]))
         while True:
-            side = min(side, self.decided.get("upscaler_tile") or side)
             try:
                 return upscale_in_tiles(upscaler, images.to(device, dtype), side).to("cpu", torch.float32)
             except Exception as error:

@@ -18,6 +18,7 @@ from xpsr_sdk.plugin_system.registry import Registry
 from xpsr_sdk.testing.restoring import check_training
 from xpsr_sdk.testing.subject import Choice, Subject, check_construction, for_all, require
 from xpsr_sdk.testing.tensors import (
+    LEVEL,
     devices,
     generators,
     global_random_state_kept,
@@ -27,9 +28,6 @@ from xpsr_sdk.testing.tensors import (
     same,
 )
 from xpsr_sdk.testing.tiny import photo
-
-LEVEL = 1.01 / 255
-"""One level of an 8-bit image, and a little: as far as rounding may go."""
 
 
 def check_degradation_model(choice: Choice, registry: Registry | None = None) -> None:

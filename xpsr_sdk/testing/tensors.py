@@ -13,6 +13,9 @@ from torch import Tensor
 
 from xpsr_sdk.testing.subject import require
 
+LEVEL = 1.01 / 255
+"""One level of an 8-bit image, and a little: as far as rounding may go."""
+
 
 def generators(*seeds: int) -> list[torch.Generator]:
     """A CPU generator for each seed: one an image."""

@@ -16,6 +16,7 @@ from xpsr_sdk.plugin_system.registry import Registry
 from xpsr_sdk.testing.restoring import check_restoration
 from xpsr_sdk.testing.subject import Choice, Subject, check_construction, for_all, require
 from xpsr_sdk.testing.tensors import (
+    LEVEL,
     devices,
     global_random_state_kept,
     inputs_kept,
@@ -25,8 +26,6 @@ from xpsr_sdk.testing.tensors import (
 )
 from xpsr_sdk.testing.tiny import photo, write_whole_model
 
-LEVEL = 1.01 / 255
-"""One level of an 8-bit image, and a little: as far as rounding may go."""
 SEAM = 2.01 / 255
 """How far two tiles may differ where they meet: two levels, which nobody sees. Deep networks look far, if faintly."""
 
