@@ -131,7 +131,7 @@ BROKEN = {
     ),
     "wrapper": (
         plugin_with(xpsr_samplers=hookimpl(wrapper=True)(wrapping)),
-        "TypeError: xpsr_samplers is marked as a wrapper; there is nothing to wrap, it must return specs",
+        "TypeError: xpsr_samplers is marked as a wrapper; a hook must return specs, and must not wrap another",
     ),
 }
 

@@ -84,10 +84,10 @@ def test_any_name_gives_python_that_compiles(name: str, tmp_path_factory: pytest
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["sampler", "Film Grain"], "'Film Grain' is no name for a component: it begins with a small letter"),
-        (["sampler", "2m"], "'2m' is no name for a component"),
-        (["sampler", "film--grain"], "is no name for a component"),
-        (["sampler", "../film"], "is no name for a component"),
+        (["sampler", "Film Grain"], "'Film Grain' is not a valid name for a component: a name begins"),
+        (["sampler", "2m"], "'2m' is not a valid name for a component"),
+        (["sampler", "film--grain"], "is not a valid name for a component"),
+        (["sampler", "../film"], "is not a valid name for a component"),
         (["sampler", "xpsr-film"], "Leave out the 'xpsr-' of 'xpsr-film'"),
         (["sampler", "ddim"], "There is a sampler 'ddim' of xpsr-sdk "),
         (["flavour", "film"], "'flavour' is not one of 'prompt_provider'"),

@@ -1,4 +1,4 @@
-"""Finds the plug-ins of the installed distributions, the damaged ones included, without importing them."""
+"""Finds the plug-ins of all installed distributions, even of damaged ones, without importing them."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class Plugin:
     """A plug-in before it is loaded.
 
     Attributes:
-        distribution: The distribution that brings it.
+        distribution: The distribution that the plug-in is part of.
         version: The version of that distribution.
-        load: Gives the module (or any other object) that holds the hook implementations.
+        load: Returns the module (or any other object) that holds the hook implementations.
         entry_point: Its entry point, ``name = module``, if it has one.
     """
 
@@ -42,11 +42,11 @@ class Plugin:
 
 
 def as_plugin(plugin: object) -> Plugin:
-    """A plug-in of a module, or of any other object that holds hook implementations."""
+    """Wrap a module, or any other object that holds hook implementations, as a ``Plugin``."""
     if isinstance(plugin, Plugin):
         return plugin
     name = getattr(plugin, "__name__", type(plugin).__name__)
-    by_name = sys.modules.get(name) is plugin  # so that a worker process can load it, too
+    by_name = sys.modules.get(name) is plugin  # then a worker process can load it, too
     load = partial(import_module, name) if by_name else lambda: plugin
     return Plugin(name, str(getattr(plugin, "__version__", "0")), load)
 
@@ -55,9 +55,9 @@ def installed_plugins() -> list[Plugin]:
     """The plug-ins in the entry-point group ``xpsr_sdk``, in the order of their names.
 
     The environment variable ``XPSR_PLUGINS`` limits them to the distributions that it lists, separated by
-    commas; if it is set but empty, there are none. Given as plug-ins that fail to load are: a listed distribution
-    that brings none, one that requires another version of the SDK, and one whose metadata is damaged, as far as it
-    can be told that there is a plug-in in it.
+    commas; if it is set but empty, there are none. The list also holds plug-ins that will fail when they are loaded,
+    so that somebody is told: those of a distribution that ``XPSR_PLUGINS`` lists but that has no plug-in, that
+    requires another version of the SDK, or whose metadata is damaged but still shows that it has plug-ins.
     """
     found = sorted(_found_plugins(), key=lambda plugin: plugin.distribution)
     limit = os.environ.get("XPSR_PLUGINS")
@@ -81,33 +81,33 @@ def damaged_distributions() -> list[str]:
 
 
 def reason(error: BaseException | None, plugin: str) -> str:
-    """An error of the distribution ``plugin`` in one line; of a missing module, with what to install, if it is known.
+    """The error of a plug-in in one line. If a module is missing, the line says what to install, if that is known.
 
     Args:
-        error: What its code raised.
-        plugin: The distribution, whose metadata tells what it requires.
+        error: What the plug-in's code raised.
+        plugin: The name of its distribution, whose metadata says what it requires.
     """
-    told = one_line(error)
+    message = one_line(error)
     if not isinstance(error, ModuleNotFoundError) or not error.name:
-        return told
+        return message
     missing = normalized(error.name.partition(".")[0].replace("_", "-"))
     try:
         requirements = _requirements(distribution(plugin))
     except Exception:  # not installed, or with metadata that cannot be read
-        return told
+        return message
     for requirement in requirements:
         name = normalized(requirement.name)
         if name == missing or name.startswith(f"{missing}-") or name.endswith(f"-{missing}"):
             extra = re.search(r"extra == ['\"]([^'\"]+)", str(requirement.marker or ""))
-            return f"{told}; pip install '{f'{plugin}[{extra[1]}]' if extra else requirement.name}' may help"
-    return told
+            return f"{message}; pip install '{f'{plugin}[{extra[1]}]' if extra else requirement.name}' may help"
+    return message
 
 
 def _found_plugins() -> Iterator[Plugin]:
-    # Not by importlib.metadata.entry_points(), which raises if any distribution at all is damaged.
+    # importlib.metadata.entry_points() is not used, since it raises if any distribution at all is damaged.
     known: set[str] = set()
     for found in distributions():
-        if not _brings_plugins(found):
+        if not _has_plugins(found):
             continue
         name, version = _name_and_version(found)
         if normalized(name) not in known and not _shadowed(found, name):
@@ -115,25 +115,25 @@ def _found_plugins() -> Iterator[Plugin]:
             yield from (Plugin(name, version, load, entry) for entry, load in _loaders(found).items())
 
 
-def _brings_plugins(found: Distribution) -> bool:
+def _has_plugins(found: Distribution) -> bool:
     try:
         return f"[{GROUP}]" in (found.read_text("entry_points.txt") or "")
     except UnicodeDecodeError as error:
         return f"[{GROUP}]".encode() in error.object
-    except Exception:  # nothing says that there is a plug-in in it
+    except Exception:  # nothing shows that it has plug-ins
         return False
 
 
 def _shadowed(found: Distribution, name: str) -> bool:
-    """Whether another distribution of that name, with plug-ins or without, is the one that Python imports."""
+    """Whether Python imports another distribution of the same name, which stands earlier on the path."""
     try:
         return _folder(distribution(name)) != _folder(found)
-    except PackageNotFoundError:  # damaged: it is known by its folder alone
+    except PackageNotFoundError:  # damaged: only its folder is known
         return False
 
 
 def _folder(found: Distribution) -> Any:
-    return getattr(found, "_path", None)  # which tells where to look
+    return getattr(found, "_path", None)
 
 
 def _name_and_version(found: Distribution) -> tuple[str, str]:
@@ -146,17 +146,17 @@ def _name_and_version(found: Distribution) -> tuple[str, str]:
 
 
 def _loaders(found: Distribution) -> dict[str, Callable[[], object]]:
-    """For the entry point of each plug-in of a distribution, what loads it, or raises why it cannot be loaded."""
+    """The entry points of a distribution's plug-ins, each with a function that loads it, or raises why it cannot."""
     try:
         entries = found.entry_points.select(group=GROUP)
     except Exception as error:
         return {"": _raises(_unreadable("entry_points.txt", error))}
-    by_module = {entry.value: entry for entry in entries}  # a module is one plug-in, whoever names it
+    by_module = {entry.value: entry for entry in entries}  # a module is one plug-in, even if two entries name it
     return {f"{entry.name} = {entry.value}": partial(_load, found, entry) for entry in by_module.values()}
 
 
 def _load(found: Distribution, entry: EntryPoint) -> object:
-    """The module of an entry point, which is imported only if it was made for this version of the SDK."""
+    """Import the module of an entry point, if the plug-in was made for this version of the SDK."""
     _check_sdk_version(found)
     if not EntryPoint.pattern.match(entry.value):
         raise BrokenPlugin(f"Its entry point must read 'name = package.module', not '{entry.name} = {entry.value}'.")
@@ -175,7 +175,7 @@ def _check_sdk_version(plugin: Distribution) -> None:
 
 
 def _requirements(plugin: Distribution) -> list[Requirement]:
-    from packaging.requirements import Requirement  # only where there are plug-ins
+    from packaging.requirements import Requirement  # imported late, since most installations have no plug-ins
 
     try:
         texts = plugin.requires or []
@@ -196,7 +196,7 @@ def _absent_plugin(name: str, present: Iterable[str]) -> Plugin:
 
 
 def _raises(error: Exception) -> Callable[[], NoReturn]:
-    return partial(_raise, error)  # which, unlike a function within this one, a worker process can be handed
+    return partial(_raise, error)  # unlike a nested function, this can be sent to a worker process
 
 
 def _raise(error: Exception) -> NoReturn:

@@ -8,9 +8,9 @@ entry point of the group ``xpsr_sdk``:
 my-plugin = "my_plugin"
 ```
 
-Every hook returns specs, which are cheap: the module of a plug-in is imported whenever components are
-listed, so it should import nothing heavy; the class that a spec's ``target`` names is imported only when it
-is chosen. Components are told apart by their names alone; the order of plug-ins has no meaning.
+Every hook returns specs, which must be quick to make: the module of a plug-in is imported whenever components are
+listed, so it must not import large packages such as torch. The class that a spec's ``target`` names is imported
+only when that component is chosen. Components are chosen by name; the order of plug-ins has no meaning.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ hookspec = pluggy.HookspecMarker(PROJECT)
 
 @hookspec
 def xpsr_prompt_providers() -> Iterable[ComponentSpec]:  # type: ignore[empty-body]
-    """Offer prompt providers: what describes the content and the quality of a photo.
+    """Offer prompt providers, which describe the content and the quality of a photo.
 
-    The contract is [PromptProvider][xpsr_sdk.contracts.PromptProvider]. A provider that takes the content
-    from the file's name:
+    The contract is [PromptProvider][xpsr_sdk.contracts.PromptProvider]. This provider takes the content from the
+    file's name:
 
     ```python
     # my_plugin.py
@@ -69,10 +69,10 @@ def xpsr_prompt_providers() -> Iterable[ComponentSpec]:  # type: ignore[empty-bo
 
 @hookspec
 def xpsr_fusion_attentions() -> Iterable[ComponentSpec]:  # type: ignore[empty-body]
-    """Offer fusion attentions: how a model's attention takes the low-level prompt into account.
+    """Offer fusion attentions, which combine the model's attention to the high-level and to the low-level prompt.
 
-    The contract is [FusionAttention][xpsr_sdk.contracts.FusionAttention]. A fusion with one weight, which
-    mixes the site's attention to either prompt; it lives in a module of its own, since it imports torch:
+    The contract is [FusionAttention][xpsr_sdk.contracts.FusionAttention]. This fusion mixes the attention to both
+    prompts with one trained weight. It has a module of its own, since it imports torch:
 
     ```python
     # my_plugin.py
@@ -111,9 +111,10 @@ def xpsr_fusion_attentions() -> Iterable[ComponentSpec]:  # type: ignore[empty-b
 
 @hookspec
 def xpsr_degradation_models() -> Iterable[ComponentSpec]:  # type: ignore[empty-body]
-    """Offer degradation models: what makes the low-resolution photos of the training pairs.
+    """Offer degradation models, which make the low-resolution photos of the training pairs.
 
-    The contract is [DegradationModel][xpsr_sdk.contracts.DegradationModel]. A sensor with bigger pixels:
+    The contract is [DegradationModel][xpsr_sdk.contracts.DegradationModel]. This one imitates a sensor with larger
+    pixels:
 
     ```python
     # my_plugin.py
@@ -143,9 +144,9 @@ def xpsr_degradation_models() -> Iterable[ComponentSpec]:  # type: ignore[empty-
 
 @hookspec
 def xpsr_samplers() -> Iterable[ComponentSpec]:  # type: ignore[empty-body]
-    """Offer samplers: how noise becomes an image.
+    """Offer samplers, which turn noise into latents by diffusion steps.
 
-    The contract is [Sampler][xpsr_sdk.contracts.Sampler]. DDIM (arXiv 2010.02502):
+    The contract is [Sampler][xpsr_sdk.contracts.Sampler]. This one is DDIM (arXiv 2010.02502):
 
     ```python
     # my_plugin.py
@@ -209,9 +210,9 @@ def xpsr_backbones() -> Iterable[ComponentSpec]:  # type: ignore[empty-body]
 
 @hookspec
 def xpsr_upscalers() -> Iterable[ComponentSpec]:  # type: ignore[empty-body]
-    """Offer upscalers: how the photo comes to the size at which it is restored.
+    """Offer upscalers, which enlarge the photo to the size at which it is restored.
 
-    The contract is [Upscaler][xpsr_sdk.contracts.Upscaler]. One that repeats each pixel:
+    The contract is [Upscaler][xpsr_sdk.contracts.Upscaler]. This one repeats each pixel:
 
     ```python
     # my_plugin.py

@@ -1,4 +1,4 @@
-"""What a plug-in offers: its hooks are called, and what they answer is checked."""
+"""Calls the hooks of a plug-in, and checks the specs that they return."""
 
 from __future__ import annotations
 
@@ -14,28 +14,29 @@ from xpsr_sdk.errors import did_you_mean, short
 from xpsr_sdk.plugin_system import hookspecs
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
-"""What cannot be shown in a line: control characters, and halves of characters."""
+"""What cannot be shown in a line of text: control characters, and lone surrogates (halves of characters)."""
 
 
 def offers(plugin: object) -> Iterator[tuple[str, ComponentSpec]]:
-    """Every kind and spec of a plug-in.
+    """All components that a plug-in offers, as pairs of kind and spec.
 
     Args:
         plugin: The module, or another object, that holds its hook implementations.
 
     Raises:
-        NameError: It has a hook that does not exist.
-        TypeError, ValueError: It has no hook, or one that is not marked, or that answers anything but specs.
+        NameError: The plug-in implements a hook that does not exist.
+        TypeError, ValueError: The plug-in implements no hook, or does not mark one with ``@hookimpl``, or a hook
+            returns anything but specs.
         BaseException: Whatever its hooks raise.
     """
-    # A manager for each plug-in: none can see or stop another's hooks.
+    # Each plug-in has its own manager, so that none can see or stop the hooks of another.
     manager = pluggy.PluginManager(hookspecs.PROJECT)
     manager.add_hookspecs(hookspecs)
     manager.register(plugin)
     for kind, hook in KINDS.items():
         caller = getattr(manager.hook, hook)
         if any(implementation.wrapper or implementation.hookwrapper for implementation in caller.get_hookimpls()):
-            raise TypeError(f"{hook} is marked as a wrapper; there is nothing to wrap, it must return specs")
+            raise TypeError(f"{hook} is marked as a wrapper; a hook must return specs, and must not wrap another")
         answers = caller()
         if len(answers) < len(caller.get_hookimpls()):  # pluggy leaves out the answer None
             raise TypeError(f"{hook} returned None; it must return an iterable of ComponentSpec")
@@ -59,7 +60,7 @@ def _checked(hook: str, specs: object) -> Iterator[ComponentSpec]:
 
 def _check_spec(hook: str, spec: ComponentSpec) -> None:
     named = isinstance(spec.name, str) and spec.name.split() == [spec.name] and spec.name.isprintable()
-    if not named or ":" in spec.name:  # which parts the name of a distribution from that of a component
+    if not named or ":" in spec.name:  # a colon separates the name of a distribution from that of a component
         raise ValueError(
             f"{hook} returned a ComponentSpec whose name is {short(spec.name)}; it must be a word without ':'"
         )

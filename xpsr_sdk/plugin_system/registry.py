@@ -1,4 +1,4 @@
-"""Loads plug-ins, keeps the broken ones from harming the rest, and turns names into components."""
+"""Loads plug-ins, makes sure that a broken one does not harm the others, and finds components by name."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class PluginFailure:
     """A plug-in that could not be loaded, or that offers a name that is reserved for a built-in part.
 
     Attributes:
-        distribution: The distribution that brings it.
+        distribution: The distribution that the plug-in is part of.
         version: The version of that distribution.
         error: What it raised, with its traceback.
         entry_point: Its entry point, ``name = module``, if it has one.
@@ -74,7 +74,7 @@ class PluginFailure:
 
     @property
     def reason(self) -> str:
-        """The error in one line, with what to install if that is what it takes."""
+        """The error in one line, with what to install if a module is missing."""
         return reason(self.error, self.distribution)
 
     @property
@@ -83,9 +83,9 @@ class PluginFailure:
         return "".join(traceback.format_exception(self.error))
 
     def may_offer(self, name: str) -> bool:
-        """Whether it is likely to offer a component of that name: its own names have a word in common with it.
+        """Whether it is likely to offer a component of that name.
 
-        Its own names are those of its distribution, its entry point and its module.
+        This is so if the name has a word in common with the names of the distribution, the entry point or the module.
         """
         distribution, _, name = name.rpartition(":")
         if distribution:
@@ -102,13 +102,13 @@ class RegisteredComponent:
     """A component that a plug-in offers.
 
     Attributes:
-        spec: The plug-in's own words.
+        spec: The spec that the plug-in returned.
         kind: A key of ``xpsr_sdk.contracts.KINDS``.
         distribution: The distribution that offers it.
         version: The version of that distribution.
         state: ``"ok"``; ``"broken"`` (its plug-in failed, or its ``defaults`` are wrong); or ``"duplicate"`` (another
-            one has the same name, so that this one is chosen as ``distribution:name``).
-        error: Why it cannot be used, or not by its name alone, unless its state is ``"ok"``.
+            one has the same name, so that this one must be chosen as ``distribution:name``).
+        error: Why it cannot be used, or cannot be chosen by its name alone. None if its state is ``"ok"``.
     """
 
     spec: ComponentSpec
@@ -120,12 +120,12 @@ class RegisteredComponent:
 
     @property
     def reason(self) -> str:
-        """The error in one line, with what to install if that is what it takes; empty if there is none."""
+        """The error in one line, with what to install if a module is missing; empty if there is no error."""
         return reason(self.error, self.distribution) if self.error else ""
 
     @property
     def full_name(self) -> str:
-        """What tells it apart from components of the same name: ``distribution:name``."""
+        """``distribution:name``, which is unique even if several components have the same name."""
         return f"{self.distribution}:{self.spec.name}"
 
     def __str__(self) -> str:
@@ -135,22 +135,23 @@ class RegisteredComponent:
 class Registry:
     """The components that can be chosen: the built-in ones and those of plug-ins.
 
-    A plug-in is taken whole or not at all: one that fails to import, was made for another version of the SDK,
-    raises in a hook, misspells one or returns something other than specs is recorded in ``failures``, logged
-    as one warning, and costs the others nothing. The names of built-in components are reserved: a plug-in that offers
-    one is recorded in ``failures`` as well; that component is then chosen as ``distribution:name``, its others as ever.
+    A plug-in is used as a whole or not at all. It is broken if it fails to import, was made for another version of the
+    SDK, raises in a hook, misspells a hook, or returns anything but specs. A broken plug-in is recorded in
+    ``failures`` and logged as one warning; the other plug-ins work as usual. The names of built-in components are
+    reserved: a plug-in that offers one is recorded in ``failures`` as well. Such a component must be chosen as
+    ``distribution:name``; the plug-in's other components are chosen as usual.
 
-    A registry can be handed to a worker process, which makes one of its own of the same plug-ins: it imports them by
-    their names. So they must be modules that can be imported, or installed.
+    A registry can be sent to a worker process, which then makes its own registry of the same plug-ins by importing
+    them by name. So each plug-in must be installed, or be a module that can be imported.
 
     Args:
-        plugins: The plug-ins beside the built-in ones: modules or other objects with hook implementations, or
+        plugins: The plug-ins in addition to the built-in ones: modules or other objects with hook implementations, or
             ``Plugin``. By default those that are installed, see ``installed_plugins``.
 
     Raises:
         BrokenPlugin: A plug-in failed and the environment variable ``XPSR_STRICT`` is ``1``.
-        DuplicateComponent: Two offer the same name and ``XPSR_STRICT`` is ``1``.
-        PluginError: A plug-in asks for the installed plug-ins, among them itself, while it is loaded.
+        DuplicateComponent: Two components have the same name and ``XPSR_STRICT`` is ``1``.
+        PluginError: A plug-in asks for the installed plug-ins, which include itself, while it is being loaded.
     """
 
     failures: list[PluginFailure]
@@ -171,7 +172,7 @@ class Registry:
         self._mark_reserved_names()
         self._mark_duplicates()
         if os.environ.get("XPSR_STRICT") == "1":
-            self._raise_what_was_recorded()
+            self._raise_recorded_errors()
 
     def __reduce__(self) -> tuple[Any, ...]:
         for plugin in self._plugins:
@@ -187,13 +188,13 @@ class Registry:
     def in_force(self) -> AbstractContextManager[None]:
         """Within the block, models and parts that are built get the parts that they need from this registry.
 
-        Needed where models are built by themselves, by ``XPSRControlNet.from_pretrained`` for instance;
-        ``build_pipeline``, ``train`` and ``Pipeline.from_pretrained`` do it for their registry.
+        Use it where you build models yourself, for instance with ``XPSRControlNet.from_pretrained``.
+        ``build_pipeline``, ``train`` and ``Pipeline.from_pretrained`` do this for the registry that they are given.
         """
         return parts_come_from(self.create)
 
     def components(self, kind: str) -> list[RegisteredComponent]:
-        """All components of a kind, the unusable ones too, in the order of their names.
+        """All components of a kind, sorted by name. Those that cannot be used are included.
 
         Raises:
             ConfigError: There is no such kind.
@@ -208,13 +209,13 @@ class Registry:
 
         Args:
             kind: A key of ``xpsr_sdk.contracts.KINDS``.
-            name: A name, or ``distribution:name``, which tells components of the same name apart.
+            name: A name, or ``distribution:name`` if several components have the same name.
 
         Raises:
-            UnknownComponent: No plug-in offers it.
-            DuplicateComponent: Several do.
-            BrokenPlugin: The plug-in that offers it failed; or none offers it, and one that failed is likely to
-                (see ``PluginFailure.may_offer``).
+            UnknownComponent: No plug-in offers such a component.
+            DuplicateComponent: Several plug-ins offer it.
+            BrokenPlugin: The plug-in that offers it failed. Or no plug-in offers it, but a plug-in failed that is
+                likely to offer it (see ``PluginFailure.may_offer``).
         """
         distribution, _, own_name = name.rpartition(":")
         found = [component for component in self.components(kind) if component.spec.name == own_name]
@@ -234,18 +235,20 @@ class Registry:
 
         Raises:
             PluginError: As ``find``.
-            BrokenPlugin: The class cannot be imported, or has no ``Config`` derived from ``Options``; or the
-                ``defaults`` of the component are none of its options.
+            BrokenPlugin: The class cannot be imported, or has no ``Config`` derived from ``Options``, or does not
+                accept the ``defaults`` of the component.
         """
         component = self.find(kind, name)
-        with _blamed_on(component, "imported"):
+        with _errors_as_broken_plugin(component, "imported"):
             found = _import_class(component.spec.target)
         if problem := _wrong_defaults(component.spec, found):
             raise _unusable(component, problem)
         return found
 
     def config(self, kind: str, choice: str | Mapping[str, Any]) -> Options:
-        """The validated options of a component: the class's own, the spec's defaults, then the given ones.
+        """The validated options of a component.
+
+        A given option overrides the ``defaults`` of the spec, and those override the defaults of the class.
 
         Args:
             kind: A key of ``xpsr_sdk.contracts.KINDS``.
@@ -258,7 +261,7 @@ class Registry:
         name, options = _name_and_options(kind, choice)
         component = self.find(kind, name)
         schema: type[Options] = self.resolve(kind, name).Config
-        with _blamed_on(component, "given options", (XPSRError,)):
+        with _errors_as_broken_plugin(component, "given options", (XPSRError,)):
             try:
                 return schema.model_validate(_merged(component.spec.defaults, options))
             except ValidationError as error:
@@ -271,30 +274,31 @@ class Registry:
             kind: A key of ``xpsr_sdk.contracts.KINDS``.
             choice: A name, a mapping with ``"name"`` and options, an object that satisfies the contract (it
                 is returned as it is), or ``None`` for the default.
-            args: Handed to the class after its config.
-            default: The name that ``None`` stands for.
+            args: Passed to the class after its config.
+            default: The name to use if ``choice`` is ``None``.
 
         Raises:
-            ConfigError: An option is unknown or out of range, or the object lacks a part of the contract.
-            PluginError: As ``resolve``; a class that fails to be built, or lacks a part, is a ``BrokenPlugin``.
+            ConfigError: An option is unknown or out of range, or the given object lacks a member of the contract.
+            PluginError: As ``resolve``. If the class cannot be built, or lacks a member of the contract, the error is
+                a ``BrokenPlugin``.
         """
         choice = default if choice is None else choice
         if choice is None:
-            raise ConfigError(f"No {_words(kind)} is chosen. {self._known(kind)}")
+            raise ConfigError(f"No {_words(kind)} is chosen. {self._hint(kind)}")
         if not isinstance(choice, str | Mapping):
             _check_contract(kind, choice, f"The {_words(kind)} that was handed over, {short(choice)},", ConfigError)
             return choice
         config = self.config(kind, choice)
         name, _ = _name_and_options(kind, choice)
         component = self.find(kind, name)
-        with _blamed_on(component, "built", (XPSRError,)), self.in_force():
+        with _errors_as_broken_plugin(component, "built", (XPSRError,)), self.in_force():
             built = self.resolve(kind, name)(config, *args)
             _check_contract(kind, built, f"The {component}", BrokenPlugin)
         return built
 
     def _unknown(self, kind: str, name: str) -> PluginError:
-        """Why there is no such component: it does not exist, or a plug-in that is likely to offer it is broken."""
-        hint = self._known(kind, name)
+        """The error that says why there is no such component: the name is wrong, or its plug-in is probably broken."""
+        hint = self._hint(kind, name)
         broken = [failure for failure in self.failures if not isinstance(failure.error, DuplicateComponent)]
         likely = [failure for failure in broken if failure.may_offer(name)]
         if likely:
@@ -305,7 +309,8 @@ class Registry:
         notes = "".join(f" Note: {failure}" for failure in broken)
         return UnknownComponent(f"No plug-in offers the {_words(kind)} {name!r}. {hint}{notes}")
 
-    def _known(self, kind: str, name: str = "") -> str:
+    def _hint(self, kind: str, name: str = "") -> str:
+        """A sentence with the usable names that come close to ``name``."""
         usable = [component for component in self.components(kind) if component.state != "broken"]
         return did_you_mean(name, {c.full_name if ":" in name else c.spec.name for c in usable})
 
@@ -315,10 +320,10 @@ class Registry:
         before = _loading.set(True)
         try:
             for offer in offers(plugin.load()):
-                offered.append(offer)  # what came before a failure is kept, to be listed as broken
+                offered.append(offer)  # what was offered before a failure is listed as broken
         except KeyboardInterrupt:
             raise
-        except BaseException as raised:  # a module that calls sys.exit() must not end the host
+        except BaseException as raised:  # a plug-in that calls sys.exit() must not end the program
             error = raised
             failure = PluginFailure(plugin.distribution, plugin.version, raised, plugin.entry_point)
             self.failures.append(failure)
@@ -326,13 +331,13 @@ class Registry:
         finally:
             _loading.reset(before)
         for kind, spec in offered:
-            problem = error or _wrong_defaults(spec, _class_at_hand(spec.target))
+            problem = error or _wrong_defaults(spec, _imported_class(spec.target))
             state: State = "broken" if problem else "ok"
             self._components.append(
                 RegisteredComponent(spec, kind, plugin.distribution, plugin.version, state, problem)
             )
 
-    def _raise_what_was_recorded(self) -> None:
+    def _raise_recorded_errors(self) -> None:
         if self.failures:
             raise BrokenPlugin(" ".join(map(str, self.failures))) from self.failures[0].error
         for component in self._components:
@@ -340,7 +345,7 @@ class Registry:
                 raise _unusable(component, component.error) if component.state == "broken" else component.error
 
     def _mark_reserved_names(self) -> None:
-        """Set components apart that have the name of a built-in one, and record their plug-ins."""
+        """Mark the components of plug-ins that have the name of a built-in one, and record those plug-ins."""
         reserved = {(c.kind, c.spec.name) for c in self._components if c.distribution == SDK}
         for index, component in enumerate(self._components):
             taken = (component.kind, component.spec.name) in reserved and component.distribution != SDK
@@ -363,26 +368,28 @@ class Registry:
 
 @cache
 def default_registry() -> Registry:
-    """The registry of the built-in and the installed plug-ins, made once, at the first call."""
+    """The registry of the built-in and the installed plug-ins. It is made at the first call."""
     return Registry()
 
 
 @contextmanager
-def _blamed_on(component: RegisteredComponent, what: str, but: tuple[type[Exception], ...] = ()) -> Iterator[None]:
-    """Within the block, all that a component's own code raises, ``but`` those, is a ``BrokenPlugin``."""
+def _errors_as_broken_plugin(
+    component: RegisteredComponent, action: str, unchanged: tuple[type[Exception], ...] = ()
+) -> Iterator[None]:
+    """Turn every error in the block, except the ``unchanged`` types, into a ``BrokenPlugin`` of the component."""
     try:
         yield
     except KeyboardInterrupt:
         raise
-    except but:
+    except unchanged:
         raise
-    except BaseException as error:  # a class that calls sys.exit() must not end the host
+    except BaseException as error:  # a plug-in that calls sys.exit() must not end the program
         cause = reason(error, component.distribution)
-        raise BrokenPlugin(f"The {component} cannot be {what}: {cause}") from error
+        raise BrokenPlugin(f"The {component} cannot be {action}: {cause}") from error
 
 
 def _unusable(component: RegisteredComponent, cause: BaseException | None) -> BrokenPlugin:
-    """The error of a component that is asked for though its plug-in is broken."""
+    """The error for a component that was chosen although its plug-in is broken."""
     why = reason(cause, component.distribution)
     error = BrokenPlugin(f"The {component} cannot be used, because its plug-in is broken: {why}")
     error.__cause__ = cause
@@ -390,28 +397,28 @@ def _unusable(component: RegisteredComponent, cause: BaseException | None) -> Br
 
 
 def _wrong_defaults(spec: ComponentSpec, part: type[Any] | None) -> ConfigError | None:
-    """What is wrong with the ``defaults`` of a spec whose class is ``part``, as far as it can be told."""
+    """What is wrong with the ``defaults`` of a spec; None if nothing is, or if ``part``, its class, is not known."""
     schema = getattr(part, "Config", None)
     if not spec.defaults or not (isinstance(schema, type) and issubclass(schema, Options)):
         return None
     try:
         schema.model_validate(dict(spec.defaults))
     except ValidationError as error:
-        # An option that is missing may be given by whoever chooses the component.
+        # An option that is missing may still be given by the user who chooses the component.
         wrong = [e for e in error.errors(include_url=False) if e["loc"] and e["type"] != "missing"]
         lines = [wrong_option(detail, schema) for detail in wrong if detail["loc"][0] in spec.defaults]
         return ConfigError("\n".join(["The defaults of its ComponentSpec are wrong:", *lines])) if lines else None
-    except Exception:  # whoever wrote that check: it is told of when the component is given options
+    except Exception:  # the class's own validator failed: reported when the component is given its options
         return None
     return None
 
 
-def _class_at_hand(target: str) -> type[Any] | None:
-    """The class of a target whose module was imported before; None where importing it might load torch."""
+def _imported_class(target: str) -> type[Any] | None:
+    """The class of a target, if its module is imported already. None otherwise: importing it might load torch."""
     module, _, path = target.partition(":")
     found: Any = sys.modules.get(module)
     for name in path.split("."):
-        found = getattr(found, "__dict__", {}).get(name)  # not getattr, which may make a module import others
+        found = getattr(found, "__dict__", {}).get(name)  # getattr might make a lazy module import others
     return found if isinstance(found, type) else None
 
 
@@ -437,7 +444,7 @@ def _name_and_options(kind: str, choice: object) -> tuple[str, dict[str, Any]]:
 
 
 def _merged(defaults: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
-    """A preset's defaults and the given options; in a group of options, too, only those that are given change."""
+    """The given options over a preset's defaults. In a nested group, only the options that are given change."""
     merged = {**defaults, **options}
     for name in defaults.keys() & options.keys():
         if isinstance(defaults[name], Mapping) and isinstance(options[name], Mapping):
@@ -446,10 +453,10 @@ def _merged(defaults: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str
 
 
 def _check_contract(kind: str, component: object, who: str, error: type[XPSRError]) -> None:
-    """Raise ``error``, about ``who``, unless ``component`` has all that the contract of its kind names."""
+    """Raise ``error``, about ``who``, unless ``component`` has all members of the contract of its kind."""
     contract = _CONTRACTS[kind]
     members = {name for name, member in vars(contract).items() if not isinstance(member, property)}
-    if kind != "backbone":  # whose attributes are set by load(), as its properties are
+    if kind != "backbone":  # load() sets the attributes of a backbone, so a fresh one lacks them
         members |= set(inspect.get_annotations(contract))
     wanted = sorted(name for name in members if name == "__call__" or not name.startswith("_"))
     missing = [name for name in wanted if not hasattr(component, name)]
@@ -480,5 +487,5 @@ def _words(kind: str) -> str:
 
 
 def _words_in(names: str) -> set[str]:
-    """The words of a name, but for the shortest, in small letters."""
+    """The words of a name in small letters, without those of one or two letters."""
     return set(re.findall(r"[a-z0-9]{3,}", names.lower()))

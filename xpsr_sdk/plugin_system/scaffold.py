@@ -1,7 +1,7 @@
-"""Writes new plug-ins, out of the templates in ``xpsr_sdk/plugin_system/templates``. Loads nothing heavy.
+"""Writes new plug-ins from the templates in ``xpsr_sdk/plugin_system/templates``. Loads no large package.
 
-A template is a whole distribution named ``xpsr-my-plugin``, of which every part works: what is common to all kinds lies
-in ``common/``, the rest in a folder a kind.
+A template is a complete distribution named ``xpsr-my-plugin`` that works as it is. Files that all kinds share lie in
+``common/``; each kind has a folder for the others.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 
 
 def write_plugin(kind: str, name: str, registry: Registry, folder: Path | None = None) -> Path:
-    """Write a distribution that offers one component, whole or not at all.
+    """Write a distribution that offers one component. If it fails, no files remain.
 
     Args:
         kind: A key of ``xpsr_sdk.contracts.KINDS``.
-        name: Of the component; the distribution is called ``xpsr-NAME``.
-        registry: Where the name must not be taken yet.
-        folder: Where to write; None: ``xpsr-NAME`` in the current folder.
+        name: The name of the component; the distribution is called ``xpsr-NAME``.
+        registry: The registry in which the name must not be taken yet.
+        folder: Where to write. None: ``xpsr-NAME`` in the current folder.
 
     Returns:
         The folder.
 
     Raises:
-        ConfigError: The kind or the name is none, the name is taken, or the folder exists or cannot be written.
+        ConfigError: The kind is unknown, the name is invalid or taken, or the folder exists or cannot be written.
     """
     if kind not in KINDS:
         raise ConfigError(f"There is no kind of component {kind!r}. {did_you_mean(kind, KINDS)}")
@@ -53,18 +53,18 @@ def write_plugin(kind: str, name: str, registry: Registry, folder: Path | None =
 def _check_name(kind: str, name: str, registry: Registry) -> None:
     if not NAME.fullmatch(name):
         raise ConfigError(
-            f"{name!r} is no name for a component: it begins with a small letter, and holds small letters, digits and "
-            f"single hyphens, like 'film-grain'."
+            f"{name!r} is not a valid name for a component: a name begins with a small letter and consists of small "
+            f"letters, digits and single hyphens, like 'film-grain'."
         )
     if name.startswith("xpsr-"):
-        raise ConfigError(f"Leave out the 'xpsr-' of {name!r}: the distribution gets it by itself.")
+        raise ConfigError(f"Leave out the 'xpsr-' of {name!r}: the name of the distribution gets it automatically.")
     for component in registry.components(kind):
         if component.spec.name == name:
-            raise ConfigError(f"There is a {component} already: choose another name, since no two may be alike.")
+            raise ConfigError(f"There is a {component} already: choose another name, since names must be unique.")
 
 
 def _fill(folder: Path, kind: str, name: str) -> None:
-    """Copy the templates, with the names of this plug-in in place of theirs, in files and in their paths."""
+    """Copy the templates, and replace the template's names by this plug-in's, in the files and in their paths."""
     words = {
         "MyPlugin": "".join(part.capitalize() for part in name.split("-")),
         "my_plugin": name.replace("-", "_"),

@@ -1,8 +1,8 @@
-"""Parts that need other parts get them here: from the registry in force, whichever that is.
+"""Where parts get the other parts that they need: from the registry in force.
 
 A registry is in force while it builds a part, and while ``build_pipeline``, ``train`` and ``Pipeline.from_pretrained``
-build the models. It is passed on this way, not as an argument, because diffusers builds models from their
-``config.json`` alone, and because a part is built from its options alone: neither can hold a registry.
+build the models. It is a context variable and not an argument, because diffusers builds models from their
+``config.json`` alone, and a part is built from its options alone: neither can hold a registry.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _create: ContextVar[Callable[..., Any]] = ContextVar("xpsr_create_part")
 
 @contextmanager
 def parts_come_from(create: Callable[..., Any]) -> Iterator[None]:
-    """Within the block, ``create_part`` calls ``create``: a registry's method of that name."""
+    """Within the block, ``create_part`` calls ``create``, which is the method ``create`` of a registry."""
     before = _create.set(create)
     try:
         yield
@@ -28,15 +28,15 @@ def parts_come_from(create: Callable[..., Any]) -> Iterator[None]:
 
 
 def create_part(kind: str, choice: object, *args: Any) -> Any:
-    """Build a part with the registry in force: call it in the constructor of a part that needs another one.
+    """Build a part with the registry in force. A part that needs another part calls this in its constructor.
 
     Args:
         kind: A key of ``xpsr_sdk.contracts.KINDS``.
         choice: A name, or a mapping with ``"name"`` and options.
-        args: Handed to the class after its config.
+        args: Passed to the class after its config.
 
     Raises:
-        ConfigError, PluginError: As ``Registry.create``; a ``PluginError`` as well where no registry is in force.
+        ConfigError, PluginError: As ``Registry.create``. ``PluginError`` also if no registry is in force.
     """
     try:
         create = _create.get()

@@ -29,7 +29,7 @@ class NoiseLevels(Options):
         "uniform: evenly spaced training timesteps.",
     )
     rho: float = Field(
-        7.0, ge=1, le=100, description="Of karras: the higher, the more steps are spent on little noise."
+        7.0, ge=1, le=100, description="Of karras: the higher, the more steps are spent at low noise levels."
     )
 
     def between(self, highest: float, lowest: float, count: int) -> list[float]:

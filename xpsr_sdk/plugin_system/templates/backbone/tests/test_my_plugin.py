@@ -1,4 +1,4 @@
-"""The contract, and what this backbone decodes."""
+"""Tests of the backbone: its contract, and what it decodes."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Stable Diffusion whose autoencoder decodes the latents and their mirror image, and averages both.
 
-The errors of the two differ, and average out in part: the geometric self-ensemble of Lim et al. (arXiv 1707.02921).
+The two have different errors, which partly cancel: the geometric self-ensemble of Lim et al. (arXiv 1707.02921).
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from xpsr_sdk.toolkit import StableDiffusion
 
 
 class MyPluginBackbone(StableDiffusion):
-    """Stable Diffusion 1.x or 2.x, but for ``decode``. See ``xpsr_sdk.Backbone`` for the contract.
+    """Stable Diffusion 1.x or 2.x with another ``decode``. See ``xpsr_sdk.Backbone`` for the contract.
 
-    ``load`` is inherited. Other parts that can be replaced alone are ``load_autoencoder``, ``encode_text`` and
-    ``encode``. Keep nothing but the tokenizer, the text encoder, the autoencoder and the scheduler in the object: a
-    saved model is loaded without calling ``load``.
+    ``load`` is inherited. You can also override ``load_autoencoder``, ``encode_text`` or ``encode`` alone. Keep nothing
+    but the tokenizer, the text encoder, the autoencoder and the scheduler in the object: a saved model is loaded
+    without calling ``load``.
     """
 
     class Config(Options):
@@ -31,7 +31,7 @@ class MyPluginBackbone(StableDiffusion):
         self.config: Any = config or self.Config()
 
     def decode(self, latents: Tensor, lr: Tensor) -> Tensor:
-        """B C h w to B 3 H W in [-1, 1]; ``lr``: the resized input, B 3 H W in [0, 1]."""
+        """Decode latents, B C h w, to images, B 3 H W in [-1, 1]. ``lr`` is the resized input, B 3 H W in [0, 1]."""
         image = super().decode(latents, lr)
         mirrored = super().decode(latents.flip(-1), lr.flip(-1)).flip(-1)
         return image + self.config.share * (mirrored - image)

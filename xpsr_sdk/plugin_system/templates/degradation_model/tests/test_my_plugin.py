@@ -1,4 +1,4 @@
-"""The contract, and what this degradation does to a photo."""
+"""Tests of the degradation: its contract, and what it does to a photo."""
 
 from __future__ import annotations
 

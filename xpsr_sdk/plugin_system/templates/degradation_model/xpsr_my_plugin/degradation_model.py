@@ -29,7 +29,7 @@ class MyPluginDegradation:
         self.scale = self.config.scale
 
     def __call__(self, hr: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
-        """B 3 H W in [0, 1] to B 3 H/s W/s in 8-bit levels of [0, 1]."""
+        """Degrade images, B 3 H W in [0, 1]. Returns B 3 H/s W/s in [0, 1], rounded to 8-bit levels."""
         check_batch(hr, generators, self.scale)
         return torch.stack([self._degrade(*pair) for pair in zip(hr, generators, strict=True)])
 

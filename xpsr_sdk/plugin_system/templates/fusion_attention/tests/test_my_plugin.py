@@ -1,4 +1,4 @@
-"""The contract, and what this fusion computes."""
+"""Tests of the fusion: its contract, and what it computes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def test_the_distribution() -> None:
     check_distribution("xpsr-my-plugin")
 
 
-def test_a_weight_of_one_is_the_quality_alone() -> None:
+def test_a_weight_of_one_uses_the_low_level_prompt_alone() -> None:
     site = AttentionSite("mid", 4, 1, 4, 6, 1, 2, linear_projection=False, upcast_attention=False)
     fusion = MyPluginFusion(MyPluginFusion.Config(start=1), site)
     x, high, low = torch.randn(1, 4, 3, 3), torch.zeros(1, 2, 6), torch.ones(1, 2, 6)

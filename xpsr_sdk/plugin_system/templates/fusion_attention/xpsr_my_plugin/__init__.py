@@ -11,6 +11,6 @@ def xpsr_fusion_attentions() -> list[ComponentSpec]:
         ComponentSpec(
             "my-plugin",
             "xpsr_my_plugin.fusion_attention:MyPluginFusion",
-            "One weight a channel mixes both prompts.",
+            "Mixes both prompts by one weight for each channel.",
         )
     ]

@@ -1,4 +1,4 @@
-"""Mixes what a site's attention makes of the content with what it makes of the quality, a weight a channel."""
+"""Mixes the attention to the high-level prompt with that to the low-level prompt, by one weight for each channel."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ class MyPluginFusion(nn.Module):
     def __init__(self, config: Config | None, site: AttentionSite) -> None:
         super().__init__()
         self.config = config or self.Config()
-        # Weights are parameters: they are trained, and saved with the model. ``site`` tells all sizes.
+        # A parameter is trained, and saved with the model. ``site`` has all sizes.
         self.weight = nn.Parameter(torch.full((site.channels, 1, 1), self.config.start))
 
     def init_from_attention(self, attention: nn.Module) -> None:
-        """Called once on a fresh model: copy start values from the site's attention here. Nothing to copy yet."""
+        """Called once on a fresh model, to copy initial weights from the site's attention. This fusion copies none."""
 
     def forward(
         self, attend: Callable[[Tensor, Tensor], Tensor], x: Tensor, high: Tensor, low: Tensor | None
     ) -> Tensor:
-        """``x``: B C h w; ``high`` and ``low``: B T D. Gives B C h w."""
+        """Fuse both prompts. ``x`` is B C h w, ``high`` and ``low`` are B T D. Returns B C h w."""
         content = attend(x, high)
         if low is None:  # there is no low-level prompt
             return content

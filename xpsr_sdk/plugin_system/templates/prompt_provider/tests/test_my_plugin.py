@@ -1,4 +1,4 @@
-"""The contract, and what this provider says."""
+"""Tests of the provider: its contract, and its descriptions."""
 
 from __future__ import annotations
 

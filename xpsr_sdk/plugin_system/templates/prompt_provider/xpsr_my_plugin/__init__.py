@@ -11,6 +11,6 @@ def xpsr_prompt_providers() -> list[ComponentSpec]:
         ComponentSpec(
             "my-plugin",
             "xpsr_my_plugin.prompt_provider:MyPluginPrompts",
-            "The file's name as content, light as quality.",
+            "Content from the file's name, quality from the brightness.",
         )
     ]

@@ -1,4 +1,4 @@
-"""Describes a photo by its file's name, and its quality by how much light there is in it."""
+"""Describes the content of a photo by its file's name, and the quality by its brightness."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ class MyPluginPrompts:
         self.config = config or self.Config()
 
     def describe(self, items: Sequence[Item], levels: Collection[PromptLevel]) -> list[Prompts]:
-        """One answer an item. A model that is slow to load is best loaded here, when the first item comes."""
+        """Describe each item. If you use a model that is slow to load, load it here, at the first call."""
         return [self._describe_one(item, levels) for item in items]
 
     def _describe_one(self, item: Item, levels: Collection[PromptLevel]) -> Prompts:
         texts: dict[PromptLevel, str] = {}
         errors: dict[PromptLevel, str] = {}
-        if "high" in levels and item.path is not None:  # without a file's name the level stays absent
+        if "high" in levels and item.path is not None:  # without a file name there is no high-level prompt
             texts["high"] = item.path.stem.replace("_", " ").replace("-", " ")
         if "low" in levels:
             try:
-                texts["low"] = self._word_light(ImageStat.Stat(item.image.convert("L")).mean[0])
-            except Exception as error:  # reported, never raised: a description is not worth a failed restoration
+                texts["low"] = self._describe_light(ImageStat.Stat(item.image.convert("L")).mean[0])
+            except Exception as error:  # reported, not raised: a missing description must not stop a restoration
                 errors["low"] = f"The image cannot be read: {error}"
         source: dict[PromptLevel, str] = dict.fromkeys(texts, "my-plugin")
         return Prompts(texts.get("high"), texts.get("low"), source, errors)
 
-    def _word_light(self, mean: float) -> str:
+    def _describe_light(self, mean: float) -> str:
         if mean < self.config.dark:
             return "underexposed, dark photo."
         return "overexposed, bright photo." if mean > self.config.bright else "well exposed photo."
 
     def unload(self) -> None:
-        """Give back memory, for instance a model's: there is none here."""
+        """Free memory, for instance that of a model. This provider holds none."""

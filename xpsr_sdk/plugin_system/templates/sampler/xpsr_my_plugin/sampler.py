@@ -18,7 +18,7 @@ class MyPluginSampler:
     class Config(Options):
         """The options: checked before the class is built, and shown by ``xpsr plugins show``."""
 
-        rho: float = Field(7.0, ge=1, le=20, description="The higher, the more steps are spent on little noise.")
+        rho: float = Field(7.0, ge=1, le=20, description="The higher, the more steps are spent at low noise levels.")
 
     def __init__(self, config: Config | None = None) -> None:
         self.config = config or self.Config()
@@ -32,7 +32,7 @@ class MyPluginSampler:
         generators: Sequence[torch.Generator],
         callback: StepCallback | None = None,
     ) -> Tensor:
-        """``latents``: B C h w, of unit variance, at the noise of ``denoiser.start_timestep``. Gives clean ones."""
+        """Denoise latents, B C h w of unit variance at the noise level of ``denoiser.start_timestep``."""
         # The noise level of each training timestep, as sigma in x = x_0 + sigma * noise.
         sigmas = ((1 - denoiser.alphas_cumprod) / denoiser.alphas_cumprod) ** 0.5
         count = min(num_inference_steps, denoiser.start_timestep + 1)
@@ -41,13 +41,13 @@ class MyPluginSampler:
         for step, (sigma, following) in enumerate(pairwise(levels)):
             slope = (x - denoiser.denoised(x, sigma)) / sigma
             x = x + (following - sigma) * slope
-            # A sampler that adds noise draws it here: image i's from generators[i].
+            # A sampler that adds noise draws it here, the noise of image i from generators[i].
             if callback is not None:
                 callback(step, int((sigmas - sigma).abs().argmin()), x / (1 + following**2) ** 0.5)
         return x
 
     def _levels(self, highest: float, lowest: float, count: int) -> list[float]:
-        """``count`` falling noise levels, and zero."""
+        """``count`` noise levels from the highest to the lowest, followed by zero."""
         rho = self.config.rho
         first, last = highest ** (1 / rho), lowest ** (1 / rho)
         shares = [i / max(count - 1, 1) for i in range(count)]

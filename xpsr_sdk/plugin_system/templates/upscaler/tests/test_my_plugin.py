@@ -1,4 +1,4 @@
-"""The contract, and what this upscaler does to an edge."""
+"""Tests of the upscaler: its contract, and what it does to an edge."""
 
 from __future__ import annotations
 
