@@ -1,4 +1,4 @@
-"""The Real-ESRGAN and bicubic degradations, and the sharpening of their input."""
+"""The Real-ESRGAN, camera and bicubic degradations, and the sharpening of their input."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from xpsr_sdk.builtin import kernels
 from xpsr_sdk.builtin.bicubic import BicubicDegradation
+from xpsr_sdk.builtin.camera import CameraDegradation
 from xpsr_sdk.builtin.realesrgan import (
     Blur,
     DegradationRecord,
@@ -28,7 +29,7 @@ from xpsr_sdk.builtin.sharpen import sharpen
 from xpsr_sdk.contracts import DegradationModel
 from xpsr_sdk.errors import ImageError
 
-BOTH = [RealESRGANDegradation, BicubicDegradation]
+ALL = [RealESRGANDegradation, CameraDegradation, BicubicDegradation]
 QUIET = {
     "gaussian_probability": 1.0,
     "gaussian_sigma": (0.0, 0.0),
@@ -72,12 +73,12 @@ def share(of: list[bool]) -> float:
 
 
 class TestContract:
-    @pytest.mark.parametrize("kind", BOTH)
+    @pytest.mark.parametrize("kind", ALL)
     def test_is_a_degradation_model_with_scale_4(self, kind: Any) -> None:
         assert isinstance(kind(), DegradationModel)
         assert kind().scale == 4
 
-    @pytest.mark.parametrize("kind", BOTH)
+    @pytest.mark.parametrize("kind", ALL)
     @settings(max_examples=25, deadline=None)
     @given(
         scale=st.integers(1, 8),
@@ -95,7 +96,7 @@ class TestContract:
         assert lr.dtype == hr.dtype
         assert torch.equal(lr, (lr * 255).round().clamp(0, 255) / 255)
 
-    @pytest.mark.parametrize("kind", BOTH)
+    @pytest.mark.parametrize("kind", ALL)
     def test_the_input_is_left_alone(self, kind: Any) -> None:
         hr = photo()
         kind()(hr, seeded(1))
@@ -133,13 +134,13 @@ class TestContract:
         one, other = RealESRGANDegradation()(photo().expand(2, -1, -1, -1), seeded(1, 2))
         assert not torch.equal(one, other)
 
-    @pytest.mark.parametrize("kind", BOTH)
+    @pytest.mark.parametrize("kind", ALL)
     def test_survives_the_trip_to_a_worker(self, kind: Any) -> None:
         model = kind(kind.Config(scale=2))
         copy = pickle.loads(pickle.dumps(model))
         assert torch.equal(copy(photo(), seeded(3)), model(photo(), seeded(3)))
 
-    @pytest.mark.parametrize("kind", BOTH)
+    @pytest.mark.parametrize("kind", ALL)
     @pytest.mark.parametrize(
         ("hr", "count", "message"),
         [

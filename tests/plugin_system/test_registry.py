@@ -48,7 +48,7 @@ def test_the_built_in_components(registry: Registry) -> None:
             ["ensemble", "fixed", "measured", "openai", "sidecar", "stored", "transformers", *CAPTIONERS]
         ),
         "fusion_attention": ["xpsr"],
-        "degradation_model": ["bicubic", "realesrgan"],
+        "degradation_model": ["bicubic", "camera", "realesrgan"],
         "sampler": ["ddim", "dpmpp-2m", "euler", "unipc"],
         "backbone": ["residual", "stable-diffusion"],
         "upscaler": ["bicubic", "realesrgan-x4plus", "spandrel"],

@@ -59,6 +59,11 @@ def xpsr_degradation_models() -> Iterable[ComponentSpec]:
         f"{__name__}.realesrgan:RealESRGANDegradation",
         "Second-order blur, resize, noise, JPEG (arXiv 2107.10833).",
     )
+    yield ComponentSpec(
+        "camera",
+        f"{__name__}.camera:CameraDegradation",
+        "A camera that is too far away: blur, noise, sharpening, JPEG.",
+    )
     yield ComponentSpec("bicubic", f"{__name__}.bicubic:BicubicDegradation", "Bicubic downsampling alone.")
 
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
 import torch
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from xpsr_sdk.builtin import kernels
@@ -25,6 +25,18 @@ from xpsr_sdk.builtin.degrading import (
     jpeg,
     resize,
     to_8_bit,
+)
+from xpsr_sdk.builtin.ranges import (
+    AroundOne,
+    CutoffRange,
+    PositiveRange,
+    Probability,
+    QualityRange,
+    ResizeWeights,
+    SizeRange,
+    Weight,
+    WeightRange,
+    some_positive,
 )
 from xpsr_sdk.contracts import Options
 
@@ -133,43 +145,6 @@ class DegradationRecord:
 # ---- Options --------------------------------------------------------------------------------------------
 
 
-def _ordered(bounds: tuple[float, float]) -> tuple[float, float]:
-    if bounds[0] > bounds[1]:
-        raise ValueError(f"a range is written (lowest, highest), not {bounds}")
-    return bounds
-
-
-def _odd(bounds: tuple[int, int]) -> tuple[int, int]:
-    if bounds[0] % 2 == 0 or bounds[1] % 2 == 0:
-        raise ValueError(f"kernel sizes are odd, which {bounds} are not")
-    return bounds
-
-
-def _some_positive(weights: tuple[float, ...]) -> tuple[float, ...]:
-    if not sum(weights):
-        raise ValueError("at least one weight must be above 0")
-    return weights
-
-
-Probability = Annotated[float, Field(ge=0, le=1)]
-Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Cutoff = Annotated[float, Field(gt=0, le=math.pi)]
-Quality = Annotated[int, Field(ge=1, le=100)]
-PositiveRange = Annotated[tuple[Positive, Positive], AfterValidator(_ordered)]
-WeightRange = Annotated[tuple[Weight, Weight], AfterValidator(_ordered)]
-CutoffRange = Annotated[tuple[Cutoff, Cutoff], AfterValidator(_ordered)]
-QualityRange = Annotated[tuple[Quality, Quality], AfterValidator(_ordered)]
-SizeRange = Annotated[
-    tuple[Annotated[int, Field(ge=3)], Annotated[int, Field(le=101)]],
-    AfterValidator(_ordered),
-    AfterValidator(_odd),
-]
-ResizeWeights = Annotated[tuple[Weight, Weight, Weight], AfterValidator(_some_positive)]
-# 1 lies between the bounds: a factor of 1 keeps the size, a beta of 1 is the plain shape.
-AroundOne = tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(ge=1, le=4)]]
-
-
 class KernelWeights(Options):
     """How often each family of kernels is drawn when a blur is not a sinc filter."""
 
@@ -182,7 +157,7 @@ class KernelWeights(Options):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        _some_positive(tuple(self.model_dump().values()))
+        some_positive(tuple(self.model_dump().values()))
         return self
 
 
