@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -50,6 +51,15 @@ def test_without_a_model_the_upscaler_is_the_result() -> None:
 def test_any_target_size_is_reached_from_the_upscalers_own(scale: float) -> None:
     image = build_pipeline(model="none", upscaler=Doubling(), device="cpu")(PHOTO, scale=scale).image
     assert image.size == (round(40 * scale), round(28 * scale))
+
+
+@pytest.mark.parametrize(
+    ("setting", "name"),
+    [({"checkpoint": "runs/one"}, "checkpoint"), ({"execution": {"offload": "model"}}, "execution.offload")],
+)
+def test_without_a_model_what_is_for_one_is_refused(setting: dict[str, Any], name: str) -> None:
+    with pytest.raises(ConfigError, match=f"{name} is for a diffusion model, and model is 'none'"):
+        build_pipeline(model="none", device="cpu", **setting)
 
 
 def test_fidelity_blends_the_upscaler_with_the_photo_itself() -> None:

@@ -104,6 +104,7 @@ def _upscaler_alone(
     config: PipelineConfig, registry: Registry, upscaler: Component | Upscaler | None, device: torch.device
 ) -> Pipeline:
     """A pipeline without a model."""
+    _only_with_a_model(config)
     parts: dict[str, Any] = dict.fromkeys(("vae", "text_encoder", "tokenizer", "unet", "controlnet", "scheduler"))
     chosen = upscaler or config.upscaler or "realesrgan-x4plus"
     kept = {"upscaler": chosen} if isinstance(chosen, str | dict) else {}
@@ -116,7 +117,17 @@ def _upscaler_alone(
     )
     pipeline.upscaler_device = device
     pipeline.upscaler_dtype = getattr(torch, config.dtype) if config.dtype else find_dtype(device)
+    pipeline.resolve({})  # as with a model
     return pipeline
+
+
+def _only_with_a_model(config: PipelineConfig) -> None:
+    """Refuse what would change nothing where there are no networks but the upscaler."""
+    given = {name: getattr(config, name) for name in ("checkpoint", "checkpoint_weights", "backbone")}
+    given |= {f"execution.{name}": getattr(config.execution, name) for name in config.execution.model_fields_set}
+    for name, value in given.items():
+        if value:
+            raise ConfigError(f"{name} is for a diffusion model, and model is 'none': leave one of them out.")
 
 
 def _for_photos(config: PipelineConfig) -> RestoreConfig:

@@ -160,6 +160,14 @@ def test_a_checkpoint_that_needs_another_backbone_than_its_base_names(
         train(run, registry=registry)
 
 
+def test_a_checkpoint_that_needs_another_upscaler_than_its_base_names(
+    tmp_path: Path, pairs: Path, tiny_model: Path
+) -> None:
+    run = config(tmp_path / "run", pairs, tiny_model, steps=1, model__upscaler="realesrgan-x4plus")
+    with pytest.warns(UserWarning, match=r"names the upscaler 'bicubic', but this trains with 'realesrgan-x4plus'"):
+        TrainingRun(run, None)
+
+
 @pytest.mark.parametrize("index", ["residual", {"name": "residual"}, None])
 def test_the_same_backbone_is_no_other_one(tmp_path: Path, pairs: Path, tiny_model: Path, index: Any) -> None:
     base = shutil.copytree(tiny_model, tmp_path / "base")

@@ -19,7 +19,7 @@ from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 
 from xpsr_sdk.build import build_for_training, trained_index, trained_upscaler
-from xpsr_sdk.config import backbone_of
+from xpsr_sdk.config import backbone_of, read_defaults
 from xpsr_sdk.data.samples import Batch
 from xpsr_sdk.data.seeds import generator_for
 from xpsr_sdk.errors import TrainingError
@@ -107,7 +107,7 @@ class TrainingRun:
         if self.trains_text:
             self.model_index = trained_index(config.model)
         elif self.accelerator.is_main_process:
-            _warn_of_another_backbone(config.model)
+            _warn_of_other_parts(config.model)
         self.schedule = NoiseSchedule(self.backbone.scheduler)
         objective = Objective(
             self.unet, self.controlnet, self.backbone.text_encoder, self.schedule, config.loss, self._perceptual()
@@ -403,20 +403,23 @@ class TrainingRun:
         return distance
 
 
-def _warn_of_another_backbone(section: ModelSection) -> None:
-    """Tell that checkpoints, which are no whole models, will need a backbone that the base does not name."""
-    index = section.base_folder / "model_index.json"
-    if section.backbone is None or not index.is_file():
+def _warn_of_other_parts(section: ModelSection) -> None:
+    """Tell that checkpoints, which are no whole models, will need parts that the base does not name."""
+    path = section.base_folder / "model_index.json"
+    if not path.is_file():
         return
-    named = backbone_of(read_json(index))
-    own, trained = (name if isinstance(name, dict) else {"name": name} for name in (named, section.backbone))
-    if own != trained:
-        warnings.warn(
-            f"{section.base} names the backbone {named!r}, but this trains with {section.backbone!r}: what uses "
-            f"its checkpoints needs backbone = {section.backbone!r} (build_pipeline, or xpsr upscale --config), "
-            "or that entry in the base's model_index.json.",
-            stacklevel=2,
-        )
+    index = read_json(path)
+    named = {"backbone": backbone_of(index), "upscaler": read_defaults(index).upscaler}
+    for kind, of_base in named.items():
+        chosen = getattr(section, kind)
+        own, trained = (part if isinstance(part, dict) else {"name": part} for part in (of_base, chosen))
+        if chosen is not None and own != trained:
+            warnings.warn(
+                f"{section.base} names the {kind} {of_base!r}, but this trains with {chosen!r}: what uses its "
+                f"checkpoints needs {kind} = {chosen!r} (build_pipeline, or xpsr upscale --config), or that entry in "
+                "the base's model_index.json.",
+                stacklevel=2,
+            )
 
 
 def _check_heads(config: TrainConfig, controlnet: Any) -> None:
