@@ -134,7 +134,7 @@ def clauses_section() -> str:
 
 def _clauses_table(clauses: Mapping[str, str]) -> str:
     rows = [f"| {name} | {remedy} |" for name, remedy in clauses.items()]
-    return "\n".join(["| clause | to mend a breach |", "|---|---|", *rows]) + "\n"
+    return "\n".join(["| clause | how to fix a violation |", "|---|---|", *rows]) + "\n"
 
 
 def help_section(name: str = "xpsr", command: click.Command = xpsr, parent: click.Context | None = None) -> str:

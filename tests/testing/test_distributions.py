@@ -62,7 +62,7 @@ def test_a_good_one_passes(site: Path) -> None:
         ("requirements", {"requires": "Requires-Dist: xpsr-sdk<9\n"}, "it requires xpsr-sdk<9, without a lower bound"),
         ("requirements", {"requires": "Requires-Dist: xpsr-sdk>=99,<100\n"}, "it requires xpsr-sdk<100,>=99, and "),
         ("loading", {"body": "import no_such_module\n"}, "The plug-in Kit_Plugin 1.0 is broken: ModuleNotFoundError"),
-        ("loading", {"body": "import os\nos._exit(3)\n"}, "a fresh interpreter ended with 3"),
+        ("loading", {"body": "import os\nos._exit(3)\n"}, "a fresh interpreter ended with exit code 3"),
         ("cheap listing", {"body": f"import numpy\n{GOOD}"}, "listing its components imported numpy"),
         ("components", {"body": GOOD.replace("[C", "[] and [C")}, "it offers no component"),
         (

@@ -439,7 +439,7 @@ def test_a_broken_one_is_caught(clause: str, part: type) -> None:
     assert caught.value.clause == clause, str(caught.value)
     assert str(caught.value) == (
         f"The sampler 'part' of xpsr-test 0 breaks the clause {clause!r} of its contract: {caught.value.problem}.\n"
-        f"To mend it: {CLAUSES['sampler'][clause]}."
+        f"To fix it: {CLAUSES['sampler'][clause]}."
     )
 
 

@@ -1,4 +1,4 @@
-"""Conformance checks: what an author calls, from pytest, to learn whether a plug-in keeps its contracts.
+"""Conformance checks: authors call them from pytest, to check that a plug-in keeps its contract.
 
 ```python
 import my_plugin
@@ -10,8 +10,8 @@ def test_the_contract():
     check_sampler("my-sampler", Registry([my_plugin]))
 ```
 
-A check returns nothing, or raises a ``ContractViolation`` that names the clause that is broken and how to mend it.
-Needs the extra ``testing``: ``pip install 'xpsr-sdk[testing]'``.
+A check returns nothing, or raises a ``ContractViolation`` that names the broken clause and says how to fix it.
+The checks need the extra ``testing``: ``pip install 'xpsr-sdk[testing]'``.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ HOME_OF = homes_of(
     }
 )
 
-if not TYPE_CHECKING:  # type checkers read the imports above; this would make every misspelt name pass
+if not TYPE_CHECKING:  # type checkers read the imports above; with this they would accept every misspelt name
     __getattr__ = lazy_names(__name__, HOME_OF)
 
 

@@ -1,4 +1,4 @@
-"""Does a backbone keep the contract of ``xpsr_sdk.Backbone``?"""
+"""Checks a backbone against the contract of ``xpsr_sdk.Backbone``."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ def check_backbone(
 
     Args:
         choice: Its name, or ``{"name": ..., <options>}``.
-        folder: A small base model that it can load, in the diffusers layout; it is only read. None: a tiny Stable
+        folder: A small base model that it can load, in the diffusers layout. It is only read. None: a tiny Stable
             Diffusion with random weights.
-        registry: Where it is looked up, for instance ``Registry([my_plugin])``. None: what is installed.
-        lossless: Whether it promises that decoding undoes encoding, up to rounding.
+        registry: The registry that holds it, for instance ``Registry([my_plugin])``. None: the installed plug-ins.
+        lossless: Whether it promises that decoding inverts encoding, except for rounding.
 
     Raises:
-        ContractViolation: A clause is broken; the message says which one and how to mend it.
+        ContractViolation: A clause is broken; the message says which one, and how to fix it.
     """
     subject = Subject.of("backbone", choice, registry)
     check_construction(subject)
@@ -93,7 +93,7 @@ def _parts(subject: Subject, folder: Path) -> Any:
         for name in ("latent_channels", "stride", "text_width"):
             value = getattr(backbone, name)
             require(type(value) is int and value >= 1, f"{name} is {value!r}")
-        require(log2(backbone.stride).is_integer(), f"stride is {backbone.stride}, no power of 2")
+        require(log2(backbone.stride).is_integer(), f"stride is {backbone.stride}, which is not a power of 2")
         return backbone
 
 
@@ -104,7 +104,7 @@ def _precision(subject: Subject, folder: Path) -> None:
             for name in ("text_encoder", "vae"):
                 tensors = {**dict(getattr(backbone, name).named_parameters())}
                 wrong = {str(t.dtype) for t in tensors.values() if t.is_floating_point() and t.dtype != dtype}
-                require(not wrong, f"asked for {dtype}, {name} has weights in {', '.join(sorted(wrong))}")
+                require(not wrong, f"loaded in {dtype}, {name} has weights in {', '.join(sorted(wrong))}")
             with torch.no_grad():
                 image, lr = _images(backbone, dtype=dtype)
                 latents = backbone.encode(image, lr)
@@ -114,7 +114,7 @@ def _precision(subject: Subject, folder: Path) -> None:
                     "decode": backbone.decode(latents, lr),
                 }
             for name, result in results.items():
-                require(result.dtype == dtype, f"in {dtype}, {name} gave {result.dtype}")
+                require(result.dtype == dtype, f"in {dtype}, {name} returned {result.dtype}")
 
 
 def _from_scratch(subject: Subject, folder: Path) -> None:
@@ -131,7 +131,7 @@ def _from_scratch(subject: Subject, folder: Path) -> None:
 
 def _damage(subject: Subject, folder: Path) -> None:
     with subject.clause("damage"):
-        for damage in ("nothing in it", "no scheduler", "no vae", "no tokenizer", "a truncated text encoder"):
+        for damage in ("no files", "no scheduler", "no vae", "no tokenizer", "a truncated text encoder"):
             with TemporaryDirectory() as temporary:
                 broken = Path(temporary, "broken")
                 shutil.copytree(folder, broken)
@@ -145,11 +145,11 @@ def _damage(subject: Subject, folder: Path) -> None:
                         False,
                         f"given a folder with {damage}, load() raised {type(error).__name__}, not CheckpointError",
                     )
-                require(False, f"given a folder with {damage}, load() went through without a complaint")
+                require(False, f"given a folder with {damage}, load() raised no error")
 
 
 def _break(folder: Path, damage: str) -> None:
-    if damage == "nothing in it":
+    if damage == "no files":
         shutil.rmtree(folder)
         folder.mkdir()
     elif damage == "a truncated text encoder":
@@ -164,7 +164,7 @@ def _text(subject: Subject, backbone: Any) -> None:
     with subject.clause("text"):
         for texts in (TEXTS, list(TEXTS[:1]), ["a"] * 3):
             conditioning = backbone.encode_text(texts)
-            require(isinstance(conditioning, Conditioning), f"encode_text gave a {type(conditioning).__name__}")
+            require(isinstance(conditioning, Conditioning), f"encode_text returned a {type(conditioning).__name__}")
             shape = (len(texts), _tokens(backbone), backbone.text_width)
             require_tensor(conditioning.embeddings, shape, f"the embeddings of {len(texts)} texts")
         first, second = backbone.encode_text(["a cat", "a house"]).embeddings
@@ -180,10 +180,11 @@ def _long_text(subject: Subject, backbone: Any) -> None:
             conditioning = backbone.encode_text([text])
         require_tensor(conditioning.embeddings[0, 0], (backbone.text_width,), "the embedding of a long text")
         cut = conditioning.embeddings.shape[1] < 800
-        require(not cut or bool(caught), "it cut a long text without a word")
+        require(not cut or bool(caught), "it cut a long text without a warning")
         whole, other = (backbone.encode_text([t], long_prompts="chunks").embeddings for t in (text, text + "cat"))
-        require(whole.shape[1] >= 800, f"in chunks, too, it read {whole.shape[1]} tokens of a text of 1000")
-        require(not same(whole, other), "in chunks it did not read the last word of a long text")
+        problem = f"with long_prompts='chunks' it read only {whole.shape[1]} tokens of a text of 1000"
+        require(whole.shape[1] >= 800, problem)
+        require(not same(whole, other), "with long_prompts='chunks' it did not read the last word of a long text")
 
 
 @torch.no_grad()
@@ -194,13 +195,13 @@ def _weights(subject: Subject, backbone: Any) -> None:
             backbone.encode_text(["a photo of a cat"], weighted=True).embeddings,
             plain,
             1e-4,
-            "with weighted=True a text without brackets has other embeddings",
+            "with weighted=True a text without brackets has different embeddings",
         )
         weighted = backbone.encode_text(["a photo of a (cat:1.5)"], weighted=True).embeddings
         require(weighted.shape == plain.shape, f"a weight gives embeddings of shape {tuple(weighted.shape)}")
         require(not torch.allclose(weighted, plain, atol=1e-4), "a weight changes nothing")
         as_text = backbone.encode_text(["a photo of a (cat:1.5)"]).embeddings
-        require(not same(weighted, as_text), "it reads (cat:1.5) alike with weighted=True and without")
+        require(not same(weighted, as_text), "it reads (cat:1.5) in the same way with weighted=True and without")
 
 
 def _tokens(backbone: Any) -> int:
@@ -210,7 +211,7 @@ def _tokens(backbone: Any) -> int:
 def _images(
     backbone: Any, batch: int = 2, rows: int = 6, columns: int = 4, dtype: torch.dtype = torch.float32
 ) -> tuple[Tensor, Tensor]:
-    """Images in [-1, 1], of different brightness, and resized inputs in [0, 1], of ``rows`` x ``columns`` latents."""
+    """Images in [-1, 1] of different brightness, and resized inputs in [0, 1], for ``rows`` x ``columns`` latents."""
     shape = (batch, 3, rows * backbone.stride, columns * backbone.stride)
     brightness = torch.linspace(0.6, -0.6, batch).reshape(-1, 1, 1, 1)
     image = (0.4 * noise(*shape, seed=1) + brightness).clamp(-1, 1)
@@ -235,12 +236,12 @@ def _scale(subject: Subject, backbone: Any) -> None:
         factor = getattr(backbone.vae.config, "scaling_factor", None)
         if factor is None:
             return
-        double = _of_parts(subject, backbone)
+        double = _with_parts_of(subject, backbone)
         double.vae = copy.deepcopy(backbone.vae)
         double.vae.register_to_config(scaling_factor=2 * factor)
         image, lr = _images(backbone)
         latents, twice = backbone.encode(image, lr), double.encode(image, lr)
-        require_close(twice, 2 * latents, 1e-4, "with twice the scaling_factor, latents are not twice as large")
+        require_close(twice, 2 * latents, 1e-4, "with twice the scaling_factor, the latents are not twice as large")
         problem = "with another scaling_factor, decoding does not undo the scale of encoding"
         require_close(double.decode(twice, lr), backbone.decode(latents, lr), 1e-4, problem)
 
@@ -250,11 +251,11 @@ def _lossless(subject: Subject, backbone: Any) -> None:
     with subject.clause("lossless"):
         image, lr = _images(backbone)
         again = backbone.decode(backbone.encode(image, lr), lr)
-        require_close(again, image, 1e-4, "encoded and decoded again, an image is another")
+        require_close(again, image, 1e-4, "after encoding and decoding, an image is not the same")
 
 
-def _of_parts(subject: Subject, backbone: Any) -> Any:
-    """A fresh one that was handed the parts of ``backbone``, as ``from_pretrained`` does."""
+def _with_parts_of(subject: Subject, backbone: Any) -> Any:
+    """A fresh backbone with the parts of ``backbone``, which ``from_pretrained`` makes in this way."""
     fresh = subject.build()
     for part in ("tokenizer", "text_encoder", "vae", "scheduler"):
         setattr(fresh, part, getattr(backbone, part))
@@ -287,7 +288,7 @@ def _determinism(subject: Subject, backbone: Any) -> None:
         backbone.encode(*_images(backbone, 1, 3, 5))
         backbone.encode_text(["another text"])
         for name, before, again in zip(("encode", "encode", "decode", "encode_text"), first, results(), strict=True):
-            require(same(before, again), f"{name} gave another result for the same input")
+            require(same(before, again), f"{name} gave a different result for the same input")
 
 
 @torch.no_grad()
@@ -304,11 +305,11 @@ def _batch(subject: Subject, backbone: Any) -> None:
                 "decode": (decoded[one], backbone.decode(latents[one], lr[one])),
             }
             for name, (together, alone) in pairs.items():
-                problem = f"{name} gave another result for image {i} of a batch than for it alone"
+                problem = f"{name} gave different results for image {i} of a batch and for this image alone"
                 require_close(together, alone, 1e-4, problem)
         for text, embeddings in zip(TEXTS, texts, strict=True):
             alone = backbone.encode_text([text]).embeddings
-            require_close(embeddings[None], alone, 1e-4, f"among others the text {text!r} has other embeddings")
+            require_close(embeddings[None], alone, 1e-4, f"in a batch, the text {text!r} has different embeddings")
 
 
 def _gradients(subject: Subject, backbone: Any) -> None:
@@ -324,15 +325,15 @@ def _gradients(subject: Subject, backbone: Any) -> None:
 @torch.no_grad()
 def _derived(subject: Subject, backbone: Any) -> None:
     with subject.clause("derived"):
-        fresh = _of_parts(subject, backbone)
+        fresh = _with_parts_of(subject, backbone)
         for name in ("latent_channels", "stride", "text_width"):
-            require(getattr(fresh, name) == getattr(backbone, name), f"{name} depends on what load() keeps")
+            require(getattr(fresh, name) == getattr(backbone, name), f"{name} depends on what load() stored")
         image, lr = _images(backbone)
         latents = backbone.encode(image, lr)
-        require(same(fresh.encode(image, lr), latents), "encode depends on what load() keeps")
-        require(same(fresh.decode(latents, lr), backbone.decode(latents, lr)), "decode depends on what load() keeps")
+        require(same(fresh.encode(image, lr), latents), "encode depends on what load() stored")
+        require(same(fresh.decode(latents, lr), backbone.decode(latents, lr)), "decode depends on what load() stored")
         texts = fresh.encode_text(TEXTS).embeddings, backbone.encode_text(TEXTS).embeddings
-        require(same(*texts), "encode_text depends on what load() keeps")
+        require(same(*texts), "encode_text depends on what load() stored")
 
 
 def _end_to_end(subject: Subject, backbone: Any, folder: Path) -> None:
@@ -350,5 +351,5 @@ def _end_to_end(subject: Subject, backbone: Any, folder: Path) -> None:
         loaded.set_progress_bar_config(disable=True)
         settings: dict[str, Any] = {"seed": 3, "scale": 2, "fidelity": 0.5}
         built, again = (np.asarray(pipe(photo(23, 17), **settings).image, np.int16) for pipe in (pipeline, loaded))
-        # Kernels round by how tensors lie in memory, which differs between the two.
-        require(np.abs(built - again).max() <= 2, "saved and loaded again, the pipeline restores another photo")
+        # The memory layout of tensors, which differs between the two, changes how kernels round.
+        require(np.abs(built - again).max() <= 2, "after saving and loading, the pipeline gives a different result")

@@ -1,4 +1,4 @@
-"""Does a degradation model keep the contract of ``xpsr_sdk.DegradationModel``?"""
+"""Checks a degradation model against the contract of ``xpsr_sdk.DegradationModel``."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ def check_degradation_model(choice: Choice, registry: Registry | None = None) ->
 
     Args:
         choice: Its name, or ``{"name": ..., <options>}``.
-        registry: Where it is looked up, for instance ``Registry([my_plugin])``. None: what is installed.
+        registry: The registry that holds it, for instance ``Registry([my_plugin])``. None: the installed plug-ins.
 
     Raises:
-        ContractViolation: A clause is broken; the message says which one and how to mend it.
+        ContractViolation: A clause is broken; the message says which one, and how to fix it.
     """
     subject = Subject.of("degradation_model", choice, registry)
     check_construction(subject)
@@ -71,7 +71,7 @@ def _scale(subject: Subject) -> None:
                 model = subject.build(scale=asked)
             except ConfigError:  # this scale is not on offer
                 continue
-            require(model.scale == asked, f"with the option scale = {asked} its scale is {model.scale}")
+            require(model.scale == asked, f"with the option scale = {asked}, its scale is {model.scale}")
             with subject.clause("shape"):
                 require_tensor(_run(model, _hr(asked)), (1, 3, 9, 7), f"with the option scale = {asked}, the result")
 
@@ -99,7 +99,8 @@ def _dtype_and_device(subject: Subject) -> None:
     with subject.clause("device"):
         for device in devices():
             there = hr.to(device)
-            require(_run(model, there).device == there.device, f"an image on {there.device} gave one elsewhere")
+            found = _run(model, there).device
+            require(found == there.device, f"an image on {there.device} gave one on {found}")
 
 
 def _range(subject: Subject) -> None:
@@ -125,7 +126,7 @@ def _inputs(subject: Subject) -> None:
         with inputs_kept(hr=hr):
             result = model(hr, own)
         require(len(own) == 2, "it changed the list of generators")
-        require(result.data_ptr() != hr.data_ptr(), "it returned the tensor that it was handed")
+        require(result.data_ptr() != hr.data_ptr(), "it returned its input tensor")
 
 
 def _determinism(subject: Subject) -> None:
@@ -136,8 +137,8 @@ def _determinism(subject: Subject) -> None:
         with global_random_state_kept():
             first = _run(model, hr, seed)
         _run(model, _hr(model.scale, batch=2, rows=11), seed + 1, seed + 2)
-        require(same(first, _run(model, hr, seed)), "the same call gave another result the second time")
-        require(same(first, _run(subject.build(), hr, seed)), "a fresh one gave another result")
+        require(same(first, _run(model, hr, seed)), "the same call gave a different result the second time")
+        require(same(first, _run(subject.build(), hr, seed)), "a fresh instance gave a different result")
 
     with subject.clause("determinism"):
         for_all(test, examples=4, seed=st.integers(0, 2**31))
@@ -165,27 +166,28 @@ def _alignment(subject: Subject) -> None:
         original = interpolate(hr, size=(24, 24), mode="area")
         likeness = [_correlation(_run(model, hr, seed), original) for seed in range(8)]
         mean = sum(likeness) / len(likeness)
-        require(mean > 0.5, f"results correlate with the original, made smaller, by {mean:.2f} only")
-        _check_place(model)
+        require(mean > 0.5, f"the results have a correlation of only {mean:.2f} with the downscaled original")
+        _check_position(model)
 
 
-def _check_place(model: Any) -> None:
-    """Squares of random colors, three LR pixels wide, must be found where they were, each channel in its own."""
+def _check_position(model: Any) -> None:
+    """Squares of random colors, three LR pixels wide, must keep their position and their channel."""
     squares = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     original, hr = (interpolate(squares, scale_factor=factor) for factor in (3, 3 * model.scale))
     results = [_run(model, hr, seed) for seed in range(12)]
 
     def likeness(rows: int = 0, columns: int = 0, channels: int = 0) -> float:
-        """To the original, moved by so many pixels and channels."""
+        """The correlation with the original, after that is moved by so many pixels and channels."""
         moved = original.roll((channels, rows, columns), (1, 2, 3))
         return sum(_correlation(result, moved) for result in results) / len(results)
 
-    own = likeness() + 0.03  # chance may favour another by a little
+    own = likeness() + 0.03  # by chance, another position may correlate slightly better
     for rows, columns in ((rows, columns) for rows in (-1, 0, 1) for columns in (-1, 0, 1)):
         found = likeness(rows, columns) <= own
-        require(found, f"the picture is moved by {rows} pixels down and {columns} to the right")
+        require(found, f"the picture is shifted by {rows} pixels down and {columns} to the right")
     for channels in (1, 2):
-        require(likeness(channels=channels) <= own, "its channels resemble others of the original more than their own")
+        found = likeness(channels=channels) <= own
+        require(found, "a channel of the result resembles another channel of the original more than its own")
 
 
 def _correlation(a: Tensor, b: Tensor) -> float:
@@ -197,4 +199,4 @@ def _pickling(subject: Subject) -> None:
         model = subject.build()
         hr = _hr(model.scale)
         sent = pickle.loads(pickle.dumps(model))
-        require(same(_run(sent, hr, 5), _run(model, hr, 5)), "after pickling it gives another result")
+        require(same(_run(sent, hr, 5), _run(model, hr, 5)), "after pickling it gives a different result")

@@ -1,4 +1,4 @@
-"""A denoiser that knows the answer: for tests of samplers."""
+"""A denoiser whose correct predictions are known, for tests of samplers."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from xpsr_sdk.testing.tensors import noise
 
 
 class GaussianDenoiser:
-    """What a perfect model of independent normal numbers would predict. Implements ``xpsr_sdk.Denoiser``.
+    """Predicts what a perfect model of independent normal numbers would predict. Implements ``xpsr_sdk.Denoiser``.
 
-    The posterior mean of ``x_0 ~ N(mean, std^2)`` given ``x_0 + sigma * noise`` is
+    The posterior mean of ``x_0 ~ N(mean, std^2)`` given ``x = x_0 + sigma * noise`` is
     ``mean + std^2 / (std^2 + sigma^2) * (x - mean)``; the predictions follow from it. A sampler that solves the
-    diffusion equation turns the latents of ``start`` into numbers of that distribution. The noise schedule is Stable
-    Diffusion's.
+    diffusion equation turns the latents of ``start`` into numbers of that distribution. The noise schedule is that of
+    Stable Diffusion.
 
     Args:
-        mean: Of the data.
-        std: Of the data; 0: all data are the mean.
+        mean: The mean of the data.
+        std: The standard deviation of the data. 0: all numbers equal the mean.
         prediction_type: ``"epsilon"``, ``"v_prediction"`` or ``"sample"``.
-        start_timestep: Where sampling begins, 0 to 999.
+        start_timestep: The timestep at which sampling begins, 0 to 999.
     """
 
     def __init__(
@@ -42,12 +42,12 @@ class GaussianDenoiser:
         self._schedule = NoiseSchedule(self.scheduler)
 
     def start(self, *shape: int, seed: int = 0) -> Tensor:
-        """Data, B C h w, at the noise of the start."""
+        """Random data of this distribution, B C h w, at the noise level of the start."""
         data = self.mean + self.std * noise(*shape, seed=seed)
         return self._schedule.add_noise(data, noise(*shape, seed=seed + 10_000), self.start_timestep)
 
     def predict(self, x_t: Tensor, t: Tensor | int) -> Tensor:
-        """What the model would predict from ``x_t`` (B C h w) at timestep ``t``."""
+        """The perfect model's prediction for ``x_t`` (B C h w) at timestep ``t``."""
         at = torch.as_tensor(t).round().long().cpu()
         signal, level = self._schedule.levels(at, x_t.float())
         clean = self._posterior_mean(x_t.float() / signal, level / signal)

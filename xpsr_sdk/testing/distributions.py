@@ -1,4 +1,4 @@
-"""Does an installed plug-in, as a whole, behave?"""
+"""Checks an installed plug-in as a whole."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from xpsr_sdk.plugin_system.registry import Registry
 from xpsr_sdk.testing.subject import Subject, check_common, clause_of, require
 
 HEAVY = ("torch", "diffusers", "transformers", "accelerate", "peft", "numpy", "PIL", "tensorflow", "jax", "cv2")
-"""What listing components must not import."""
+"""Packages that listing components must not import."""
 LIST = f"""
 import json, sys
 from xpsr_sdk import Registry
@@ -32,13 +32,13 @@ print("LISTED", json.dumps({{"failures": list(map(str, registry.failures)), "loa
 def check_distribution(name: str) -> None:
     """Check an installed plug-in from outside: what it requires, how it loads, and what it offers.
 
-    Its parts have checks of their own, one a kind.
+    Its parts have their own checks, one for each kind.
 
     Args:
-        name: Of the distribution, for instance ``"xpsr-my-plugin"``.
+        name: The name of the distribution, for instance ``"xpsr-my-plugin"``.
 
     Raises:
-        ContractViolation: A clause is broken; the message says which one and how to mend it.
+        ContractViolation: A clause is broken; the message says which one, and how to fix it.
     """
     who = f"The distribution {name}"
     with clause_of(who, "distribution", "installed"):
@@ -82,12 +82,13 @@ def _check_requirement(found: Distribution) -> None:
 
 
 def _list_alone(name: str) -> dict[str, list[str]]:
-    """What a fresh interpreter says when it lists the components of this plug-in alone."""
+    """The answer of a fresh interpreter that lists the components of this plug-in alone."""
     environment = {k: v for k, v in os.environ.items() if k != "XPSR_STRICT"} | {"XPSR_PLUGINS": name}
     run = subprocess.run([sys.executable, "-c", LIST], capture_output=True, text=True, env=environment)
     _, marker, answer = run.stdout.rpartition("LISTED")
     if not marker:
-        return {"failures": [f"a fresh interpreter ended with {run.returncode}: {run.stderr[-300:]}"], "loaded": []}
+        problem = f"a fresh interpreter ended with exit code {run.returncode}: {run.stderr[-300:]}"
+        return {"failures": [problem], "loaded": []}
     listed: dict[str, list[str]] = json.loads(answer)
     return listed
 

@@ -1,4 +1,4 @@
-"""Does a fusion attention keep the contract of ``xpsr_sdk.FusionAttention``?"""
+"""Checks a fusion attention against the contract of ``xpsr_sdk.FusionAttention``."""
 
 from __future__ import annotations
 
@@ -45,11 +45,12 @@ SITES = tuple(
         ("down_blocks.1.attentions.0", 1, 12, 16, 2, 3, True, True),
     )
 )
-"""Like the sites of Stable Diffusion 1.x and of 2.x, but small."""
+"""Two sites like those of Stable Diffusion 1.x and of 2.x, but smaller."""
 STEPS = (1e-2, 1e-3)
-"""Of finite differences: one for fusions that round to float32 inside, and one for those with kinks."""
+"""Step sizes of finite differences: the larger suits fusions that compute in float32 inside, the smaller suits those
+with kinks."""
 ROUNDING = 1e-6
-"""Of the loss: several times what rounding it to float32 changes a slope by, at the larger step."""
+"""How much rounding to float32 may change a slope, as a share of the loss, at the larger step."""
 
 
 def check_fusion_attention(
@@ -59,27 +60,27 @@ def check_fusion_attention(
 
     Args:
         choice: Its name, or ``{"name": ..., <options>}``.
-        registry: Where it is looked up, for instance ``Registry([my_plugin])``. None: what is installed.
-        identity_at_start: Whether it promises that a fresh model computes exactly what its base computes.
+        registry: The registry that holds it, for instance ``Registry([my_plugin])``. None: the installed plug-ins.
+        identity_at_start: Whether it promises that a fresh model computes exactly what its base model computes.
 
     Raises:
-        ContractViolation: A clause is broken; the message says which one and how to mend it.
+        ContractViolation: A clause is broken; the message says which one, and how to fix it.
     """
     subject = Subject.of("fusion_attention", choice, registry)
     for site in SITES:
         check_construction(subject, site)
         _module(subject, site)
         for check in (_initialisation, _shape, _without_low, _dtype, _device, _inputs, _determinism, _batch):
-            check(_Fused(subject, site))
+            check(_FusionAtSite(subject, site))
         for check in (_memory_layout, _control_flow, _gradients, _state_dict):
-            check(_Fused(subject, site))
+            check(_FusionAtSite(subject, site))
         if identity_at_start:
-            _identity(_Fused(subject, site))
+            _identity(_FusionAtSite(subject, site))
     _end_to_end(subject)
 
 
-class _Fused:
-    """A fusion at a site, with the site's own attention; ``shaken``: with noise on all weights, as after training."""
+class _FusionAtSite:
+    """A fusion with the attention of its site. ``shaken`` adds noise to all of its weights, as training would."""
 
     def __init__(self, subject: Subject, site: AttentionSite, shaken: bool = True) -> None:
         torch.manual_seed(0)
@@ -103,13 +104,13 @@ class _Fused:
         return out
 
     def inputs(self, batch: int = 2, height: int = 5, width: int = 3, tokens: int = 7) -> tuple[Tensor, Tensor, Tensor]:
-        """Features, of images that differ in contrast and brightness, and text of both levels."""
+        """Features of images that differ in contrast and brightness, and text embeddings of both levels."""
         each = torch.arange(float(batch)).reshape(-1, 1, 1, 1)
         x = noise(batch, self.site.channels, height, width, seed=1) * (1 + each) + 0.5 * each
         return x, noise(batch, tokens, self.site.text_width, seed=2), noise(batch, tokens, self.site.text_width, seed=3)
 
-    def to(self, *args: Any, **options: Any) -> _Fused:
-        """Move fusion and attention, as ``torch.nn.Module.to``."""
+    def to(self, *args: Any, **options: Any) -> _FusionAtSite:
+        """Move the fusion and the attention, like ``torch.nn.Module.to``."""
         self.fusion.to(*args, **options)
         nn.Module.to(self.attention, *args, **options)  # diffusers' own ``to`` warns at any dtype
         return self
@@ -122,10 +123,10 @@ def _module(subject: Subject, site: AttentionSite) -> None:
         frozen = [name for name, weight in fusion.named_parameters() if not weight.requires_grad]
         require(not frozen, f"these parameters are frozen: {', '.join(frozen)}")
         loose = [name for name, value in vars(fusion).items() if isinstance(value, Tensor) and value.requires_grad]
-        require(not loose, f"these tensors are no parameters of the module: {', '.join(loose)}")
+        require(not loose, f"these tensors are not parameters of the module: {', '.join(loose)}")
 
 
-def _initialisation(fused: _Fused) -> None:
+def _initialisation(fused: _FusionAtSite) -> None:
     with fused.clause("initialisation"):
         before = {name: tensor.clone() for name, tensor in fused.attention.state_dict().items()}
         fused.fusion.init_from_attention(fused.attention)  # type: ignore[operator]
@@ -133,10 +134,10 @@ def _initialisation(fused: _Fused) -> None:
         own = {weight.data_ptr() for weight in fused.attention.parameters()}
         shared = [name for name, weight in fused.fusion.state_dict().items() if weight.data_ptr() in own]
         require(not shared, f"it shares these tensors with the site's attention: {', '.join(shared)}")
-        require(all(same(b, b) for b in fused.fusion.state_dict().values()), "it left weights that are not numbers")
+        require(all(same(b, b) for b in fused.fusion.state_dict().values()), "some of its weights are NaN")
 
 
-def _shape(fused: _Fused) -> None:
+def _shape(fused: _FusionAtSite) -> None:
     def test(batch: int, height: int, width: int, tokens: int) -> None:
         x, high, low = fused.inputs(batch, height, width, tokens)
         with torch.no_grad():
@@ -153,7 +154,7 @@ def _shape(fused: _Fused) -> None:
 
 
 @torch.no_grad()
-def _dtype(fused: _Fused) -> None:
+def _dtype(fused: _FusionAtSite) -> None:
     with fused.clause("dtype"):
         for dtype in (torch.float32, torch.bfloat16):
             x, high, low = (tensor.to(dtype) for tensor in fused.inputs())
@@ -163,7 +164,7 @@ def _dtype(fused: _Fused) -> None:
 
 
 @torch.no_grad()
-def _device(fused: _Fused) -> None:
+def _device(fused: _FusionAtSite) -> None:
     with fused.clause("device"):
         for device in devices():
             x, high, low = (tensor.to(device) for tensor in fused.inputs())
@@ -172,24 +173,24 @@ def _device(fused: _Fused) -> None:
 
 
 @torch.no_grad()
-def _memory_layout(fused: _Fused) -> None:
+def _memory_layout(fused: _FusionAtSite) -> None:
     with fused.clause("memory layout"):
         x, high, low = fused.inputs()
         plain = fused(x, high, low)
         fused.to(memory_format=torch.channels_last)
         other = fused(x.contiguous(memory_format=torch.channels_last), high, low)
-        require_close(other, plain, 1e-4, "features in channels_last gave another result")
+        require_close(other, plain, 1e-4, "features in channels_last gave a different result")
 
 
 @torch.no_grad()
-def _without_low(fused: _Fused) -> None:
+def _without_low(fused: _FusionAtSite) -> None:
     with fused.clause("no low-level prompt"):
         x, high, _ = fused.inputs()
         require_tensor(fused(x, high, None), x.shape, "the result without a low-level prompt")
 
 
 @torch.no_grad()
-def _inputs(fused: _Fused) -> None:
+def _inputs(fused: _FusionAtSite) -> None:
     with fused.clause("inputs"):
         x, high, low = fused.inputs()
         with inputs_kept(x=x, high=high, low=low):
@@ -198,18 +199,18 @@ def _inputs(fused: _Fused) -> None:
 
 
 @torch.no_grad()
-def _determinism(fused: _Fused) -> None:
+def _determinism(fused: _FusionAtSite) -> None:
     with fused.clause("determinism"):
         x, high, low = fused.inputs()
         with global_random_state_kept():
             first = fused(x, high, low)
         fused(x[..., 1:] + 1, high - 1, low * 2)
         fused(x, high, None)
-        require(same(first, fused(x, high, low)), "the same call gave another result, after others between")
+        require(same(first, fused(x, high, low)), "the same call gave a different result after other calls")
 
 
 @torch.no_grad()
-def _batch(fused: _Fused) -> None:
+def _batch(fused: _FusionAtSite) -> None:
     with fused.clause("batch"):
         x, high, low = fused.inputs(batch=3)
         for text in (low, None):
@@ -221,15 +222,15 @@ def _batch(fused: _Fused) -> None:
 
 
 @torch.no_grad()
-def _control_flow(fused: _Fused) -> None:
+def _control_flow(fused: _FusionAtSite) -> None:
     with fused.clause("data-independent control flow"):
-        x, high, low = (tensor.to("meta") for tensor in fused.inputs())  # without values, as a compiler sees it
+        x, high, low = (tensor.to("meta") for tensor in fused.inputs())  # tensors without values, as in compilation
         fused.to("meta")
         found = fused(x, high, low)
-        require(found.shape == x.shape, f"without values the result has shape {tuple(found.shape)}")
+        require(found.shape == x.shape, f"on the meta device the result has shape {tuple(found.shape)}")
 
 
-def _gradients(fused: _Fused) -> None:
+def _gradients(fused: _FusionAtSite) -> None:
     with fused.clause("gradients"):
         x, high, low = (tensor.requires_grad_() for tensor in fused.inputs())
         fused.fusion.train()
@@ -243,8 +244,8 @@ def _gradients(fused: _Fused) -> None:
         _check_slopes(fused)
 
 
-def _check_slopes(fused: _Fused) -> None:
-    """Gradients must foretell what a small step changes: what is detached on the way does not."""
+def _check_slopes(fused: _FusionAtSite) -> None:
+    """Gradients must agree with finite differences, which they do not if something was detached."""
     fused.to(torch.float64).fusion.eval()
     tensors = dict(zip(("x", "high", "low"), (tensor.double() for tensor in fused.inputs()), strict=True))
     weights = torch.linspace(0.5, 1.5, tensors["x"].numel(), dtype=torch.float64).reshape(tensors["x"].shape)
@@ -259,16 +260,16 @@ def _check_slopes(fused: _Fused) -> None:
                 there, here = (_loss(fused, tensors | {name: start + s * direction}, weights) for s in (step, -step))
             slopes.append(float(there - here) / (2 * step))
         slope = min(slopes, key=lambda slope: abs(found - slope))
-        problem = f"along {name} the result changes by {slope:.4g} a step, and the gradient says {found:.4g}"
+        problem = f"along {name}, the finite difference of the result is {slope:.4g}, but its gradient is {found:.4g}"
         require(abs(found - slope) <= 0.02 * abs(slope) + ROUNDING * float(loss.detach()), problem)
 
 
-def _loss(fused: _Fused, tensors: dict[str, Tensor], weights: Tensor) -> Tensor:
+def _loss(fused: _FusionAtSite, tensors: dict[str, Tensor], weights: Tensor) -> Tensor:
     return (fused(**tensors).square() * weights).sum()
 
 
 @torch.no_grad()
-def _state_dict(fused: _Fused) -> None:
+def _state_dict(fused: _FusionAtSite) -> None:
     with fused.clause("state dict"):
         fused.fusion.init_from_attention(fused.attention)  # type: ignore[operator]
         shake(fused.fusion)
@@ -279,18 +280,18 @@ def _state_dict(fused: _Fused) -> None:
             empty = fused.subject.build(fused.site).eval()
         empty.load_state_dict(safetensors.torch.load(written), assign=True)
         fused.fusion = empty
-        require_close(
-            fused(x, high, low), expected, 1e-6, "written, and read into a fresh one, it gives another result"
-        )
+        problem = "after saving and loading its state dict, it gives a different result"
+        require_close(fused(x, high, low), expected, 1e-6, problem)
 
 
 @torch.no_grad()
-def _identity(fused: _Fused) -> None:
+def _identity(fused: _FusionAtSite) -> None:
     with fused.clause("identity at start"):
-        fresh = _Fused(fused.subject, fused.site, shaken=False)
+        fresh = _FusionAtSite(fused.subject, fused.site, shaken=False)
         fresh.fusion.init_from_attention(fresh.attention)  # type: ignore[operator]
         x, high, low = fresh.inputs()
-        require_close(fresh(x, high, low), fresh.attend(x, high), 0.0, "a fresh one differs from attend(x, high)")
+        problem = "the result of a fresh fusion differs from attend(x, high)"
+        require_close(fresh(x, high, low), fresh.attend(x, high), 0.0, problem)
 
 
 def _end_to_end(subject: Subject) -> None:

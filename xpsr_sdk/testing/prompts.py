@@ -1,4 +1,4 @@
-"""Does a prompt provider keep the contract of ``xpsr_sdk.PromptProvider``?"""
+"""Checks a prompt provider against the contract of ``xpsr_sdk.PromptProvider``."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ ASKED: tuple[Any, ...] = (["high"], ["low"], ["low", "high"], {"high", "low"}, (
 def check_prompt_provider(choice: Choice, registry: Registry | None = None) -> None:
     """Check a prompt provider against the whole contract of [PromptProvider][xpsr_sdk.contracts.PromptProvider].
 
-    A provider that loads a large model is best checked with options that name a small one.
+    If a provider loads a large model, check it with options that name a small one.
 
     Args:
         choice: Its name, or ``{"name": ..., <options>}``.
-        registry: Where it is looked up, for instance ``Registry([my_plugin])``. None: what is installed.
+        registry: The registry that holds it, for instance ``Registry([my_plugin])``. None: the installed plug-ins.
 
     Raises:
-        ContractViolation: A clause is broken; the message says which one and how to mend it.
+        ContractViolation: A clause is broken; the message says which one, and how to fix it.
     """
     subject = Subject.of("prompt_provider", choice, registry)
     check_construction(subject)
@@ -48,8 +48,8 @@ def _item(seed: int = 0, width: int = 40, height: int = 32) -> Item:
 
 def _describe(provider: Any, items: Sequence[Item], levels: Collection[PromptLevel] = PROMPT_LEVELS) -> list[Prompts]:
     answers: list[Prompts] = provider.describe(items, levels)
-    require(isinstance(answers, list), f"describe gave a {type(answers).__name__}, not a list")
-    require(len(answers) == len(items), f"describe gave {len(answers)} answers for {len(items)} items")
+    require(isinstance(answers, list), f"describe() returned a {type(answers).__name__}, not a list")
+    require(len(answers) == len(items), f"describe() returned {len(answers)} answers for {len(items)} items")
     for answer in answers:
         require(isinstance(answer, Prompts), f"an answer is a {type(answer).__name__}, not Prompts")
     return answers
@@ -59,7 +59,7 @@ def _answers(subject: Subject, provider: Any) -> None:
     with subject.clause("answers"):
         for count in (0, 1, 3):
             _describe(provider, [_item(i) for i in range(count)])
-        _describe(provider, (_item(), Item(photo(40, 32))))  # a tuple; and an image that is no file's
+        _describe(provider, (_item(), Item(photo(40, 32))))  # a tuple, with an image that has no file
 
 
 def _levels(subject: Subject, provider: Any) -> None:
@@ -69,7 +69,7 @@ def _levels(subject: Subject, provider: Any) -> None:
             for level in PROMPT_LEVELS:
                 text = getattr(answer, level)
                 require(text is None or isinstance(text, str), f"the {level} level is a {type(text).__name__}")
-                require(text is None or level in levels, f"asked for {sorted(levels)}, it gave the {level} level, too")
+                require(text is None or level in levels, f"asked for {sorted(levels)}, it also gave the {level} level")
         with subject.clause("sources"):
             texts = {level for level in PROMPT_LEVELS if getattr(answer, level) is not None}
             require(
@@ -106,12 +106,13 @@ def _determinism(subject: Subject, provider: Any) -> None:
         (first,) = _describe(provider, [_item()])
         _describe(provider, [_item(1), _item(2)])
         (again,) = _describe(provider, [_item()])
-        require(_texts(again) == _texts(first), f"of the same image it said {_texts(first)}, then {_texts(again)}")
+        problem = f"the same image was described as {_texts(first)}, then as {_texts(again)}"
+        require(_texts(again) == _texts(first), problem)
         fresh = subject.build()
         _describe(fresh, [_item(1)])
         (again,) = _describe(fresh, [_item()])
         fresh.unload()
-        require(_texts(again) == _texts(first), f"asked of another image first, it said {_texts(again)}")
+        require(_texts(again) == _texts(first), f"after another image, it was described as {_texts(again)}")
 
 
 def _batch(subject: Subject, provider: Any) -> None:
@@ -121,7 +122,8 @@ def _batch(subject: Subject, provider: Any) -> None:
         for order in ((0, 1, 2), (2, 0, 1)):
             together = [_texts(answer) for answer in _describe(provider, [items[i] for i in order])]
             for i, texts in zip(order, together, strict=True):
-                require(texts == alone[i], f"of an image among others it said {texts}, of it alone {alone[i]}")
+                problem = f"among others, an image was described as {texts}; alone, as {alone[i]}"
+                require(texts == alone[i], problem)
 
 
 def _any_image(subject: Subject, provider: Any) -> None:
@@ -141,7 +143,7 @@ class DamagedImage(Image.Image):
     """An image whose pixels cannot be read."""
 
     def load(self) -> Any:
-        """Raise ``OSError``, as Pillow does of a file that ends too early."""
+        """Raise ``OSError``, as Pillow does for a truncated file."""
         raise OSError("image file is truncated")
 
 
@@ -156,7 +158,8 @@ def _failure(subject: Subject, provider: Any) -> None:
         (alone,) = _describe(provider, [_item()])
         damaged, good = _describe(provider, [_damaged(), _item()])
         _check_errors(damaged, PROMPT_LEVELS)
-        require(_texts(good) == _texts(alone), f"beside a damaged image it said {_texts(good)}, alone {_texts(alone)}")
+        problem = f"next to a damaged image, an image was described as {_texts(good)}; alone, as {_texts(alone)}"
+        require(_texts(good) == _texts(alone), problem)
         silent = {
             level for level in PROMPT_LEVELS if getattr(alone, level) is not None and getattr(damaged, level) is None
         }
@@ -169,7 +172,8 @@ def _unload(subject: Subject, provider: Any) -> None:
         provider.unload()
         provider.unload()
         (again,) = _describe(provider, [_item()])
-        require(_texts(again) == _texts(first), f"after unload() it said {_texts(again)}, before {_texts(first)}")
+        problem = f"after unload(), the image was described as {_texts(again)}; before, as {_texts(first)}"
+        require(_texts(again) == _texts(first), problem)
         subject.build().unload()  # before anything was loaded
 
 

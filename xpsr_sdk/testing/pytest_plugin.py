@@ -1,4 +1,4 @@
-"""Fixtures for a plug-in's tests. pytest finds them by itself once the SDK is installed."""
+"""Fixtures for a plug-in's tests. pytest finds them automatically when the SDK is installed."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def xpsr_registry(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Registry]:
-    """Makes registries that hold the built-in components and those of the given plug-ins, whatever is installed.
+    """Makes registries of the built-in components and of the given plug-ins. Installed plug-ins are left out.
 
-    ``xpsr_registry(my_plugin)`` gives a ``Registry``, to be handed to a check, ``build_pipeline`` or ``train``. It
-    fails if the plug-in is broken.
+    ``xpsr_registry(my_plugin)`` returns a ``Registry`` for a check, ``build_pipeline`` or ``train``. It raises an
+    error if the plug-in is broken.
     """
     from xpsr_sdk.plugin_system.registry import Registry
 

@@ -22,7 +22,7 @@ from xpsr_sdk.training.loop import train
 
 
 def check_restoration(model: Path, registry: Registry, **parts: Any) -> Pipeline:
-    """Restore photos with the model of a folder and the given parts; gives the pipeline."""
+    """Restore photos with the model of a folder and the given parts. Returns the pipeline."""
     pipeline = build_pipeline(model=str(model), registry=registry, device="cpu", **parts)
     one = Item(photo(23, 17), Path("photos/one.png"))
     other = Item(photo(20, 31, seed=1), Path("photos/other.png"))
@@ -32,23 +32,23 @@ def check_restoration(model: Path, registry: Registry, **parts: Any) -> Pipeline
         require(first.size == (46, 34), f"a photo of 23x17 at scale 2 came out as {first.width}x{first.height}")
         pipeline(other, **settings | {"tile": 32, "tile_overlap": 16, "tile_batch": 2})
         again = pipeline(one, **settings).image
-        require(pixels_same(first, again), f"the same photo and seed gave two results at fidelity {fidelity}")
+        require(pixels_same(first, again), f"the same photo and seed gave two different results at fidelity {fidelity}")
     return pipeline
 
 
 def check_training(
     folder: Path, registry: Registry, model: dict[str, Any], degrade: Callable[[Any], Any], scale: int = 2
 ) -> Path:
-    """Two steps of training in ``folder``; gives the checkpoint.
+    """Train for two steps in ``folder``. Returns the checkpoint.
 
     Args:
         folder: Where to write.
-        registry: Where components are looked up.
-        model: The section ``model`` of the config; without ``base``, a tiny model is trained from scratch.
-        degrade: ``degrade(hr)``, of 1 3 H W in [0, 1], gives the LR image.
-        scale: How many times smaller that is.
+        registry: The registry in which components are looked up.
+        model: The section ``model`` of the config. Without ``base``, a tiny model is trained from scratch.
+        degrade: ``degrade(hr)`` makes the LR image of an HR image, 1 3 H W in [0, 1].
+        scale: How many times smaller the LR image is.
     """
-    fitting = lcm(8, scale)  # 8: pixels a latent, and two latents a feature at the bottom of the U-Net
+    fitting = lcm(8, scale)  # 8: 4 pixels per latent, and the U-Net halves the latents once
     side = fitting * ceil(32 / fitting)
     for i in range(2):
         hr = photo(side, side, seed=i)
@@ -69,7 +69,7 @@ def check_training(
         }
     )
     checkpoint = train(config, registry)
-    require((checkpoint / "controlnet" / "config.json").is_file(), "training left no checkpoint")
+    require((checkpoint / "controlnet" / "config.json").is_file(), "training wrote no checkpoint")
     return checkpoint
 
 

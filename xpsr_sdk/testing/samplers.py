@@ -1,4 +1,4 @@
-"""Does a sampler keep the contract of ``xpsr_sdk.Sampler``?"""
+"""Checks a sampler against the contract of ``xpsr_sdk.Sampler``."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from xpsr_sdk.testing.tensors import (
 from xpsr_sdk.testing.tiny import write_whole_model
 
 STARTS = (999, 600, 40)
-"""Timesteps that sampling is begun at: fidelity asks for less noise than the last timestep has."""
+"""Timesteps at which sampling begins: with a high fidelity it begins below the last timestep."""
 
 
 def check_sampler(choice: Choice, registry: Registry | None = None) -> None:
@@ -36,10 +36,10 @@ def check_sampler(choice: Choice, registry: Registry | None = None) -> None:
 
     Args:
         choice: Its name, or ``{"name": ..., <options>}``.
-        registry: Where it is looked up, for instance ``Registry([my_plugin])``. None: what is installed.
+        registry: The registry that holds it, for instance ``Registry([my_plugin])``. None: the installed plug-ins.
 
     Raises:
-        ContractViolation: A clause is broken; the message says which one and how to mend it.
+        ContractViolation: A clause is broken; the message says which one, and how to fix it.
     """
     subject = Subject.of("sampler", choice, registry)
     check_construction(subject)
@@ -53,52 +53,52 @@ def check_sampler(choice: Choice, registry: Registry | None = None) -> None:
         check_restoration(Path(folder, "model"), subject.registry, sampler=subject.choice)
 
 
-class _Witness(GaussianDenoiser):
-    """A denoiser that writes down what it is asked, and objects to what a real one couldn't answer.
+class _RecordingDenoiser(GaussianDenoiser):
+    """A denoiser that records the calls of a sampler, and rejects those that a real denoiser could not answer.
 
     Args:
-        subject: Who asks.
-        latents: What sampling begins with, to compare questions with.
-        options: Those of ``GaussianDenoiser``.
+        subject: The sampler under test.
+        latents: The latents that sampling begins with. Calls must agree with them in shape, dtype and device.
+        options: Options of ``GaussianDenoiser``.
     """
 
     def __init__(self, subject: Subject, latents: Tensor | None = None, **options: Any) -> None:
         super().__init__(**options)
         self._subject, self._latents = subject, latents
         self.asked: list[float] = []
-        """The noise level, as sigma, of each question."""
+        """The noise level, as sigma, of each call."""
 
     def predict(self, x_t: Tensor, t: Tensor | int) -> Tensor:
         """See ``xpsr_sdk.Denoiser``."""
         timestep, last = float(torch.as_tensor(t).float().max()), self.start_timestep
         with self._subject.clause("questions"):
-            problem = f"it asked predict() at timestep {timestep:g}, though sampling began at {last}"
+            problem = f"it called predict() at timestep {timestep:g}, but sampling began at timestep {last}"
             require(0 <= timestep <= last, problem)
-        self._witness(x_t, self._sigma(round(timestep)))
+        self._record(x_t, self._sigma(round(timestep)))
         return super().predict(x_t, t)
 
     def denoised(self, x: Tensor, sigma: Tensor | float) -> Tensor:
         """See ``xpsr_sdk.Denoiser``."""
         level, highest = float(torch.as_tensor(sigma).float().max()), self._sigma(self.start_timestep)
         with self._subject.clause("questions"):
-            problem = f"it asked denoised() at the noise level {level:.4g}, though sampling began at {highest:.4g}"
+            problem = f"it called denoised() at the noise level {level:.4g}, but sampling began at {highest:.4g}"
             require(0 <= level <= highest * 1.01, problem)
-        self._witness(x, level)
+        self._record(x, level)
         return super().denoised(x, sigma)
 
-    def _witness(self, x: Tensor, sigma: float) -> None:
+    def _record(self, x: Tensor, sigma: float) -> None:
         self.asked.append(sigma)
         if (latents := self._latents) is None:
             return
         with self._subject.clause("questions"):
             shape, wanted = tuple(x.shape), tuple(latents.shape)
-            require(shape == wanted, f"it asked the denoiser with a tensor of shape {shape}, not {wanted}")
-            finite = x.is_meta or bool(torch.isfinite(x).all())  # on the meta device there are no numbers to look at
-            require(finite, "it asked the denoiser with numbers that are not finite")
+            require(shape == wanted, f"it called the denoiser with a tensor of shape {shape}, not {wanted}")
+            finite = x.is_meta or bool(torch.isfinite(x).all())  # tensors on the meta device have no values
+            require(finite, "it called the denoiser with numbers that are not finite")
         with self._subject.clause("dtype"):
-            require(x.dtype == latents.dtype, f"it asked the denoiser in {x.dtype}, not in {latents.dtype}")
+            require(x.dtype == latents.dtype, f"it called the denoiser in {x.dtype}, not in {latents.dtype}")
         with self._subject.clause("device"):
-            require(x.device == latents.device, f"it asked the denoiser on {x.device}, not on {latents.device}")
+            require(x.device == latents.device, f"it called the denoiser on {x.device}, not on {latents.device}")
 
     def _sigma(self, timestep: int) -> float:
         alpha = float(self.alphas_cumprod[timestep])
@@ -114,14 +114,14 @@ def _run(
     callback: Callable[[int, int, Tensor], None] | None = None,
 ) -> Any:
     extra = {} if callback is None else {"callback": callback}
-    # Other seeds than those of the latents: a sampler's noise must not repeat the noise that it begins with.
+    # The seeds differ from those of the latents, so that the sampler does not draw the noise that it begins with.
     own = generators(*(seeds or range(50_000, 50_000 + len(latents))))
     with torch.no_grad():
         return sampler.sample(denoiser, latents, num_inference_steps=steps, generators=own, **extra)
 
 
-def _written_to(calls: list[tuple[int, int, Tensor]]) -> Callable[[int, int, Tensor], None]:
-    """A callback that keeps what it is handed."""
+def _appending_to(calls: list[tuple[int, int, Tensor]]) -> Callable[[int, int, Tensor], None]:
+    """A callback that appends its arguments to ``calls``."""
     return lambda *step: calls.append(step)
 
 
@@ -150,18 +150,18 @@ def _dtype(subject: Subject) -> None:
         for dtype in (torch.float32, torch.bfloat16, torch.float16):
             latents = GaussianDenoiser().start(1, 4, 5, 3).to(dtype)
             shown: list[tuple[int, int, Tensor]] = []
-            witness = _Witness(subject, latents)
-            result = _run(subject.build(), witness, latents, callback=_written_to(shown))
+            denoiser = _RecordingDenoiser(subject, latents)
+            result = _run(subject.build(), denoiser, latents, callback=_appending_to(shown))
             require(result.dtype == dtype, f"latents in {dtype} gave a result in {result.dtype}")
             others = ", ".join({str(x.dtype) for _, _, x in shown} - {str(dtype)})
-            require(not others, f"of latents in {dtype} the callback was handed some in {others}")
+            require(not others, f"for latents in {dtype}, the callback was given latents in {others}")
 
 
 def _device(subject: Subject) -> None:
     with subject.clause("device"):
         for device in devices():
             latents = GaussianDenoiser().start(2, 4, 5, 3).to(device)
-            result = _run(subject.build(), _Witness(subject, latents), latents)
+            result = _run(subject.build(), _RecordingDenoiser(subject, latents), latents)
             require(result.device == latents.device, f"latents on {latents.device} gave a result on {result.device}")
 
 
@@ -183,10 +183,10 @@ def _inputs(subject: Subject) -> None:
         require(same(vars(denoiser.scheduler), of_scheduler), "it changed the denoiser's scheduler")
         now = {name: value for name, value in vars(denoiser).items() if name not in ("scheduler", "_schedule")}
         require(all(same(value, of_denoiser[name]) for name, value in now.items()), "it changed the denoiser")
-        require(result.data_ptr() != latents.data_ptr(), "it returned the latents that it was handed")
+        require(result.data_ptr() != latents.data_ptr(), "it returned its input latents")
         require(
             all(same(x, copied) for x, copied in shown),
-            "it changed latents in place after handing them to the callback",
+            "it changed latents in place after passing them to the callback",
         )
 
 
@@ -199,13 +199,12 @@ def _determinism(subject: Subject) -> None:
             first = _run(sampler, denoiser, latents, steps, (seed,))
         other = GaussianDenoiser(start_timestep=600, prediction_type="v_prediction")
         between = [_run(part, other, latents[..., :2], steps + 3, (seed + 1,)) for part in (sampler, subject.build())]
-        require(same(*between), "a call with another denoiser gave another result than with a fresh sampler")
+        require(same(*between), "with another denoiser, it and a fresh sampler gave different results")
         _run(sampler, denoiser, 1 - latents, steps, (seed + 2,))
         again = _run(sampler, denoiser, latents, steps, (seed,))
-        require(same(first, again), "the same call gave another result the second time, after others between")
-        require(
-            same(first, _run(subject.build(), denoiser, latents, steps, (seed,))), "a fresh one gave another result"
-        )
+        require(same(first, again), "the same call gave a different result the second time, after other calls")
+        fresh = _run(subject.build(), denoiser, latents, steps, (seed,))
+        require(same(first, fresh), "a fresh instance gave a different result")
 
     with subject.clause("determinism"):
         for_all(test, examples=3, seed=st.integers(0, 2**31), steps=st.integers(1, 8))
@@ -229,23 +228,24 @@ def _batch(subject: Subject) -> None:
 def _steps(subject: Subject) -> None:
     with subject.clause("steps"):
         for start, steps in ((999, 1), (999, 2), (999, 3), (999, 7), (999, 20), (600, 5), (40, 10), (5, 20), (0, 3)):
-            denoiser = _Witness(subject, start_timestep=start)
+            denoiser = _RecordingDenoiser(subject, start_timestep=start)
             result = _run(subject.build(), denoiser, denoiser.start(1, 4, 5, 3), steps)
             require_tensor(result, (1, 4, 5, 3), "the result")
             spent, least = len(denoiser.asked), (min(steps, start + 1) + 1) // 2
-            problem = f"it spent {spent} evaluations of {steps} from timestep {start} on"
-            require(least <= spent <= steps, f"{problem}, where {least} to {steps} were due")
+            problem = f"with num_inference_steps {steps} and a start at timestep {start}, it evaluated the denoiser"
+            require(least <= spent <= steps, f"{problem} {spent} times instead of {least} to {steps} times")
 
 
 def _start(subject: Subject) -> None:
     with subject.clause("start"):
         for start in STARTS:
-            denoiser = _Witness(subject, start_timestep=start)
+            denoiser = _RecordingDenoiser(subject, start_timestep=start)
             _run(subject.build(), denoiser, denoiser.start(1, 4, 5, 3), steps=5)
-            first, due = denoiser.asked[0], denoiser._sigma(start)
+            first, expected = denoiser.asked[0], denoiser._sigma(start)
             require(
-                abs(first - due) <= 0.02 * due,
-                f"from timestep {start}, whose noise level is {due:.4g}, it first asked at the noise level {first:.4g}",
+                abs(first - expected) <= 0.02 * expected,
+                f"sampling begins at timestep {start}, with the noise level {expected:.4g}, but its first call had "
+                f"the noise level {first:.4g}",
             )
 
 
@@ -253,27 +253,27 @@ def _questions(subject: Subject) -> None:
     with subject.clause("questions"):
         for start in STARTS:
             latents = GaussianDenoiser(start_timestep=start).start(2, 4, 5, 3)
-            _run(subject.build(), _Witness(subject, latents, start_timestep=start), latents, steps=6)
+            _run(subject.build(), _RecordingDenoiser(subject, latents, start_timestep=start), latents, steps=6)
 
 
 def _callback(subject: Subject) -> None:
     def test(steps: int) -> None:
         calls: list[tuple[int, int, Tensor]] = []
-        denoiser = _Witness(subject)
+        denoiser = _RecordingDenoiser(subject)
         latents = denoiser.start(1, 4, 5, 3)
-        result = _run(subject.build(), denoiser, latents, steps, callback=_written_to(calls))
+        result = _run(subject.build(), denoiser, latents, steps, callback=_appending_to(calls))
         require(bool(calls), "the callback was never called")
         numbers, timesteps = [call[0] for call in calls], [call[1] for call in calls]
         require(numbers == list(range(len(calls))), f"the steps were counted {numbers}")
         fewest, most = (steps + 1) // 2, len(denoiser.asked)
-        problem = f"with {steps} steps and {most} evaluations the callback was called {len(calls)} times"
+        problem = f"with {steps} steps and {most} evaluations, the callback was called {len(calls)} times"
         require(fewest <= len(calls) <= max(most, fewest), problem)
         whole = all(isinstance(t, int) and 0 <= t <= 999 for t in timesteps)
         require(whole, f"the timesteps were {timesteps}, not whole numbers from 0 to 999")
         for _, _, shown in calls:
-            require_tensor(shown, latents.shape, "what the callback was handed")
-        require_close(calls[-1][2], result, 1e-3, "the last latents that the callback was handed are not the result")
-        require(same(result, _run(subject.build(), denoiser, latents, steps)), "without callback the result differs")
+            require_tensor(shown, latents.shape, "the tensor that the callback was given")
+        require_close(calls[-1][2], result, 1e-3, "the last latents that the callback was given are not the result")
+        require(same(result, _run(subject.build(), denoiser, latents, steps)), "without a callback the result differs")
 
     with subject.clause("callback"):
         test(1)
@@ -287,7 +287,7 @@ def _prediction_types(subject: Subject) -> None:
             denoiser = GaussianDenoiser(prediction_type=prediction_type)
             results[prediction_type] = _run(subject.build(), denoiser, denoiser.start(1, 4, 5, 3), steps=6)
         for name, result in results.items():
-            problem = f"the same model, asked for {name} instead of epsilon, gave another result"
+            problem = f"the same model with the prediction type {name} instead of epsilon gave a different result"
             require_close(result, results["epsilon"], 0.02, problem)
 
 
@@ -300,6 +300,6 @@ def _convergence(subject: Subject) -> None:
             fits = abs(found_mean - mean) <= 0.2 * std and abs(found_std - std) <= 0.2 * std
             require(
                 fits,
-                f"data of mean {mean} and standard deviation {std} came out with {found_mean:.3g} and {found_std:.3g} "
-                f"after 40 steps from timestep {start}",
+                f"data of mean {mean} and standard deviation {std} had mean {found_mean:.3g} and standard deviation "
+                f"{found_std:.3g} after 40 steps from timestep {start}",
             )

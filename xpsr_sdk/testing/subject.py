@@ -27,29 +27,29 @@ class ContractViolation(AssertionError):
     """A part breaks a clause of its contract.
 
     Attributes:
-        clause: Which one, a key of ``xpsr_sdk.testing.clauses.CLAUSES[kind]``.
-        problem: What was seen.
-        remedy: How to mend it.
+        clause: The name of the clause, a key of ``xpsr_sdk.testing.clauses.CLAUSES[kind]``.
+        problem: What the part did wrong.
+        remedy: How to fix it.
     """
 
     def __init__(self, who: str, clause: str, problem: str, remedy: str) -> None:
-        super().__init__(f"{who} breaks the clause {clause!r} of its contract: {problem}.\nTo mend it: {remedy}.")
+        super().__init__(f"{who} breaks the clause {clause!r} of its contract: {problem}.\nTo fix it: {remedy}.")
         self.clause, self.problem, self.remedy = clause, problem, remedy
 
 
 class _Problem(Exception):
-    """What ``require`` found; ``clause_of`` says whose it is."""
+    """A problem that ``require`` found. ``clause_of`` turns it into a ``ContractViolation``."""
 
 
 def require(condition: bool, problem: str) -> None:
-    """Let the clause that is being checked fail with ``problem`` unless ``condition`` holds."""
+    """Report ``problem`` as a violation of the clause that is being checked, unless ``condition`` holds."""
     if not condition:
         raise _Problem(problem)
 
 
 @contextmanager
 def clause_of(who: str, kind: str, clause: str) -> Iterator[None]:
-    """Turn what goes wrong in the block into a violation of that clause."""
+    """Turn any error in the block into a violation of that clause."""
     remedy = CLAUSES[kind][clause]
     try:
         yield
@@ -63,7 +63,7 @@ def clause_of(who: str, kind: str, clause: str) -> Iterator[None]:
 
 
 def for_all(test: Callable[..., None], *, examples: int = 6, **strategies: Any) -> None:
-    """Run a property test now: the same examples each time, the simplest failing one is reported."""
+    """Run a property test now, with the same examples each time. The simplest example that fails is reported."""
     quiet = settings(
         max_examples=examples,
         derandomize=True,
@@ -84,7 +84,7 @@ class Subject:
     Attributes:
         kind: A key of ``xpsr_sdk.contracts.KINDS``.
         choice: A name, or a mapping with ``"name"`` and options.
-        registry: Where it is looked up.
+        registry: The registry that holds it.
     """
 
     kind: str
@@ -93,9 +93,9 @@ class Subject:
 
     @classmethod
     def of(cls, kind: str, choice: Choice, registry: Registry | None) -> Subject:
-        """The part that was chosen, checked for what parts of every kind owe."""
+        """The chosen part, after the checks that are common to all kinds."""
         subject = cls(kind, choice, registry or default_registry())
-        subject.component  # noqa: B018  # an unknown name is the test's own mistake: raised as it is
+        subject.component  # noqa: B018  # raises for an unknown name, which is the test's own mistake
         check_common(subject)
         return subject
 
@@ -114,23 +114,23 @@ class Subject:
         """Its entry in the registry.
 
         Raises:
-            PluginError: There is none, or not a single one.
+            PluginError: There is no such part, or more than one.
         """
         return self.registry.find(self.kind, self.name)
 
     def build(self, *args: Any, **options: Any) -> Any:
-        """A fresh instance; ``options`` go before those of the choice."""
+        """A fresh instance; ``options`` override those of the choice."""
         return self.registry.create(self.kind, {"name": self.name, **self.options, **options}, *args)
 
     @contextmanager
     def clause(self, name: str) -> Iterator[None]:
-        """Turn what goes wrong in the block into a violation of the clause ``name``."""
+        """Turn any error in the block into a violation of the clause ``name``."""
         with clause_of(f"The {self.component}", self.kind, name):
             yield
 
 
 def check_common(subject: Subject) -> None:
-    """Check what parts of every kind owe, up to their options."""
+    """Check the name, the summary and the options, which all kinds have in common."""
     spec = subject.component.spec
     with subject.clause("listing"):
         fits = re.fullmatch(r"[a-z0-9]+([.-][a-z0-9]+)*", spec.name)
@@ -143,14 +143,14 @@ def check_common(subject: Subject) -> None:
     with subject.clause("config round trip"):
         text = config.model_dump_json()
         again = schema.model_validate_json(text)
-        require(again == config, f"written to JSON and read again, {config!r} is {again!r}")
+        require(again == config, f"after writing to JSON and reading again, {config!r} is {again!r}")
         of_json = schema.model_validate(json.loads(text))
-        require(of_json == config, f"written to JSON and read as a table, {config!r} is {of_json!r}")
+        require(of_json == config, f"after writing to JSON and reading as a table, {config!r} is {of_json!r}")
         require(pickle.loads(pickle.dumps(config)) == config, f"pickling changes {config!r}")
 
 
 def check_construction(subject: Subject, *args: Any) -> None:
-    """Check that it can be built, with all that its contract names; ``args`` go to its class after the config."""
+    """Check that it can be built, with all members of its contract. ``args`` go to its class after the config."""
     with subject.clause("construction"):
         subject.build(*args)
         config = subject.registry.config(subject.kind, subject.choice)
@@ -162,7 +162,7 @@ def check_construction(subject: Subject, *args: Any) -> None:
 
 def _check_schema(schema: type[Options], prefix: str = "") -> None:
     name = prefix or "Config"
-    require(schema.model_config.get("extra") == "forbid", f"{name} takes unknown options")
+    require(schema.model_config.get("extra") == "forbid", f"{name} accepts unknown options")
     require(schema.model_config.get("frozen") is True, f"{name} is not frozen")
     for option, field in schema.model_fields.items():
         require(bool(field.description), f"the option {prefix}{option} has no description")

@@ -1,4 +1,4 @@
-"""What the checks say of tensors and random numbers."""
+"""Checks of tensors and random numbers that several conformance checks use."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from torch import Tensor
 from xpsr_sdk.testing.subject import require
 
 LEVEL = 1.01 / 255
-"""One level of an 8-bit image, and a little: as far as rounding may go."""
+"""A little more than one level of an 8-bit image: the largest difference that rounding may cause."""
 
 
 def generators(*seeds: int) -> list[torch.Generator]:
-    """A CPU generator for each seed: one an image."""
+    """CPU generators, one for each seed."""
     return [torch.Generator().manual_seed(seed) for seed in seeds]
 
 
@@ -36,7 +36,7 @@ def devices() -> list[torch.device]:
 
 
 def require_tensor(value: object, shape: Sequence[int], what: str) -> None:
-    """Require a tensor of that shape, of finite numbers."""
+    """Require a tensor of that shape with finite numbers."""
     require(isinstance(value, Tensor), f"{what} is a {type(value).__name__}, not a tensor")
     assert isinstance(value, Tensor)
     require(tuple(value.shape) == tuple(shape), f"{what} has shape {tuple(value.shape)}, not {tuple(shape)}")
@@ -44,7 +44,7 @@ def require_tensor(value: object, shape: Sequence[int], what: str) -> None:
 
 
 def require_close(found: Tensor, expected: Tensor, tolerance: float, problem: str) -> None:
-    """Require two tensors to be the same up to ``tolerance``, absolute and relative to the largest number."""
+    """Require two tensors to differ by no more than ``tolerance``, times the largest number if that is above 1."""
     require(found.shape == expected.shape, f"{problem} (shapes {tuple(found.shape)} and {tuple(expected.shape)})")
     found, expected = found.detach().double().cpu(), expected.detach().double().cpu()
     difference = float((found - expected).abs().max()) if found.numel() else 0.0
@@ -54,7 +54,7 @@ def require_close(found: Tensor, expected: Tensor, tolerance: float, problem: st
 
 @contextmanager
 def inputs_kept(**tensors: Tensor | None) -> Iterator[None]:
-    """Require the block to leave these tensors as they are."""
+    """Require that the block does not change these tensors."""
     before = {name: tensor.clone() for name, tensor in tensors.items() if tensor is not None}
     yield
     for name, kept in before.items():
@@ -64,7 +64,7 @@ def inputs_kept(**tensors: Tensor | None) -> Iterator[None]:
 
 @contextmanager
 def global_random_state_kept() -> Iterator[None]:
-    """Require the block to draw nothing from global generators."""
+    """Require that the block draws no random numbers from global generators."""
     of_torch, of_numpy, of_python = torch.get_rng_state(), np.random.get_state(), random.getstate()
     yield
     require(torch.equal(torch.get_rng_state(), of_torch), "it drew from torch's global generator")
@@ -73,7 +73,7 @@ def global_random_state_kept() -> Iterator[None]:
 
 
 def same(a: Any, b: Any) -> bool:
-    """Whether two values are equal, tensors and arrays within them included."""
+    """Whether two values are equal, including tensors and arrays inside of them."""
     if isinstance(a, Tensor) and isinstance(b, Tensor):
         return a.shape == b.shape and a.dtype == b.dtype and torch.equal(a, b)
     if isinstance(a, np.ndarray) or isinstance(b, np.ndarray):

@@ -1,4 +1,4 @@
-"""Models and photos that are small enough for tests: random weights, of which every one matters."""
+"""Models and photos that are small enough for tests. All weights are random, and all influence the result."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from xpsr_sdk.models.unet import XPSRUNet
 from xpsr_sdk.plugin_system.registry import Registry
 
 NANO = Path(__file__).parents[1] / "presets" / "nano"
-"""Where the tokenizer comes from: the one of the model that ships with the SDK."""
+"""The model that ships with the SDK, whose tokenizer is used."""
 TEXT_WIDTH = 16
 CONDITIONING_WIDTHS = (4, 8, 8)  # a stride of 4, like that of the autoencoders below
 DEFAULTS = {
@@ -50,7 +50,7 @@ UNET: dict[str, Any] = {
 
 
 def write_configs(folder: Path) -> None:
-    """Configs of a base model with the residual backbone: what training from scratch reads."""
+    """Write the configs of a base model with the residual backbone, which training from scratch reads."""
     for part in ("tokenizer", "scheduler"):
         shutil.copytree(NANO / part, folder / part)
     index = json.loads((NANO / "model_index.json").read_text(encoding="utf-8"))
@@ -63,7 +63,7 @@ def write_configs(folder: Path) -> None:
 
 
 def write_base_model(folder: Path, seed: int = 0) -> None:
-    """A base model with the residual backbone: what fresh XPSR parts are put on."""
+    """Write a base model with the residual backbone, to which training adds fresh XPSR parts."""
     write_configs(folder)
     torch.manual_seed(seed)
     _write_text_encoder(folder)
@@ -71,7 +71,7 @@ def write_base_model(folder: Path, seed: int = 0) -> None:
 
 
 def write_whole_model(folder: Path, seed: int = 0) -> None:
-    """A whole XPSR model with the residual backbone."""
+    """Write a complete XPSR model with the residual backbone."""
     write_configs(folder)
     torch.manual_seed(seed)
     _write_text_encoder(folder)
@@ -79,8 +79,8 @@ def write_whole_model(folder: Path, seed: int = 0) -> None:
 
 
 def write_stable_diffusion(folder: Path, seed: int = 0) -> None:
-    """What the backbone ``stable-diffusion`` reads: text encoder, autoencoder (4 channels, stride 4), tokenizer and
-    noise schedule, of a model that predicts noise."""
+    """Write the parts that the backbone ``stable-diffusion`` reads: tokenizer, text encoder, autoencoder (4 channels,
+    stride 4) and noise schedule, of a model that predicts noise."""
     write_configs(folder)
     torch.manual_seed(seed)
     _write_text_encoder(folder)
@@ -100,7 +100,7 @@ def write_stable_diffusion(folder: Path, seed: int = 0) -> None:
 
 
 def write_networks(folder: Path, conditioning_widths: tuple[int, ...] = CONDITIONING_WIDTHS, **unet: Any) -> None:
-    """Make a whole XPSR model of a folder that lacks the U-Net and the ControlNet."""
+    """Complete an XPSR model: write the U-Net and the ControlNet into a folder that lacks them."""
     shutil.rmtree(folder / "unet", ignore_errors=True)
     write_checkpoint(folder / "checkpoint", *networks(conditioning_widths, **unet))
     for part in ("unet", "controlnet"):
@@ -111,7 +111,7 @@ def write_networks(folder: Path, conditioning_widths: tuple[int, ...] = CONDITIO
 def networks(
     conditioning_widths: tuple[int, ...] = CONDITIONING_WIDTHS, **unet: Any
 ) -> tuple[XPSRUNet, XPSRControlNet]:
-    """U-Net and ControlNet with random weights; ``unet``: what differs from ``UNET``."""
+    """U-Net and ControlNet with random weights. ``unet`` overrides entries of ``UNET``."""
     base = UNet2DConditionModel(**{**UNET, **unet})
     with Registry([]).in_force():
         return _shaken(XPSRUNet.from_base(base)), _shaken(XPSRControlNet.from_unet(base, conditioning_widths))
@@ -119,7 +119,7 @@ def networks(
 
 @torch.no_grad()
 def shake(model: nn.Module) -> None:
-    """Add noise to all weights: fresh models have zero convolutions, behind which nothing matters."""
+    """Add noise to all weights. The zero convolutions of fresh models would hide the effect of all layers before."""
     for parameter in model.parameters():
         parameter.add_(torch.randn_like(parameter) * 0.05)
 
@@ -131,7 +131,7 @@ def photo(width: int, height: int, seed: int = 0) -> Image.Image:
 
 
 def write_json(file: Path, content: dict[str, Any]) -> None:
-    """Write a JSON file, with the folders that it lies in."""
+    """Write a JSON file, and make its folder."""
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(content), encoding="utf-8")
 

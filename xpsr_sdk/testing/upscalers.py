@@ -1,4 +1,4 @@
-"""Does an upscaler keep the contract of ``xpsr_sdk.Upscaler``?"""
+"""Checks an upscaler against the contract of ``xpsr_sdk.Upscaler``."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ from xpsr_sdk.testing.tensors import (
 from xpsr_sdk.testing.tiny import photo, write_whole_model
 
 SEAM = 2.01 / 255
-"""How far two tiles may differ where they meet: two levels, which nobody sees. Deep networks look far, if faintly."""
+"""How much two tiles may differ where they meet: two levels of 8 bits, which is invisible. Deep networks depend a
+little even on pixels that are far away."""
 
 
 def check_upscaler(choice: Choice, registry: Registry | None = None) -> None:
@@ -35,10 +36,10 @@ def check_upscaler(choice: Choice, registry: Registry | None = None) -> None:
 
     Args:
         choice: Its name, or ``{"name": ..., <options>}``.
-        registry: Where it is looked up, for instance ``Registry([my_plugin])``. None: what is installed.
+        registry: The registry that holds it, for instance ``Registry([my_plugin])``. None: the installed plug-ins.
 
     Raises:
-        ContractViolation: A clause is broken; the message says which one and how to mend it.
+        ContractViolation: A clause is broken; the message says which one, and how to fix it.
     """
     subject = Subject.of("upscaler", choice, registry)
     check_construction(subject)
@@ -56,7 +57,7 @@ def _photos(batch: int = 1, rows: int = 9, columns: int = 7, seed: int = 0) -> T
 
 
 def _squares(side: int, seed: int = 0) -> Tensor:
-    """Squares of random colors, three pixels wide, 1 3 side side: edges wherever one looks."""
+    """Squares of random colors, three pixels wide, 1 3 side side, so that there are edges everywhere."""
     count = -(-side // 3)
     colors = torch.rand(1, 3, count, count, generator=torch.Generator().manual_seed(seed))
     return interpolate(colors, scale_factor=3)[..., :side, :side]
@@ -93,7 +94,7 @@ def _dtype_and_device(subject: Subject) -> None:
                 try:
                     result = upscaler.upscale(image)
                 except RuntimeError as error:
-                    # Nobody computes in float16 on the CPU, for which torch lacks some operations.
+                    # torch lacks some float16 operations on the CPU, where float16 is not used in practice.
                     if dtype == torch.float16 and device.type == "cpu" and "'Half'" in str(error):
                         continue
                     raise
@@ -121,7 +122,7 @@ def _inputs(subject: Subject) -> None:
         image = _photos(batch=2)
         with inputs_kept(image=image):
             result = subject.build().upscale(image)
-        require(result.data_ptr() != image.data_ptr(), "it returned the tensor that it was handed")
+        require(result.data_ptr() != image.data_ptr(), "it returned its input tensor")
 
 
 def _determinism(subject: Subject) -> None:
@@ -130,8 +131,8 @@ def _determinism(subject: Subject) -> None:
         with global_random_state_kept():
             first = upscaler.upscale(image)
         upscaler.upscale(_photos(batch=2, rows=5, seed=1).bfloat16())
-        require(same(first, upscaler.upscale(image)), "the same call gave another result the second time")
-        require(same(first, subject.build().upscale(image)), "a fresh one gave another result")
+        require(same(first, upscaler.upscale(image)), "the same call gave a different result the second time")
+        require(same(first, subject.build().upscale(image)), "a fresh instance gave a different result")
 
 
 def _batch(subject: Subject) -> None:
@@ -146,7 +147,7 @@ def _batch(subject: Subject) -> None:
 
 
 def _alignment(subject: Subject) -> None:
-    """Squares of random colors must be found where they are in a bicubic enlargement, each channel in its own."""
+    """Squares of random colors must have the same position and channel as in a bicubic enlargement."""
     with subject.clause("alignment"):
         upscaler = subject.build()
         scale, image = upscaler.scale, _squares(24)
@@ -155,20 +156,20 @@ def _alignment(subject: Subject) -> None:
         enlarged = resize(image, side, side)
 
         def likeness(rows: int = 0, columns: int = 0, channels: int = 0) -> float:
-            """To the bicubic enlargement, moved by so many pixels and channels, without the border."""
+            """The correlation with the bicubic enlargement, moved by so many pixels and channels; no border."""
             moved = enlarged.roll((channels, rows, columns), (1, 2, 3))
             inner = slice(border, side - border)
             return _correlation(result[..., inner, inner], moved[..., inner, inner])
 
         own = likeness()
-        require(own > 0.5, f"the result correlates with a bicubic enlargement by {own:.2f} only")
+        require(own > 0.5, f"the result has a correlation of only {own:.2f} with a bicubic enlargement")
         for channels in (1, 2):
             found = likeness(channels=channels) <= own
-            require(found, "its channels resemble others of the photo more than their own")
+            require(found, "a channel of the result resembles another channel of the photo more than its own")
         steps = range(-scale, scale + 1)
         nearest = max(((rows, columns) for rows in steps for columns in steps), key=lambda place: likeness(*place))
-        moved = f"the picture is moved by {nearest[0]} pixels of the result down and {nearest[1]} to the right"
-        require(likeness(*nearest) <= own + 0.01, moved)  # an upscaler's own look may favour another by a little
+        moved = f"the picture is shifted by {nearest[0]} pixels of the result down and {nearest[1]} to the right"
+        require(likeness(*nearest) <= own + 0.01, moved)  # another position may correlate slightly better by chance
 
 
 def _correlation(a: Tensor, b: Tensor) -> float:
@@ -184,7 +185,7 @@ def _halo(subject: Subject) -> None:
         whole = upscaler.upscale(image)
         tile = upscaler.upscale(image[..., beyond:-beyond, beyond:-beyond])
         ours = _middle(whole, scale * (beyond + halo)), _middle(tile, scale * halo)
-        require_close(*ours, SEAM, f"what lies more than {halo} pixels away changes the result")
+        require_close(*ours, SEAM, f"pixels that are more than {halo} pixels away change the result")
 
 
 def _middle(image: Tensor, border: int) -> Tensor:
@@ -200,4 +201,4 @@ def _unload(subject: Subject) -> None:
         for times in (1, 2):
             for _ in range(times):
                 upscaler.unload()
-            require(same(first, upscaler.upscale(image)), "after unload() it gives another result")
+            require(same(first, upscaler.upscale(image)), "after unload() it gives a different result")
