@@ -24,7 +24,7 @@ def own(tiny_model: Path) -> Pipeline:
 
 
 def with_free(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
-    libraries = int(plan.LIBRARIES["cpu"] / plan.RESERVE) + 1
+    libraries = int(plan.LIBRARY_BYTES["cpu"] / plan.RESERVE) + 1
     monkeypatch.setattr(plan, "free_memory", lambda device: libraries + size)
 
 

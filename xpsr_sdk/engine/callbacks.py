@@ -1,4 +1,4 @@
-"""Callbacks after each step, as diffusers has them."""
+"""Callbacks after each step, with the interface of diffusers."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from xpsr_sdk.contracts import StepCallback
 from xpsr_sdk.errors import ConfigError
 
 StepEndCallback = Callable[[Any, int, int, dict[str, Any]], dict[str, Any] | None]
-"""``callback(pipe, step, timestep, {"latents": latents})``; may return a dictionary with other latents."""
+"""``callback(pipe, step, timestep, {"latents": latents})``, which may return a dictionary with other latents."""
 
 
 def step_callback(pipe: object, callback: StepEndCallback) -> StepCallback:
-    """A callback of diffusers' kind as one for samplers, which go on with the tensor that they gave: it is changed.
+    """Make a callback for samplers from a callback of diffusers.
+
+    Latents that the callback returns are copied into the sampler's own tensor, with which the sampler continues.
 
     Raises:
         ConfigError: At a step: the callback returned latents of another shape.

@@ -1,4 +1,4 @@
-"""Where the restored regions of a photo are put together: in memory, or in a file if there are several."""
+"""Puts the restored regions of a photo together: in memory, or in a temporary file if there are several."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from xpsr_sdk.errors import ImageError
 
 
 class TemporaryFolder:
-    """A folder that is gone when nobody holds it any more, or at exit."""
+    """A folder that is deleted when this object is garbage-collected, or at exit."""
 
     def __init__(self) -> None:
         self.path = Path(tempfile.mkdtemp(prefix="xpsr-"))
@@ -29,7 +29,8 @@ class TemporaryFolder:
 
 
 def _reserve(file: Path, size: int) -> None:
-    """Make a file of ``size`` bytes, whose room is taken at once: a mapped page without room would kill the process."""
+    """Make a file of ``size`` bytes, and allocate its disk space now: with a full disk, writing to a mapped page would
+    kill the process."""
     try:
         with file.open("wb") as new:
             if hasattr(os, "posix_fallocate"):
@@ -40,7 +41,7 @@ def _reserve(file: Path, size: int) -> None:
         place, needed = file.parent.parent, f"{size / 2**20:.0f} MiB"
         raise ImageError(
             f"{place} has no room for the {needed} that the regions of the result need: {error.strerror}. "
-            f"The environment variable TMPDIR names another folder."
+            f"Set the environment variable TMPDIR to another folder."
         ) from None
 
 
@@ -48,13 +49,13 @@ class Canvas:
     """Collects the regions of a result, in memory if there is one of them, else in a temporary file.
 
     Args:
-        width: Of the result, in pixels.
-        height: Of the result, in pixels.
-        like: The input: its channels, bit depth, profile and metadata are those of the result.
+        width: The width of the result, in pixels.
+        height: The height of the result, in pixels.
+        like: The input. The result gets its channels, bit depth, colour profile and metadata.
         on_disk: Whether to use a file.
 
     Raises:
-        ImageError: There is no room for the file.
+        ImageError: There is no disk space for the file.
     """
 
     def __init__(self, width: int, height: int, like: Picture, on_disk: bool) -> None:
@@ -69,7 +70,7 @@ class Canvas:
             self._pixels = np.empty(self._shape, self._dtype)
 
     def paste(self, region: Region, color: Tensor, alpha: Tensor | None) -> None:
-        """Put in a restored region: colour, 1 3 H W, and alpha, 1 1 H W, in [0, 1]. Regions come row by row."""
+        """Add a restored region: colour, 1 3 H W, and alpha, 1 1 H W, in [0, 1]. Regions must come row by row."""
         if self._like.is_gray:  # luma of ITU-R BT.601
             color = (color * color.new_tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True)
         channels = color if alpha is None else torch.cat([color, alpha.to(color)], 1)
@@ -83,12 +84,12 @@ class Canvas:
     def _rows(self, top: int, bottom: int) -> np.ndarray:
         if not self._folder:
             return self._pixels[top:bottom]
-        # Mapped for one region at a time: what is mapped counts as memory that is used.
+        # Only one region is mapped at a time, because mapped pages count as used memory.
         offset = top * math.prod(self._shape[1:]) * self._dtype.itemsize
         return np.memmap(self._file, self._dtype, "r+", offset, (bottom - top, *self._shape[1:]))
 
     def picture(self) -> Picture:
-        """The result, once all regions are there."""
+        """The result, after all regions were pasted."""
         if not self._folder:
             return picture_of(self._pixels, like=self._like)
         height, width, channels = self._shape
@@ -98,9 +99,10 @@ class Canvas:
 
 
 def _fade(size: int, overlap: int) -> np.ndarray:
-    """Weights of a region along an axis: 0, a straight line over the middle half of the overlap, then 1.
+    """Weights of a region along an axis: 0, then a linear ramp over the middle half of the overlap, then 1.
 
-    The outer quarters are left to one region alone: close to its border it has seen the least.
+    Each outer quarter of the overlap is taken from one region alone, because a region is worst near its own border,
+    where it has the least context.
     """
     if not overlap:
         return np.ones(size, np.float32)

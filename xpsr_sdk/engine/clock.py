@@ -1,4 +1,4 @@
-"""Where the time of a restoration goes."""
+"""Measures how long each stage of a restoration takes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Clock:
     """Adds up the seconds of named stages.
 
     Args:
-        device: Where the stages compute; what they have left to it is waited for.
+        device: Where the stages compute. At the end of a stage, the clock waits until the device has finished.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -33,11 +33,11 @@ class Clock:
             self._seconds[name] += time.perf_counter() - began
 
     def seconds(self) -> dict[str, float]:
-        """Seconds of each stage, and in total."""
+        """The seconds of each stage, and in total."""
         return {**self._seconds, "total": time.perf_counter() - self._began}
 
 
 def wait_for(device: torch.device) -> None:
-    """Wait until the device has done what it was told; the CPU always has."""
+    """Wait until the device has finished all work that was queued. On a CPU nothing is queued."""
     if device.type != "cpu":
         torch.accelerator.synchronize(device)

@@ -1,4 +1,4 @@
-"""Colour correction: the result's detail with the input's colours."""
+"""Colour correction: gives the result the colours of the input, and keeps its detail."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from xpsr_sdk.config import ColorCorrection
 
 
 def correct_color(image: Tensor, reference: Tensor, method: ColorCorrection) -> Tensor:
-    """Give ``image`` (B 3 H W in [0, 1]) the colours of ``reference`` (likewise), clamped to [0, 1].
+    """Give ``image`` the colours of ``reference``; both are B 3 H W in [0, 1]. The result is clamped to [0, 1].
 
-    ``adain`` takes over mean and standard deviation of each channel (arXiv 1703.06868); ``wavelet`` takes over
-    everything coarser than a few pixels (five levels of an à-trous transform, as StableSR does, arXiv 2305.07015);
-    ``lab`` takes over mean and standard deviation like ``adain``, but of the channels of CIE L*a*b*, in which lightness
-    and colour are apart (Reinhard et al., Color Transfer between Images, 2001).
+    ``adain`` copies the mean and standard deviation of each RGB channel (arXiv 1703.06868). ``wavelet`` copies
+    everything coarser than a few pixels (five levels of an à-trous transform, as in StableSR, arXiv 2305.07015).
+    ``lab`` copies the mean and standard deviation of each channel of CIE L*a*b*, in which lightness and colour are
+    separate (Reinhard et al., Color Transfer between Images, 2001).
     """
     if method == "adain":
         image = _adain(image, reference)
@@ -37,7 +37,7 @@ def _adain(image: Tensor, reference: Tensor) -> Tensor:
 
 
 def _blur(image: Tensor, levels: int = 5) -> Tensor:
-    """The coarse part of an à-trous wavelet transform: 3x3 binomial blurs, each twice as far apart as the last."""
+    """The coarse part of an à-trous wavelet transform: 3x3 binomial blurs, whose dilation doubles at each level."""
     row = torch.tensor([0.25, 0.5, 0.25], device=image.device, dtype=image.dtype)
     kernel = torch.outer(row, row).expand(image.shape[1], 1, 3, 3)
     for level in range(levels):
@@ -64,7 +64,7 @@ def _times(matrix: Tensor, image: Tensor) -> Tensor:
 
 
 def _to_lab(rgb: Tensor) -> Tensor:
-    """CIE L*a*b*, L* without its offset of -16, of sRGB in [0, 1]; both B 3 H W."""
+    """Convert sRGB in [0, 1] to CIE L*a*b*, with L* without its offset of -16. Both are B 3 H W."""
     linear = torch.where(rgb > 0.04045, ((rgb + 0.055) / 1.055).clamp(min=0) ** 2.4, rgb / 12.92)
     xyz = _times(_XYZ, linear)
     roots = torch.where(xyz > (6 / 29) ** 3, xyz.clamp(min=1e-6) ** (1 / 3), xyz / (3 * (6 / 29) ** 2) + 4 / 29)
@@ -72,7 +72,7 @@ def _to_lab(rgb: Tensor) -> Tensor:
 
 
 def _to_rgb(lab: Tensor) -> Tensor:
-    """The inverse of ``_to_lab``; colours outside of sRGB are outside of [0, 1]."""
+    """The inverse of ``_to_lab``. Colours outside of sRGB give values outside of [0, 1]."""
     roots = _times(torch.linalg.inv(_LAB), lab)
     xyz = torch.where(roots > 6 / 29, roots**3, 3 * (6 / 29) ** 2 * (roots - 4 / 29))
     linear = _times(torch.linalg.inv(_XYZ), xyz)

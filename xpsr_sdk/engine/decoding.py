@@ -15,23 +15,23 @@ from xpsr_sdk.engine.prepared import PreparedPhoto
 def decode_latents(
     photos: Sequence[PreparedPhoto], latents: Tensor, upscaled: Tensor, resized: Tensor, networks: Networks
 ) -> Tensor:
-    """The images, B 3 H W in [0, 1].
+    """Decode latents to images, B 3 H W in [0, 1], with the colours of the photos.
 
     Args:
-        photos: Whose bit depth and colour correction count.
+        photos: The photos, with their bit depth and colour correction.
         latents: B C h w.
-        upscaled: What the upscaler made of the photos, B 3 H W in [0, 1] (float32).
-        resized: The photos themselves, resized bicubically, likewise: their colours are kept.
-        networks: Their backbone decodes.
+        upscaled: The photos, enlarged by the upscaler, B 3 H W in [0, 1] (float32).
+        resized: The photos, enlarged bicubically, of the same shape. The images get their colours.
+        networks: The networks, whose backbone decodes.
     """
     return finish((networks.backbone.decode(latents, upscaled).float() + 1) / 2, photos, resized)
 
 
 def finish(images: Tensor, photos: Sequence[PreparedPhoto], resized: Tensor) -> Tensor:
-    """Images, B 3 H W, rounded to the levels of their photos, with the colours of those; in [0, 1]."""
+    """Round images, B 3 H W, to the bit depth of their photos, and correct their colours. Returns B 3 H W in [0, 1]."""
     corrected = []
     for image, reference, photo in zip(images.split(1), resized.split(1), photos, strict=True):
-        # Rounded (to 8 bits) before the colours are corrected, as the published code does: adain may amplify.
+        # The published code rounds before it corrects colours. The order matters, since adain may amplify differences.
         highest = photo.picture.max_level
         rounded = (image.clamp(0, 1) * highest).round() / highest
         corrected.append(correct_color(rounded, reference, photo.settings.color))

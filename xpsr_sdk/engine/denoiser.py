@@ -1,4 +1,4 @@
-"""The model as a sampler sees it: one call, with guidance, tiles, batches and caches inside."""
+"""The denoiser that samplers call. It hides guidance, tiles, batches and caches."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from xpsr_sdk.models.unet import XPSRUNet
 
 
 @dataclass
-class Deep:
-    """What a full evaluation leaves for the next ones.
+class DeepFeatures:
+    """Features of a full evaluation that the next evaluations reuse.
 
     Attributes:
-        features: Of the U-Net, as handed to its last decoder block.
-        residuals: Of the ControlNet, as many as that block reads.
-        groups: Of guidance: 2 (negative, positive) or 1.
+        features: The input of the U-Net's last decoder block.
+        residuals: The residuals of the ControlNet that this block reads.
+        groups: How many prompts the batch has: 2 (negative and positive) with guidance, else 1.
     """
 
     features: Tensor
     residuals: list[Tensor]
     groups: int
 
-    def of(self, groups: int) -> Deep:
-        """The positive half, where guidance has ended in between."""
+    def of(self, groups: int) -> DeepFeatures:
+        """The features for ``groups`` prompts: only the positive half, if guidance has ended in between."""
         if groups == self.groups:
             return self
-        return Deep(self.features.chunk(2)[1], [residual.chunk(2)[1] for residual in self.residuals], groups)
+        return DeepFeatures(self.features.chunk(2)[1], [residual.chunk(2)[1] for residual in self.residuals], groups)
 
 
 @dataclass
@@ -47,31 +47,31 @@ class TileBatch:
     condition: Tensor
     """Their part of the input, (tiles * B) 3 H W, or its embedding."""
     count: int
-    """How many of them count; the others only fill the batch up."""
-    deep: Deep | None = None
+    """How many of the tiles are used; the others only pad the batch."""
+    deep: DeepFeatures | None = None
 
 
 class GuidedDenoiser:
     """Implements ``xpsr_sdk.Denoiser``.
 
-    With guidance, negative and positive prompts are two halves of one batch.
+    With guidance, the negative and the positive prompt are the two halves of one batch.
 
     Args:
-        unet: Predicts.
-        controlnet: Conditions.
+        unet: Predicts the noise.
+        controlnet: Conditions the U-Net on the input.
         high: High-level text, G B T D: G = 2 (negative, positive) with guidance, 1 (positive) without.
-        low: Low-level text likewise, or None.
-        condition: The resized input, B 3 H W in [0, 1].
+        low: Low-level text of the same shape, or None.
+        condition: The enlarged input, B 3 H W in [0, 1].
         scheduler: The base model's diffusers scheduler, for its noise schedule.
-        tiles: From ``xpsr_sdk.engine.tiling.plan_tiles``.
-        start_timestep: Where sampling begins.
+        tiles: The tiles, from ``xpsr_sdk.engine.tiling.plan_tiles``.
+        start_timestep: The timestep at which sampling begins.
         guidance_scale: w of classifier-free guidance (arXiv 2207.12598): ``negative + w (positive - negative)``.
         conditioning_scale: Factor on the ControlNet's residuals.
-        tile_batch: Tiles a forward pass.
-        guidance_interval: Shares of the noise schedule, lowest and highest, between which there is guidance (arXiv
-            2404.07724); elsewhere the positive prompt predicts alone.
-        reuse_interval: How many evaluations a full one serves. In the others only the outermost blocks of the U-Net
-            run, on the ControlNet's residuals and the deep features of the full one (arXiv 2312.00858).
+        tile_batch: How many tiles go through the networks in one pass.
+        guidance_interval: The lowest and the highest noise level with guidance, as shares of the noise schedule
+            (arXiv 2404.07724). Outside of it, only the positive prompt is evaluated.
+        reuse_interval: Every so many evaluations one is full. The others run only the outermost blocks of the U-Net,
+            on the ControlNet's residuals and the deep features of the full one (arXiv 2312.00858).
         compiled: Whether the networks are compiled.
         optimizations: What is computed once, and what at every evaluation.
     """
@@ -110,7 +110,7 @@ class GuidedDenoiser:
         self._text_ids: set[int] = set()
         batches = [list(tiles[i : i + tile_batch]) for i in range(0, len(tiles), tile_batch)]
         counts = [len(batch) for batch in batches]
-        if self._compiled:  # code is compiled for each shape: the last batch is filled up
+        if self._compiled:  # code is compiled for each shape, so the last batch gets the size of the others
             batches[-1] += batches[-1][-1:] * (counts[0] - counts[-1])
         self._batches = [
             TileBatch(batch, self._condition(batch, condition), count)
@@ -120,20 +120,20 @@ class GuidedDenoiser:
         self._weights = gaussian_weights(first.bottom - first.top, first.right - first.left).float()
 
     def _condition(self, tiles: Sequence[Tile], image: Tensor) -> Tensor:
-        """The image's part of each tile, embedded at once if that is to happen only once."""
+        """The part of the image in each tile, already embedded if the embedding is cached."""
         stride = 2 ** (len(self._controlnet.config.conditioning_embedding_out_channels) - 1)
         if not self._optimizations.cache_condition:
             return torch.cat([tile.of(image, stride) for tile in tiles])
         return torch.cat([self._controlnet.embed_condition(tile.of(image, stride)) for tile in tiles])
 
     def caching(self) -> AbstractContextManager[None]:
-        """Within the block, what the text alone determines is computed once."""
-        if not self._optimizations.cache_text or self._compiled:  # compiled code takes no such detours
+        """Within the block, layers that depend on the text alone compute once."""
+        if not self._optimizations.cache_text or self._compiled:  # the cache would break the compiled graph
             return nullcontext()
         return cached_text((self._unet, self._controlnet), self._text_ids, self._high.shape[-1])
 
     def restart(self) -> None:
-        """Forget what earlier evaluations left: the next one is far from them."""
+        """Make the next evaluation a full one, because its timestep is far from the last."""
         self._evaluations = 0
         for batch in self._batches:
             batch.deep = None
@@ -157,7 +157,7 @@ class GuidedDenoiser:
         return (total / covered).to(x_t.dtype)
 
     def _groups(self, t: Tensor | int) -> int:
-        """2 where there is guidance at ``t``, else 1."""
+        """2 if there is guidance at ``t``, else 1."""
         if len(self._high) == 1 or self._guidance_interval == (0, 1):
             return len(self._high)
         lowest, highest = self._guidance_interval
@@ -165,11 +165,11 @@ class GuidedDenoiser:
         return 2 if lowest <= share <= highest else 1
 
     def _predict_tiles(self, x: Tensor, t: Tensor | int, batch: TileBatch, groups: int, full: bool) -> Tensor:
-        """Predict for each tile of every image: a batch of tiles * B, tile by tile."""
-        if self._compiled:  # graphs of both networks are of one step: the U-Net reads the ControlNet's results
+        """Predict for each tile of every image: a batch of tiles * B, ordered by tile."""
+        if self._compiled:  # both networks belong to one step, since the U-Net reads the ControlNet's results
             torch.compiler.cudagraph_mark_step_begin()
-        x = self._laid_out(x.repeat(groups, 1, 1, 1))
-        t = torch.as_tensor(t, device=x.device)  # compiled code would be made anew for every other number
+        x = self._in_memory_format(x.repeat(groups, 1, 1, 1))
+        t = torch.as_tensor(t, device=x.device)  # a Python number would cause a compilation for each value
         high, low = self._text(groups, len(batch.tiles))
         full = full or batch.deep is None or batch.deep.groups < groups
         if full or batch.deep is None:
@@ -186,7 +186,7 @@ class GuidedDenoiser:
         self, x: Tensor, t: Tensor | int, high: Tensor, low: Tensor | None, batch: TileBatch, groups: int
     ) -> Tensor:
         """A full evaluation of both networks."""
-        condition = self._laid_out(batch.condition.repeat(groups, 1, 1, 1))
+        condition = self._in_memory_format(batch.condition.repeat(groups, 1, 1, 1))
         of_condition = {"condition_embedding" if self._optimizations.cache_condition else "controlnet_cond": condition}
         residuals = self._controlnet(
             x,
@@ -202,17 +202,17 @@ class GuidedDenoiser:
         out = self._unet(x, t, high, low, down, mid, return_dict=False, return_deep_features=keep)
         if keep:
             read_last = len(self._unet.up_blocks[-1].resnets)
-            # Copies, where compiled code may write its next results to the same place.
+            # Compiled code may write its next results to the same memory, so these are copied.
             kept = [each.clone() if self._compiled else each for each in (out[1], *down[:read_last])]
-            batch.deep = Deep(kept[0], kept[1:], groups)
+            batch.deep = DeepFeatures(kept[0], kept[1:], groups)
         prediction: Tensor = out[0]
         return prediction
 
-    def _laid_out(self, x: Tensor) -> Tensor:
+    def _in_memory_format(self, x: Tensor) -> Tensor:
         return x.contiguous(memory_format=torch.channels_last) if self._optimizations.channels_last else x
 
     def _text(self, groups: int, count: int) -> tuple[Tensor, Tensor | None]:
-        """The texts for ``count`` tiles of every image, the same tensors each time: their layers are cached by them."""
+        """The texts for ``count`` tiles of every image. They are the same tensors each time, as the cache requires."""
         if (groups, count) not in self._texts:
 
             def batched(text: Tensor | None) -> Tensor | None:

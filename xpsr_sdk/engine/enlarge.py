@@ -1,4 +1,4 @@
-"""How a region of the photo comes to the size at which it is restored: bicubically, and by an upscaler."""
+"""Enlarges a region of the photo to the size at which it is restored: bicubically, and by an upscaler."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ from xpsr_sdk.data.picture import Picture
 from xpsr_sdk.engine.regions import Region
 
 Box = tuple[float, float, float, float]
-"""Left, top, right and bottom side, in pixels."""
+"""The left, top, right and bottom side, in pixels."""
 
 
 def enlarge(picture: Picture, region: Region, width: int, height: int) -> tuple[Tensor, Tensor | None]:
     """A region of a picture that is enlarged to ``width`` x ``height``: colour, 1 3 H W, and alpha, 1 1 H W, in [0, 1].
 
-    Bicubic (a = -0.5); the same pixels whatever the region. Colour under full transparency is continued from what is
-    visible beside it, so that nothing invisible bleeds into edges.
+    The enlargement is bicubic (a = -0.5). A pixel of the result does not depend on the region that it is computed
+    with. Invisible colours, under full transparency, are replaced by visible colours nearby, so that they cannot bleed
+    into edges.
     """
     levels, inside = _window(picture, region, width, height, margin=3)
     enlarged = _resized(levels, region, inside)
@@ -35,17 +36,17 @@ def enlarge(picture: Picture, region: Region, width: int, height: int) -> tuple[
 def upscale(
     upscaler: Upscaler, picture: Picture, region: Region, width: int, height: int, run: Callable[[Tensor], Tensor]
 ) -> Tensor:
-    """A region of a picture that an upscaler brings to ``width`` x ``height``: colour, 1 3 H W in [0, 1].
+    """A region of a picture that an upscaler enlarges to ``width`` x ``height``: colour, 1 3 H W in [0, 1].
 
-    What the upscaler gives is resized to that size, bicubically and antialiased.
+    The upscaler enlarges by its own scale. Its result is then resized to that size, bicubically and antialiased.
 
     Args:
-        upscaler: Its scale and its halo count.
+        upscaler: The upscaler, whose scale and halo are read.
         picture: The photo.
-        region: Of the result.
-        width: Of the whole result.
-        height: Likewise.
-        run: Gives what the upscaler makes of an image, 1 3 h w.
+        region: A region of the result.
+        width: The width of the whole result.
+        height: The height of the whole result.
+        run: Runs the upscaler on an image, 1 3 h w.
     """
     levels, inside = _window(picture, region, width, height, margin=3 + upscaler.halo)
     color = levels[..., :-1] if picture.has_alpha else levels
@@ -61,7 +62,7 @@ def alpha_of(picture: Picture) -> Picture:
 
 
 def _window(picture: Picture, region: Region, width: int, height: int, margin: int) -> tuple[np.ndarray, Box]:
-    """The levels that a region is made of, h w C in [0, 1], with a margin, and where in them the region lies."""
+    """The pixels of a picture that a region depends on, h w C in [0, 1], and the box of the region in them."""
     across, down = picture.size[0] / width, picture.size[1] / height
     box = (region.left * across, region.top * down, region.right * across, region.bottom * down)
     left, top = (max(math.floor(side) - margin, 0) for side in box[:2])
@@ -73,7 +74,7 @@ def _window(picture: Picture, region: Region, width: int, height: int, margin: i
 
 
 def _resized(levels: np.ndarray, region: Region, inside: Box) -> Tensor:
-    """What is inside the box, resized to the region's size: 1 C H W in [0, 1]."""
+    """The inside of a box, resized to the region's size: 1 C H W in [0, 1]."""
     channels = [
         np.asarray(
             Image.fromarray(np.ascontiguousarray(levels[..., i])).resize(region.size, Image.Resampling.BICUBIC, inside)
@@ -84,9 +85,10 @@ def _resized(levels: np.ndarray, region: Region, inside: Box) -> Tensor:
 
 
 def continue_color(color: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """Colour, H W C, with its invisible pixels (alpha, H W, is 0) filled from the nearest visible ones.
+    """Fill the invisible pixels of a colour image, H W C, from the nearest visible ones.
 
-    Averages of ever larger squares, weighted by alpha ("push-pull", Gortler et al., The Lumigraph, 1996).
+    Pixels are invisible where alpha, H W, is 0. They get averages of larger and larger squares, weighted by alpha
+    ("push-pull", Gortler et al., The Lumigraph, 1996).
     """
     weight = torch.from_numpy(alpha)[None, None]
     filled = _push_pull(torch.from_numpy(color).permute(2, 0, 1)[None] * weight, weight)
@@ -95,7 +97,7 @@ def continue_color(color: np.ndarray, alpha: np.ndarray) -> np.ndarray:
 
 
 def _push_pull(weighted: Tensor, weight: Tensor) -> Tensor:
-    """Weighted colours over weights, 1 C H W; where there is no weight, from the next coarser level."""
+    """Weighted colours divided by their weights, 1 C H W. Where the weight is 0, the next coarser level is used."""
     own = weighted / weight.clamp(min=1e-6)
     if min(weight.shape[-2:]) < 2 or bool((weight > 0).all()):
         return own

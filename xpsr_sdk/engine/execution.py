@@ -1,4 +1,4 @@
-"""How the networks are executed: laid out in memory, compiled, and what is computed once instead of at every step."""
+"""How the networks are executed: memory format, compilation, and what is computed once instead of at every step."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ from xpsr_sdk.library_internals import uncompile
 
 @dataclass(frozen=True)
 class Optimizations:
-    """What saves time and changes the result by rounding at most. All are on; the benchmark switches them off.
+    """Optimizations that save time and change the result by rounding at most.
+
+    All of them are always on. Only the benchmark switches them off.
 
     Attributes:
-        cache_condition: Embed the input once a tile, not at every evaluation.
-        cache_text: Compute the text's keys and values once, not at every evaluation.
-        skip_training_heads: Do not run the heads that training alone reads.
-        channels_last: Keep the channels of features and kernels side by side in memory.
-        pack_weights: On a CPU, keep wide kernels in the order in which they are read, where memory allows.
+        cache_condition: Embed the input once for each tile, not at every evaluation.
+        cache_text: Compute the keys and values of the text once, not at every evaluation.
+        skip_training_heads: Do not run the heads whose results only training uses.
+        channels_last: Use the memory format ``torch.channels_last`` for features and weights.
+        pack_weights: On a CPU, keep reordered copies of wide convolution weights, if memory allows.
     """
 
     cache_condition: bool = True
@@ -33,18 +35,18 @@ class Optimizations:
 
 
 ALL = Optimizations()
-"""What every pipeline uses unless it is measured."""
+"""The optimizations of every pipeline, except in benchmarks."""
 
 
 def prepare_networks(unet: Any, controlnet: Any, vae: Any, config: ExecutionConfig, chosen: Optimizations) -> None:
-    """Lay the networks out in memory, and compile them or undo an earlier compilation."""
+    """Set the memory format of the networks, and compile them or undo an earlier compilation."""
     layout = torch.channels_last if chosen.channels_last else torch.contiguous_format
     for network in (unet, controlnet):
-        # Shards stay as training has laid them.
+        # Sharded weights keep the memory format that training gave them.
         if not any(isinstance(part, FSDPModule) for part in network.modules()):
             network.to(memory_format=layout)
         uncompile(network)
         if config.compile:
             network.compile(mode=config.compile, fullgraph=True)
-    if isinstance(vae, AutoencoderKL):  # others may read their features through views
+    if isinstance(vae, AutoencoderKL):  # another autoencoder may use view(), which needs contiguous features
         vae.to(memory_format=layout)

@@ -1,4 +1,4 @@
-"""How much memory weights and a forward pass take, and whether it was too much."""
+"""How much memory weights and a forward pass need, and whether an error means that memory ran out."""
 
 from __future__ import annotations
 
@@ -15,29 +15,30 @@ from torch.utils.weak import WeakIdKeyDictionary
 from xpsr_sdk.library_internals import TorchDispatchMode, tree_leaves
 
 RESERVE = 0.8
-"""Share of the free memory that is planned with; kernels take some for themselves."""
-REFUSALS = (
+"""The share of the free memory that plans may use. The rest is for the temporary memory of kernels."""
+OUT_OF_MEMORY_PHRASES = (
     "out of memory",
     "can't allocate memory",
     "bad_alloc",
     "_status_alloc_failed",  # cuBLAS and cuDNN
     "unable to find an engine to execute this computation",  # cuDNN without room for a workspace
-    "could not create a primitive",  # oneDNN likewise
+    "could not create a primitive",  # oneDNN without memory
 )
-"""What libraries say that were refused memory."""
+"""Parts of the error messages of libraries that could not allocate memory, in small letters."""
 
 
 def weight_bytes(model: Any) -> int:
-    """Bytes of a model's parameters and buffers; 0 for what is no model."""
+    """Bytes of a model's parameters and buffers; 0 if it is not a ``torch.nn.Module``."""
     if not isinstance(model, nn.Module):
         return 0
     return sum(t.numel() * t.element_size() for t in [*model.parameters(), *model.buffers()])
 
 
 def activation_bytes(run: Callable[[], object], models: Iterable[nn.Module]) -> int:
-    """The most bytes that tensors made by ``run`` hold at once, found on the meta device, without computing.
+    """The peak memory of the tensors that ``run`` makes, in bytes. It is found on the meta device, without computing.
 
-    ``run`` calls ``models``, made by ``on_meta``, outside of it. What kernels take for themselves is not in it.
+    ``run`` calls ``models``, which were made by ``on_meta``. The weights and the temporary memory of kernels are not
+    counted.
     """
     weights = [tensor for model in models for tensor in (*model.parameters(), *model.buffers())]
     with torch.no_grad(), _FusedAttention(), LiveBytes(weights) as counter:
@@ -47,12 +48,12 @@ def activation_bytes(run: Callable[[], object], models: Iterable[nn.Module]) -> 
 
 
 class LiveBytes(TorchDispatchMode):
-    """Within the block, ``live`` are the bytes of all tensors that are alive, and ``peak`` the most that were at once.
+    """Within the block, counts the bytes of all tensors that are alive: ``live`` now, and ``peak`` at most so far.
 
-    Works on fake tensors as well (``torch._subclasses.FakeTensorMode``, entered before), which have no content.
+    It also counts fake tensors, which have no content: enter ``torch._subclasses.FakeTensorMode`` before.
 
     Args:
-        tensors: What is there already.
+        tensors: Tensors that exist already. They count, too.
     """
 
     def __init__(self, tensors: Iterable[Tensor] = ()) -> None:
@@ -63,7 +64,7 @@ class LiveBytes(TorchDispatchMode):
             self._add(tensor)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run an operation, and count what it made."""
+        """Run an operation, and count the tensors that it made."""
         out = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(out):
             if isinstance(leaf, Tensor):
@@ -85,7 +86,7 @@ class LiveBytes(TorchDispatchMode):
 
 
 class _FusedAttention(TorchFunctionMode):
-    """On the meta device, attention would be the textbook's, whose scores no fused kernel ever holds."""
+    """Replaces SDPA. On the meta device it would make the whole matrix of attention scores, unlike fused kernels."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
@@ -98,8 +99,8 @@ class _FusedAttention(TorchFunctionMode):
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether the device or the host has refused memory."""
+    """Whether the error means that the device or the host has run out of memory."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    words = str(error).lower()
-    return isinstance(error, RuntimeError) and any(refusal in words for refusal in REFUSALS)
+    message = str(error).lower()
+    return isinstance(error, RuntimeError) and any(phrase in message for phrase in OUT_OF_MEMORY_PHRASES)

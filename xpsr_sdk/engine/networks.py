@@ -1,4 +1,4 @@
-"""The networks that a photo goes through, as they are during one call."""
+"""The networks that a photo goes through during one call."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from xpsr_sdk.library_internals import is_offloaded
 from xpsr_sdk.models.schedule import NoiseSchedule
 
 COMPILED_SIDE = 128
-"""Compiled networks see photos and tiles whose sides are multiples of this many pixels."""
+"""For compiled networks, photos and tiles are padded to multiples of this many pixels, so that few shapes occur."""
 
 
 @dataclass
 class MemoryState:
-    """What is known about memory from one call to the next.
+    """What a pipeline remembers about memory from one call to the next.
 
     Attributes:
-        feature_bytes: Bytes of the features in a forward pass, by network, precision and size.
-        text_encoder_parked: Whether the text encoder waits in host memory until there are prompts to encode.
+        feature_bytes: Bytes of the features in a forward pass, for each network, precision and size.
+        text_encoder_parked: Whether the text encoder was moved to host memory, until there are prompts to encode.
     """
 
     feature_bytes: dict[Any, int] = field(default_factory=dict)
@@ -36,19 +36,19 @@ class Networks:
     """The networks of a pipeline, where they compute, and how they are executed.
 
     Attributes:
-        upscaler: Brings photos to the size at which they are restored.
-        unet: Predicts; None: there is no model, and what the upscaler gives is the result.
+        upscaler: Enlarges photos to the size at which they are restored.
+        unet: Predicts the noise. None: there is no diffusion model, and the upscaler's image is the result.
         controlnet: Conditions the U-Net on the input.
         vae: The autoencoder.
         text_encoder: Encodes prompts.
         scheduler: The base model's diffusers scheduler, for its noise schedule.
         backbone: Encodes and decodes with the autoencoder and the text encoder.
-        defaults: What the model was made for.
+        defaults: The model's own settings.
         device: Where the networks compute.
-        dtype: Precision of the U-Net and of the ControlNet, and of the upscaler.
-        execution: How they are executed.
-        optimizations: What is computed once.
-        memory: What is known about memory from earlier calls.
+        dtype: Precision of the U-Net, the ControlNet and the upscaler.
+        execution: Compilation and offloading.
+        optimizations: What is computed once instead of at every step.
+        memory: What earlier calls found out about memory.
     """
 
     upscaler: Upscaler
@@ -67,7 +67,7 @@ class Networks:
 
     @property
     def stride(self) -> int:
-        """Pixels a latent, in each direction."""
+        """Pixels per latent, in each direction."""
         return int(self.backbone.stride)
 
     @property
@@ -76,7 +76,7 @@ class Networks:
         return NoiseSchedule(self.scheduler)
 
     def padded(self, side: int) -> int:
-        """A side in pixels, rounded up to whole latents; for compiled code, which is made for each shape, to few."""
+        """A side in pixels, rounded up to whole latents, or to multiples of ``COMPILED_SIDE`` if compiled."""
         multiple = COMPILED_SIDE if self.execution.compile else self.stride
         return -(-side // multiple) * multiple
 
@@ -84,7 +84,7 @@ class Networks:
         """Move the text encoder to host memory, until there are prompts to encode.
 
         Returns:
-            Whether it was moved. It was not if it is there already, or if offloading takes care of it.
+            Whether it was moved. It is not moved if it is there already, or if offloading handles it.
         """
         encoder = self.text_encoder
         if self.memory.text_encoder_parked or not isinstance(encoder, nn.Module) or is_offloaded(encoder):

@@ -1,4 +1,4 @@
-"""Weights of convolutions in the order that the CPU's kernels read them in, made once a run, not at every call."""
+"""Reorders the weights of convolutions for the CPU's kernels once in each run, instead of at every call."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from xpsr_sdk.library_internals import pack_convolution, run_packed_convolution, version_of
 
 WIDTH = 640
-"""Input channels from which the reordering of a 3x3 kernel takes longer than a tenth of the convolution."""
+"""From so many input channels on, reordering a 3x3 kernel takes more than a tenth of the time of the convolution."""
 
 
 @contextmanager
@@ -28,7 +28,7 @@ def packed_weights(models: Iterable[nn.Module]) -> Iterator[None]:
 
 @contextmanager
 def _packing(layer: Any) -> Iterator[None]:
-    packed: dict[tuple[int, int], Tensor] = {}  # by the weight's state: callbacks may change weights on the way
+    packed: dict[tuple[int, int], Tensor] = {}  # by the version of the weight, since callbacks may change weights
 
     def forward(x: Tensor) -> Tensor:
         state = version_of(layer.weight)
@@ -52,6 +52,6 @@ def can_pack(layer: nn.Module) -> bool:
         and layer.in_channels >= WIDTH
         and layer.kernel_size == (3, 3)
         and layer.padding_mode == "zeros"
-        and "forward" not in layer.__dict__  # whoever has put in another forward, offloading for one, means it
+        and "forward" not in layer.__dict__  # a replaced forward, for instance that of offloading, must stay
         and torch.backends.mkldnn.is_available()
     )

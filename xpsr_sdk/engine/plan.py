@@ -1,4 +1,4 @@
-"""How a photo is cut and batched so that it fits into memory."""
+"""Plans how a photo is cut into tiles and batches so that it fits into memory."""
 
 from __future__ import annotations
 
@@ -21,35 +21,36 @@ from xpsr_sdk.resolved import ResolvedSettings
 Network = Callable[..., Any]
 
 SMALLEST_TILE = 128
-"""Pixels that a tile keeps when memory is short; below, too little of the picture is in it."""
+"""The smallest side of a tile in pixels when memory runs out. A smaller tile shows too little of the picture."""
 ROWS = 128
-"""Rows that the autoencoder computes at a time when the image as a whole does not fit."""
-MOST_TILES = {"cpu": 4}
-"""Tiles a pass that a device is filled by, where that is less than ``MANY_TILES``."""
-MANY_TILES = 16
-LIBRARIES = {"cpu": 2**28}
-"""Bytes that libraries take for themselves where the features are: threads, scratch, what the allocator keeps."""
+"""Rows that the autoencoder computes at a time if the whole image does not fit."""
+MAX_TILE_BATCH = {"cpu": 4}
+"""More tiles in one pass do not make this device faster. Other devices: ``MAX_TILE_BATCH_ELSEWHERE``."""
+MAX_TILE_BATCH_ELSEWHERE = 16
+LIBRARY_BYTES = {"cpu": 2**28}
+"""Bytes on this device that libraries use: threads, temporary memory, and what the allocator keeps."""
 
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """What is computed at once, and the memory that takes.
+    """What is computed at once, and how much memory this needs.
 
     Attributes:
-        settings: Those of the call, with the number of tiles a pass and the autoencoder's rows filled in.
-        tile_batch: Tiles a pass.
-        vae_rows: Rows that the autoencoder computes at a time; None: all.
-        tiles: In latents.
-        stride: Pixels a latent.
-        device: Where it runs.
-        dtype: In which precision.
-        free_bytes: That could be had when the plan was made.
-        weight_bytes: Of each network.
-        feature_bytes: Of the features in a pass of ControlNet and U-Net; 0 where that was not asked, for one tile.
-        decoder_bytes: Of the features when the image is decoded as a whole; 0 where that is not known.
-        pack_weights: Whether wide kernels are kept twice, see ``xpsr_sdk.engine.packing``.
-        short: Whether more would be computed at once if there were more memory.
-        regions: How many of this kind the photo is cut into.
+        settings: The settings of the call, with ``tile_batch`` and ``vae_rows`` filled in.
+        tile_batch: How many tiles go through the networks in one pass.
+        vae_rows: Rows that the autoencoder computes at a time. None: all.
+        tiles: The tiles, in latents.
+        stride: Pixels per latent.
+        device: Where the networks compute.
+        dtype: Their precision.
+        free_bytes: Memory that could be used when the plan was made.
+        weight_bytes: Bytes of the weights of each network.
+        feature_bytes: Bytes of the features in one pass of ControlNet and U-Net. 0 if there is only one tile, or if
+            ``tile_batch`` was given, because the number is not needed then.
+        decoder_bytes: Bytes of the features when the whole image is decoded at once. 0 if that is not known.
+        pack_weights: Whether wide convolutions keep a second copy of their weights, see ``xpsr_sdk.engine.packing``.
+        limited_by_memory: Whether more would be computed at once if there were more memory.
+        regions: The number of regions that the photo is cut into. Each of them uses this plan.
     """
 
     settings: ResolvedSettings
@@ -64,18 +65,18 @@ class MemoryPlan:
     feature_bytes: int
     decoder_bytes: int
     pack_weights: bool
-    short: bool
+    limited_by_memory: bool
     regions: int = 1
 
     @property
     def tile(self) -> int:
-        """Side of what goes through the networks at once, in pixels; no more than the setting, rounded up."""
+        """The side of the largest tile in pixels, but at most the setting ``tile``."""
         first = self.tiles[0]
         side = max(first.bottom - first.top, first.right - first.left) * self.stride
         return min(self.settings.tile, side)
 
-    def smaller(self, decoding: bool) -> dict[str, int] | None:
-        """Settings that take less memory, while ``decoding`` or before; None: there are none."""
+    def reduced_settings(self, decoding: bool) -> dict[str, int] | None:
+        """Settings that need less memory, for decoding or for sampling. None: nothing is left to reduce."""
         change: dict[str, int] = {}
         if self.decoder_bytes and (self.vae_rows or ROWS * 2) > 16:
             change["vae_rows"] = (self.vae_rows or ROWS * 2) // 2
@@ -115,18 +116,18 @@ def plan_memory(networks: Networks, height: int, width: int, settings: ResolvedS
     tiles = plan_tiles(
         height // stride, width // stride, max(settings.tile // stride, 1), settings.tile_overlap // stride
     )
-    free = max(int(RESERVE * free_memory(device)) - LIBRARIES.get(device.type, 0), 0)
-    if networks.execution.offload == "model":  # they come in, whole
+    free = max(int(RESERVE * free_memory(device)) - LIBRARY_BYTES.get(device.type, 0), 0)
+    if networks.execution.offload == "model":  # each network is moved to the device as a whole
         free = max(free - weight_bytes(unet) - weight_bytes(controlnet), 0)
     features, batch, wanted = 0, min(settings.tile_batch or 1, len(tiles)), 1
     if len(tiles) > 1 and settings.tile_batch is None:
         one = _features_of_networks(networks, tiles[0], images, guided=settings.guidance_scale != 1)
-        wanted = min(len(tiles), MOST_TILES.get(device.type, MANY_TILES))
+        wanted = min(len(tiles), MAX_TILE_BATCH.get(device.type, MAX_TILE_BATCH_ELSEWHERE))
         batch = min(max(free // one, 1), wanted)
         features = one * batch
     whole = _features_of_autoencoder(networks, height, width, images)
     rows = settings.vae_rows or (ROWS if whole > free else None)
-    # Compilers lay weights out by themselves.
+    # A compiler chooses the layout of weights itself.
     packing = networks.optimizations.pack_weights and not networks.execution.compile and device.type == "cpu"
     copies = sum(weight_bytes(layer) for m in (unet, controlnet) for layer in m.modules() if can_pack(layer))
     parts = {"vae": networks.vae, "text_encoder": networks.text_encoder, "unet": unet, "controlnet": controlnet}
@@ -143,12 +144,12 @@ def plan_memory(networks: Networks, height: int, width: int, settings: ResolvedS
         feature_bytes=features,
         decoder_bytes=whole,
         pack_weights=bool(packing and copies and copies + features + whole < free),
-        short=batch < wanted or (settings.vae_rows is None and rows is not None),
+        limited_by_memory=batch < wanted or (settings.vae_rows is None and rows is not None),
     )
 
 
 def _features_of_networks(networks: Networks, tile: Tile, images: int, guided: bool) -> int:
-    """Bytes of the features while one tile of each image goes through ControlNet and U-Net."""
+    """Bytes of the features when one tile of each image goes through ControlNet and U-Net."""
     unet = networks.unet
     batch = images * (2 if guided else 1)
     height, width = tile.bottom - tile.top, tile.right - tile.left
@@ -167,7 +168,7 @@ def _features_of_networks(networks: Networks, tile: Tile, images: int, guided: b
 
 
 def _features_of_autoencoder(networks: Networks, height: int, width: int, images: int) -> int:
-    """Bytes of the features while the images are decoded as wholes; 0: not an autoencoder that could do otherwise."""
+    """Bytes of the features when whole images are decoded. 0 for an autoencoder that cannot work in rows."""
     vae = networks.vae
     if not isinstance(vae, AutoencoderKL):
         return 0
@@ -181,7 +182,7 @@ def _features_of_autoencoder(networks: Networks, height: int, width: int, images
 
 
 def _measured_once(networks: Networks, size: tuple[int, ...], run: Callable[..., None], *models: nn.Module) -> int:
-    """The bytes that ``run(*models)`` takes, measured once a size."""
+    """The bytes that ``run(*models)`` needs, measured once for each size."""
     key = (*map(type, models), networks.dtype, networks.vae.dtype, *size)
     if key not in networks.memory.feature_bytes:
         stand_ins = [on_meta(model) for model in models]

@@ -1,4 +1,4 @@
-"""A photo that is ready for the networks: its pixels, its settings, and its prompts encoded."""
+"""A photo that is ready for the networks: its pixels, its settings, and its encoded prompts."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from xpsr_sdk.resolved import ResolvedSettings
 
 @dataclass(frozen=True)
 class PreparedPhoto:
-    """A photo on its way to the networks.
+    """A photo that is ready for the networks.
 
     Attributes:
         picture: Its pixels.
-        settings: Its own.
-        high: The high-level prompt encoded, G 1 T D: negative then positive with guidance, else positive alone; None:
-            there is no model to read it.
-        low: The low-level prompt likewise, or None.
-        latents: Start latents, 1 C h w, instead of noise.
+        settings: Its settings.
+        high: The encoded high-level prompt, G 1 T D: G = 2 (negative, positive) with guidance, 1 (positive) without.
+            None: there is no diffusion model.
+        low: The encoded low-level prompt of the same shape, or None.
+        latents: Start latents, 1 C h w. None: sampling starts from noise.
     """
 
     picture: Picture
@@ -33,9 +33,9 @@ class PreparedPhoto:
 
 
 def batches_of_one_shape(photos: Sequence[PreparedPhoto]) -> list[list[int]]:
-    """Which photos can go through the networks together: their places in ``photos``.
+    """Group photos that can go through the networks together. Returns lists of their indices.
 
-    Texts of one shape make a batch. A photo without a low-level prompt does not go with those that have one.
+    The prompts in a batch must have the same shape, and either all photos or none must have a low-level prompt.
     """
     batches: dict[Any, list[int]] = {}
     for i, photo in enumerate(photos):

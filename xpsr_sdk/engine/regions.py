@@ -1,7 +1,7 @@
-"""Large pictures, region by region: only the regions in flight are in memory, the rest lies on disk.
+"""Cuts large pictures into regions, so that only the current region is in memory and the rest lies on disk.
 
-A region is restored as a picture of its own, a part of it over its neighbours', and fades into them in pixel space.
-Neighbours see the same input and, through ``noise_at``, the same noise where they overlap.
+Each region is restored like a separate picture. Regions overlap, and are blended in pixel space. Where they overlap,
+they get the same input and, from ``noise_at``, the same noise.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 NOISE_BLOCK = 64
-"""Side, in latents, of the blocks that noise is drawn in."""
+"""Noise is drawn in square blocks with this side, in latents."""
 
 
 @dataclass(frozen=True)
 class Region:
-    """A rectangle of the result, in pixels, and over how many of them it fades into what lies above and to the left."""
+    """A rectangle of the result, in pixels. The fades are its overlaps with the regions to the left and above."""
 
     left: int
     top: int
@@ -36,14 +36,14 @@ class Region:
 
 
 def plan_regions(width: int, height: int, side: int, overlap: int, stride: int) -> list[Region]:
-    """Cut a result into regions of about ``side`` x ``side`` at most, row by row; one that is no larger stays whole.
+    """Cut a result into regions of at most about ``side`` x ``side``, row by row. A small result stays whole.
 
     Args:
-        width: Of the result, in pixels.
-        height: Of the result, in pixels.
-        side: Of a region, in pixels.
-        overlap: At least so many pixels of neighbouring regions are the same; less than ``side``.
-        stride: Regions begin at multiples of this: pixels a latent.
+        width: The width of the result, in pixels.
+        height: The height of the result, in pixels.
+        side: The side of a region, in pixels.
+        overlap: The smallest overlap of neighbouring regions, in pixels; less than ``side``.
+        stride: Pixels per latent. Regions begin at multiples of it.
     """
     if width * height <= side * side:
         return [Region(0, 0, width, height)]
@@ -55,8 +55,8 @@ def plan_regions(width: int, height: int, side: int, overlap: int, stride: int) 
 
 
 def _spans(size: int, side: int, overlap: int, stride: int) -> list[tuple[int, int, int]]:
-    """Start, end and overlap with the one before of as few spans as cover ``size``; no longer than that takes."""
-    overlap += stride - 1  # of which rounding the starts may cost as much
+    """Cover ``size`` with as few spans as possible. Returns the start, the end and the overlap with the span before."""
+    overlap += stride - 1  # rounding the starts may reduce the overlap by so much
     count = max(math.ceil((size - overlap) / (side - overlap)), 1)
     side = math.ceil((size - overlap) / count) + overlap
     starts = [i * (size - side) // max(count - 1, 1) // stride * stride for i in range(count)]
@@ -66,7 +66,7 @@ def _spans(size: int, side: int, overlap: int, stride: int) -> list[tuple[int, i
 
 
 def noise_at(seed: int, channels: int, top: int, left: int, height: int, width: int) -> Tensor:
-    """Standard normal noise, 1 C h w, that depends on the place in the whole picture, in latents, not on the region."""
+    """Standard normal noise, 1 C h w, for a place in the whole picture, in latents. It is the same in every region."""
     noise = torch.empty(1, channels, height, width)
     rows = range(top // NOISE_BLOCK, -(-(top + height) // NOISE_BLOCK))
     columns = range(left // NOISE_BLOCK, -(-(left + width) // NOISE_BLOCK))

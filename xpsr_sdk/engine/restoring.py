@@ -1,4 +1,4 @@
-"""The second half of a photo's way: upscale → latents → denoise → decode → colour → photo, region by region."""
+"""The second half of a restoration: upscale → latents → denoise → decode → colour → photo, region by region."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from xpsr_sdk.engine.workload import Workload
 from xpsr_sdk.errors import ConfigError
 
 Progress = Callable[[int, int], None]
-"""``progress(done, total)``, after each region of a photo."""
+"""``progress(done, total)``, called after each region of a photo."""
 
 
 @dataclass(frozen=True)
 class Restoration:
-    """What restores photos together.
+    """Restores photos together, with the given networks and sampler.
 
     Attributes:
-        networks: What they go through.
+        networks: The networks that the photos go through.
         sampler: Turns noise into latents.
-        workload: How much is computed at once.
-        clock: Where stages are timed.
+        workload: Decides how much is computed at once.
+        clock: Measures the time of each stage.
         callback: Called after each step.
     """
 
@@ -49,15 +49,15 @@ class Restoration:
     def restore(
         self, photos: Sequence[PreparedPhoto], regions: Sequence[Region], progress: Progress | None
     ) -> tuple[list[Picture], int]:
-        """Restore photos of one size, whose settings differ in seed, prompts and colour correction alone.
+        """Restore photos of one size. Only their seeds, prompts and colour correction may differ.
 
         Args:
             photos: The photos.
-            regions: Of the result, row by row; see ``plan_regions``.
-            progress: ``progress(done, total)``, after each region.
+            regions: The regions of the result, row by row; see ``plan_regions``.
+            progress: ``progress(done, total)``, called after each region.
 
         Returns:
-            The restored pictures, and how many tiles they were restored in.
+            The restored pictures, and the number of tiles.
 
         Raises:
             ConfigError: Start latents are given for photos of several regions.
@@ -83,9 +83,10 @@ class Restoration:
         return [canvas.picture() for canvas in canvases], tiles
 
     def _upscale(self, picture: Picture, photo: PreparedPhoto, region: Region, width: int, height: int) -> Tensor:
-        """A region of a picture as the upscaler enlarges it, 1 3 H W in [0, 1]."""
+        """A region of a picture, enlarged by the upscaler, 1 3 H W in [0, 1]."""
         upscaler, side = self.networks.upscaler, photo.settings.upscaler_tile
-        # A scale of 1 leaves the photo to the resize, which keeps all of its bits; bfloat16 would lose those of 16.
+        # A scale of 1 means that only the resize changes the photo, in full precision. bfloat16 has too few bits for
+        # that, and for 16-bit photos.
         exact = upscaler.scale == 1 or picture.max_level > 255
         dtype = torch.float32 if exact else self.networks.dtype
         with self.clock.stage("upscale"):
@@ -94,16 +95,16 @@ class Restoration:
     def _restore_image(
         self, upscaled: Tensor, resized: Tensor, photos: Sequence[PreparedPhoto], noise: Tensor | None = None
     ) -> tuple[Tensor, int]:
-        """Images, B 3 H W in [0, 1], and how many tiles they were restored in.
+        """Restore a region of each photo. Returns images, B 3 H W in [0, 1], and the number of tiles.
 
         Args:
-            upscaled: What the upscaler made of the photos, B 3 H W in [0, 1].
-            resized: The photos themselves, resized bicubically, likewise.
-            photos: What they are of.
-            noise: Of their latents, B C h w; None: drawn.
+            upscaled: The region, enlarged by the upscaler, B 3 H W in [0, 1].
+            resized: The region, enlarged bicubically, of the same shape.
+            photos: The photos.
+            noise: Noise for the latents, B C h w. None: it is drawn.
         """
         networks, clock = self.networks, self.clock
-        if networks.unet is None:  # the upscaler alone: fidelity blends with the photo itself
+        if networks.unet is None:  # without a model, fidelity blends the upscaler's image with the bicubic one
             blended = torch.lerp(upscaled, resized, photos[0].settings.fidelity)
             return finish(blended, photos, resized), 0
         height, width = resized.shape[-2:]
@@ -134,10 +135,10 @@ class Restoration:
         return images[..., :height, :width], len(plan.tiles)
 
     def _restore_alpha(self, alpha: Tensor, photo: PreparedPhoto, region: Region, width: int, height: int) -> Tensor:
-        """Alpha, 1 1 H W in [0, 1], restored as faithfully as the model can, or only enlarged if that is asked for."""
+        """Restore alpha, 1 1 H W in [0, 1], with a fidelity of 1. It stays as it is if ``alpha`` is ``"resize"``."""
         if photo.settings.alpha == "resize":
             return alpha
-        # Without a model there is nothing to be faithful with: the upscaler's image is what was asked for.
+        # Without a model, a fidelity of 1 would mean bicubic enlargement, so the photo's own fidelity is used.
         fidelity = photo.settings.fidelity if self.networks.unet is None else 1.0
         faithful = photo.settings.model_copy(update={"fidelity": fidelity, "color": "none"})
         of_alpha = replace(photo, settings=faithful, latents=None)
@@ -149,7 +150,7 @@ class Restoration:
         return restore_alpha(alpha, restore)
 
     def _noise(self, region: Region, seed: int) -> Tensor:
-        """The noise of a region's latents, 1 C h w."""
+        """The noise for a region's latents, 1 C h w."""
         stride, channels = self.networks.stride, self.networks.unet.config.in_channels
         height, width = (-(-side // stride) for side in reversed(region.size))
         return noise_at(seed, channels, region.top // stride, region.left // stride, height, width)

@@ -1,8 +1,8 @@
-"""The autoencoder a few rows at a time, with the statistics of the whole image: the same result in less memory.
+"""Runs the autoencoder a few rows at a time, which gives the same result in less memory.
 
-Every layer runs over strips of rows, with the neighbouring rows that its kernel reads; group norms take mean and
-variance from all strips first. Feature maps between layers lie in host memory. The middle block, whose attention sees
-the whole image, runs at once: it works on latents.
+Every layer runs over strips of rows, together with the neighbouring rows that its kernel reads. Group norms first
+compute mean and variance over all strips. Feature maps between layers lie in host memory. The middle block runs on the
+whole image, because its attention reads all of it; it is small, since it works on latents.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ def autoencoder_in_rows(vae: Any, rows: int | None) -> Iterator[None]:
     """Within the block, ``vae`` computes ``rows`` rows of each feature map at a time.
 
     Args:
-        vae: Where it is no ``AutoencoderKL``, nothing is changed.
-        rows: An even number; None: all of them at once.
+        vae: The autoencoder. Nothing changes if it is not an ``AutoencoderKL``.
+        rows: An even number. None: all rows at once.
     """
     if rows is None or not isinstance(vae, AutoencoderKL):
         yield
@@ -37,21 +37,21 @@ def autoencoder_in_rows(vae: Any, rows: int | None) -> Iterator[None]:
 
 
 def encode(encoder: Any, image: Tensor, rows: int) -> Tensor:
-    """What ``encoder(image)`` gives."""
+    """Compute ``encoder(image)`` in strips."""
     device = image.device
     x = by_rows(encoder.conv_in, [image], rows, device)
     for block in encoder.down_blocks:
         for resnet in block.resnets:
             x = _resnet(resnet, x, rows, device)
         for downsampler in block.downsamplers or ():
-            # It pads below and to the right alone, so that strips stay aligned with an even halo.
+            # It pads only below and to the right. An even halo keeps strips aligned.
             x = by_rows(downsampler, [x], rows, device, halo=2, scale=Fraction(1, 2))
     x = encoder.mid_block(x.to(device))
     return _head(encoder, x, rows, device).to(device)
 
 
 def decode(decoder: Any, latents: Tensor, latent_embeds: None = None, rows: int = 64) -> Tensor:
-    """What ``decoder(latents)`` gives."""
+    """Compute ``decoder(latents)`` in strips."""
     device = latents.device
     x = decoder.mid_block(decoder.conv_in(latents))
     for block in decoder.up_blocks:
@@ -87,15 +87,16 @@ def by_rows(
     halo: int = 1,
     scale: Fraction = Fraction(1),
 ) -> Tensor:
-    """``layer(*maps)``, from strips.
+    """Compute ``layer(*maps)`` in strips.
 
     Args:
-        layer: Computes a row of its result from ``halo`` rows above and below; beyond the map it pads by itself.
-        maps: B C H W each.
-        rows: Rows of the result at a time.
-        device: Where it computes.
-        halo: Rows of the maps, such that what the layer pads a strip with falls into those of the result that are cut.
-        scale: Rows of the result a row of the maps.
+        layer: The layer. A row of its result depends on at most ``halo`` rows of the maps above and below.
+        maps: Its inputs, B C H W each.
+        rows: Rows of the result to compute at a time.
+        device: Where to compute.
+        halo: Extra rows of the maps above and below a strip. The rows of the result that belong to them are cut off,
+            and with them the effect of the layer's padding.
+        scale: Rows of the result per row of the maps.
 
     Returns:
         B C scale*H scale*W, in host memory.
@@ -118,7 +119,7 @@ def by_rows(
 
 
 def group_norm(norm: nn.GroupNorm, x: Tensor, rows: int, device: torch.device) -> Callable[[Tensor], Tensor]:
-    """``norm`` for strips of ``x``, B C H W, on ``device``, with the mean and variance of all of it."""
+    """``norm`` for strips of ``x``, B C H W, on ``device``. It uses the mean and variance of the whole of ``x``."""
     sizes, means, variances = [], [], []
     for top in range(0, x.shape[-2], rows):
         strip = x[..., top : top + rows, :].to(device, torch.float32)
@@ -131,7 +132,8 @@ def group_norm(norm: nn.GroupNorm, x: Tensor, rows: int, device: torch.device) -
     each, variance = (torch.stack(parts).unflatten(-1, (norm.num_groups, channels)) for parts in (means, variances))
     mean = (share * each).sum((0, 3), keepdim=True)
     variance = (share * (variance + (each - mean) ** 2)).sum((0, 3), keepdim=True)
-    weight, bias = (x.to(device, torch.float32) for x in (norm.weight, norm.bias))  # offloading brings in no others
+    # The norm's forward is not called, so offloading does not move its weights.
+    weight, bias = (x.to(device, torch.float32) for x in (norm.weight, norm.bias))
     factor = weight * (variance + norm.eps).rsqrt().expand_as(each)[0].flatten(1)
     shift = bias - mean.expand_as(each)[0].flatten(1) * factor
     factor, shift = factor[..., None, None], shift[..., None, None]

@@ -1,4 +1,4 @@
-"""From the enlarged photo and the encoded prompts to clean latents: start, denoise, blend."""
+"""Turns the enlarged photo and the encoded prompts into clean latents: start, denoise, blend."""
 
 from __future__ import annotations
 
@@ -29,17 +29,18 @@ def sample_latents(
     plan: MemoryPlan,
     callback: StepCallback | None,
 ) -> Tensor:
-    """Clean latents, B C h w.
+    """Sample clean latents, B C h w.
 
     Args:
-        photos: What is restored together.
-        upscaled: What the upscaler made of the photos, B 3 H W in [0, 1] (float32); whole latents.
-        resized: The photos themselves, resized bicubically, likewise.
-        noise: Of the start, B C h w; None: drawn, for each photo by its own seed.
-        networks: What predicts.
+        photos: The photos that are restored together.
+        upscaled: The photos, enlarged by the upscaler, B 3 H W in [0, 1] (float32). H and W are multiples of the
+            stride.
+        resized: The photos, enlarged bicubically, of the same shape.
+        noise: The noise of the start, B C h w. None: it is drawn, for each photo with its own seed.
+        networks: The networks.
         sampler: Turns noise into latents.
-        plan: Tiles, tiles a pass, and the settings that the photos share.
-        callback: ``callback(step, timestep, latents)``, after each step.
+        plan: The tiles, how many go in one pass, and the settings that the photos share.
+        callback: ``callback(step, timestep, latents)``, called after each step.
     """
     settings = plan.settings
     given = [photo.latents for photo in photos if photo.latents is not None]
@@ -52,8 +53,8 @@ def sample_latents(
         denoiser = _denoiser(photos, condition, networks, plan, start)
         stack.enter_context(denoiser.caching())
         of_mean = networks.defaults.start == "mean" and not given
-        mean = _mean(denoiser, upscaled, resized, networks) if of_mean else None
-        latents = torch.cat(given) if given else _start(start, upscaled, generators, noise, mean, networks)
+        mean = _estimate_mean(denoiser, upscaled, resized, networks) if of_mean else None
+        latents = torch.cat(given) if given else _start_latents(start, upscaled, generators, noise, mean, networks)
         if start >= 0:
             latents = sampler.sample(
                 denoiser,
@@ -62,19 +63,18 @@ def sample_latents(
                 generators=generators,
                 callback=callback,
             )
-        if mean is not None:  # arXiv 2107.02555: on the line between the two, none is nearer at equal realism
+        if mean is not None:  # arXiv 2107.02555: this line has the smallest error for each degree of realism
             latents = torch.lerp(latents, mean, settings.fidelity)
         return latents
 
 
 def start_timestep(networks: Networks, settings: ResolvedSettings, with_latents: bool) -> int:
-    """The training timestep at which sampling begins. -1: nowhere, the start itself is decoded, or
-    there is no model.
+    """The training timestep at which sampling begins. -1: nothing is sampled, and the start latents are decoded.
 
     Args:
-        networks: Their noise schedule, and what they were made for.
-        settings: The less fidelity, the more noise.
-        with_latents: Whether start latents are given: they are taken for pure noise.
+        networks: The networks, with their noise schedule and defaults.
+        settings: The settings. The lower the fidelity, the more noise there is at the start.
+        with_latents: Whether start latents are given. They are treated as pure noise.
     """
     if networks.unet is None:
         return -1
@@ -82,7 +82,7 @@ def start_timestep(networks: Networks, settings: ResolvedSettings, with_latents:
         return networks.schedule.last
     noise = 1 - settings.fidelity
     if networks.defaults.start == "mean" and noise:
-        noise = 1  # there, fidelity blends
+        noise = 1  # such a model starts from pure noise, and fidelity blends the results
     return round(noise * networks.defaults.noisiest_start * (networks.schedule.last + 1)) - 1
 
 
@@ -111,19 +111,20 @@ def _denoiser(
     )
 
 
-def _mean(denoiser: GuidedDenoiser, upscaled: Tensor, resized: Tensor, networks: Networks) -> Tensor:
-    """The estimate of the mean of all sharp photos: at the last timestep from the photo's own latents, as in training.
+def _estimate_mean(denoiser: GuidedDenoiser, upscaled: Tensor, resized: Tensor, networks: Networks) -> Tensor:
+    """Latents of the mean of all sharp photos that fit the input, B C h w.
 
-    Those are zeros where latents are residuals to the upscaled photo and the upscaler is bicubic.
+    The model predicts them at the last timestep from the latents of the photo itself, as in training. If latents are
+    residuals to the upscaled photo, and the upscaler is bicubic, the latents of the photo are zero.
     """
     photo, base = (image.to(networks.dtype) for image in (resized, upscaled))
     latents = networks.backbone.encode(2 * photo - 1, base).to(base)
-    mean = denoiser.clean(latents, networks.schedule.last).to(latents)  # under autocast it comes in half precision
-    denoiser.restart()  # sampling asks at other timesteps
+    mean = denoiser.clean(latents, networks.schedule.last).to(latents)  # autocast returns half precision
+    denoiser.restart()  # sampling continues at other timesteps
     return mean
 
 
-def _start(
+def _start_latents(
     timestep: int,
     upscaled: Tensor,
     generators: Sequence[torch.Generator],
@@ -131,13 +132,13 @@ def _start(
     mean: Tensor | None,
     networks: Networks,
 ) -> Tensor:
-    """Latents at the noise of a timestep: those of the mean or, without one, of the upscaled photo."""
+    """Latents of the mean or, if there is none, of the upscaled photo, with the noise of a timestep."""
     clean = mean
     if clean is None:
         upscaled = upscaled.to(networks.dtype)
         clean = networks.backbone.encode(2 * upscaled - 1, upscaled, list(generators)).to(upscaled)
     if timestep < 0:
         return clean
-    if noise is None:  # each image draws from its own generator: its noise is the same in whatever batch
+    if noise is None:  # each image has its own generator, so that its noise does not depend on the batch
         noise = torch.cat([torch.randn((1, *clean.shape[1:]), generator=generator) for generator in generators])
     return networks.schedule.add_noise(clean, noise.to(clean), timestep)

@@ -1,4 +1,4 @@
-"""Keys and values of the text: computed once a run, not at every evaluation of the model."""
+"""Caches the keys and values of the text, so that they are computed once, not at every evaluation of the model."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from torch import Tensor, nn
 
 @contextmanager
 def cached_text(models: Iterable[nn.Module], texts: Collection[int], width: int) -> Iterator[None]:
-    """Within the block, linear layers that read a text itself compute once a text.
+    """Within the block, linear layers compute their output for each text once.
 
-    It asks for no particular attention: whichever layer of whichever fusion is handed one of the very tensors in
-    ``texts`` remembers its output. Layers that read features, or anything made from a text, are left alone.
+    This works with every attention and fusion: a layer caches its output if its input is one of the tensors in
+    ``texts`` itself. Nothing is cached for other inputs, such as features or results that were computed from a text.
 
     Args:
-        models: Whose layers.
-        texts: The ``id`` of each text, B T D; they must live as long as the block. May grow within it.
+        models: The models whose layers cache.
+        texts: The ``id`` of each text, B T D. The tensors must exist as long as the block. Texts may be added in it.
         width: D.
     """
     with ExitStack() as stack:
         for model in models:
             for layer in model.modules():
                 if isinstance(layer, nn.Linear) and layer.in_features == width:
-                    stack.enter_context(_remembering(layer, texts))
+                    stack.enter_context(_caching(layer, texts))
         yield
 
 
 @contextmanager
-def _remembering(layer: nn.Module, texts: Collection[int]) -> Iterator[None]:
-    compute = layer.forward  # the hooks of accelerate, which bring offloaded weights in, are part of it
+def _caching(layer: nn.Module, texts: Collection[int]) -> Iterator[None]:
+    compute = layer.forward  # includes the hooks of accelerate, which load offloaded weights
     outputs: dict[int, Tensor] = {}
 
     def forward(x: Tensor) -> Tensor:

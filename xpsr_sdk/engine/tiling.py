@@ -19,20 +19,20 @@ class Tile:
     right: int
 
     def of(self, x: Tensor, stride: int = 1) -> Tensor:
-        """The tile's part of ``x`` (B C H W), which is ``stride`` times as large as the map that the tile is of."""
+        """The tile's part of ``x`` (B C H W), which is ``stride`` times as large as the map that was cut into tiles."""
         return x[..., self.top * stride : self.bottom * stride, self.left * stride : self.right * stride]
 
 
 def plan_tiles(height: int, width: int, tile: int | None, overlap: int) -> list[Tile]:
     """Cut a map of ``height`` x ``width`` latents into square tiles of side ``tile``.
 
-    The stride is ``tile - overlap``; the last tile of a row or column snaps to the border. A map that has no more
-    latents than a tile stays whole, as does any with ``tile`` None.
+    The stride is ``tile - overlap``; the last tile of a row or column is moved to the border. A map with no more
+    latents than a tile stays whole. So does every map if ``tile`` is None.
     """
     if tile is None or height * width <= tile * tile:
         return [Tile(0, 0, height, width)]
     tile = min(tile, height, width)
-    # A tile no larger than the overlap (a very thin map) still has to move on.
+    # In a very thin map, a tile may be no larger than the overlap. The stride must still be positive.
     stride = max(tile - overlap, 1)
 
     def starts(size: int) -> list[int]:
@@ -43,9 +43,9 @@ def plan_tiles(height: int, width: int, tile: int | None, overlap: int) -> list[
 
 
 def gaussian_weights(height: int, width: int) -> Tensor:
-    """Blending weights of a tile, ``height`` x ``width``, of variance 0.01 in units of the tile's side.
+    """Gaussian blending weights of a tile, ``height`` x ``width``, with a variance of 0.01 squared tile sides.
 
-    The published code centres them at (n-1)/2 along x but at n/2 along y; results are the same only with both.
+    They are centred at (n-1)/2 along x but at n/2 along y, as in the published code, so that results are the same.
     """
 
     def along(size: int, middle: float) -> Tensor:

@@ -1,4 +1,4 @@
-"""An upscaler run over an image in tiles."""
+"""Runs an upscaler over an image in tiles."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from xpsr_sdk.data.images import resize
 from xpsr_sdk.engine.tiling import Tile
 
 SMALLEST_TILE = 32
-"""Pixels that a tile keeps when memory is short."""
+"""The smallest side of a tile in pixels when memory runs out."""
 
 
 def upscale_in_tiles(upscaler: Upscaler, images: Tensor, side: int) -> Tensor:
-    """Images as an upscaler enlarges them, B 3 s*h s*w in [0, 1].
+    """Enlarge images with an upscaler, tile by tile.
 
     Args:
-        upscaler: What enlarges.
-        images: B 3 h w in [0, 1], on the device and in the dtype that it is to compute in.
-        side: Of a tile, in pixels of the images; each tile is computed with the upscaler's halo around it.
+        upscaler: The upscaler, with scale s.
+        images: B 3 h w in [0, 1], on the device and in the dtype to compute with.
+        side: The side of a tile, in pixels of the images. Each tile is computed with the upscaler's halo around it.
 
     Returns:
-        On the device and in the dtype of ``images``.
+        B 3 s*h s*w in [0, 1], on the device and in the dtype of ``images``.
     """
     height, width = images.shape[-2:]
     scale, halo = upscaler.scale, upscaler.halo
@@ -41,20 +41,20 @@ def upscale_in_tiles(upscaler: Upscaler, images: Tensor, side: int) -> Tensor:
 
 @torch.no_grad()
 def upscale_to(upscaler: Upscaler, images: Tensor, height: int, width: int, side: int = 384) -> Tensor:
-    """Whole images at a size of choice, B 3 ``height`` ``width`` in [0, 1]: training's way of doing it.
+    """Enlarge whole images to any size, B 3 ``height`` ``width`` in [0, 1]. Training uses this.
 
     Args:
-        upscaler: What enlarges.
+        upscaler: The upscaler.
         images: B 3 h w in [0, 1].
-        height: Of the result, in pixels.
-        width: Likewise.
-        side: Of a tile, in pixels of the images.
+        height: The height of the result, in pixels.
+        width: The width of the result, in pixels.
+        side: The side of a tile, in pixels of the images.
     """
     return resize(upscale_in_tiles(upscaler, images, side), height, width).clamp(0, 1)
 
 
 def _tiles(height: int, width: int, side: int) -> Iterator[Tile]:
-    """Tiles side by side, without overlap."""
+    """Tiles without overlap, row by row."""
     for top in range(0, height, side):
         for left in range(0, width, side):
             yield Tile(top, left, min(top + side, height), min(left + side, width))

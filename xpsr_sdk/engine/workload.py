@@ -1,4 +1,4 @@
-"""How much is computed at once. The one place that notices when memory runs out, and decides what to do less of."""
+"""Decides how much is computed at once, and computes less when memory runs out. Only this file handles such errors."""
 
 from __future__ import annotations
 
@@ -18,26 +18,27 @@ from xpsr_sdk.engine.upscaling import SMALLEST_TILE, upscale_in_tiles
 from xpsr_sdk.resolved import ResolvedSettings
 
 Sample = Callable[[slice, MemoryPlan], Tensor]
-"""``sample(which, plan)`` gives latents, B C h w, of the photos ``which`` of the batch."""
+"""``sample(which, plan)`` returns latents, B C h w, of the photos ``which`` of the batch."""
 Decode = Callable[[slice, Tensor], Tensor]
-"""``decode(which, latents)`` gives the images, B 3 H W, of those photos."""
+"""``decode(which, latents)`` returns the images, B 3 H W, of those photos."""
 
 
 class Workload:
     """How much of a batch of photos is computed at once: as much as fits into memory.
 
-    When memory runs out, less is tried: fewer photos at a time, then fewer tiles, then smaller tiles; rows of the
-    autoencoder while it decodes. What was learnt holds for all that follows, be it another region or transparency.
+    When memory runs out, it tries again with less: fewer photos at a time, then fewer tiles, then smaller tiles; while
+    decoding, fewer rows of the autoencoder. The new limits also hold for everything that follows, such as the next
+    region or the transparency.
 
     Args:
-        networks: What photos go through.
-        photos: Photos in the batch.
-        unload: Asks others who use the device, such as a captioner, to free their memory.
+        networks: The networks that photos go through.
+        photos: The number of photos in the batch.
+        unload: Makes other users of the device, such as a captioner, free their memory.
 
     Attributes:
-        photos: Photos that go through the networks at a time.
-        decided: The settings ``upscaler_tile``, ``tile``, ``tile_overlap``, ``tile_batch`` and ``vae_rows``, once they
-            are decided.
+        photos: How many photos go through the networks at a time.
+        decided: The settings ``upscaler_tile``, ``tile``, ``tile_overlap``, ``tile_batch`` and ``vae_rows``, as far as
+            they are decided.
     """
 
     def __init__(self, networks: Networks, photos: int, unload: Callable[[], None]) -> None:
@@ -48,25 +49,25 @@ class Workload:
     def run(
         self, height: int, width: int, photos: int, settings: ResolvedSettings, sample: Sample, decode: Decode
     ) -> tuple[Tensor, MemoryPlan]:
-        """Sample and decode images of several photos, as many at once as fit.
+        """Sample and decode images of several photos, as many at once as fit into memory.
 
         Args:
-            height: Of the images, in pixels, a multiple of the stride.
-            width: Likewise.
-            photos: How many.
-            settings: Of all of them.
-            sample: Gives latents. What was sampled is not sampled again when decoding runs out of memory.
-            decode: Gives images.
+            height: The height of the images, in pixels, a multiple of the stride.
+            width: The width of the images, in pixels, a multiple of the stride.
+            photos: The number of photos.
+            settings: The settings of all photos.
+            sample: Makes latents. They are not sampled again if memory runs out while decoding.
+            decode: Makes images of latents.
 
         Returns:
-            The images, B 3 H W, and the plan that they were made by.
+            The images, B 3 H W, and the plan that was used.
 
         Raises:
-            Exception: Whatever ``sample`` or ``decode`` raised, if that was no lack of memory, or if nothing is left
-                to do less of.
+            Exception: An error of ``sample`` or ``decode``, if memory did not run out, or if nothing is left to
+                reduce.
         """
         images: list[Tensor] = []
-        latents: Tensor | None = None  # of photos that are sampled, but not decoded
+        latents: Tensor | None = None  # of photos that are sampled but not yet decoded
         while True:
             which = slice(len(images), min(len(images) + self.photos, photos))
             count = which.stop - which.start
@@ -79,21 +80,24 @@ class Workload:
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
-                self._do_less(plan, count, error, decoding=latents is not None)
+                self._reduce(plan, count, error, decoding=latents is not None)
             else:
                 self.decided = self.decided | _decided_by(plan)
                 latents = latents[count:] if len(latents) > count else None
                 if len(images) == photos:
                     return torch.cat(images), plan
-            gc.collect()  # what a failed attempt held hangs on its traceback
+            gc.collect()  # the traceback of a failed attempt still holds its tensors
 
     def upscale(self, images: Tensor, side: int, dtype: torch.dtype) -> Tensor:
-        """What the upscaler makes of images, B 3 h w in [0, 1], in tiles that fit into memory: float32, on the CPU.
+        """Run the upscaler in tiles that fit into memory.
 
         Args:
-            images: The photos.
-            side: Of a tile, in pixels of the images, if that fits.
-            dtype: What the upscaler computes in.
+            images: The photos, B 3 h w in [0, 1].
+            side: The side of a tile, in pixels of the images. It is reduced if memory runs out.
+            dtype: The dtype that the upscaler computes in.
+
+        Returns:
+            The enlarged images in float32, on the CPU.
         """
         upscaler, device = self._networks.upscaler, self._networks.device
         side = min(side, self.decided.get("upscaler_tile") or side, max(images.shape[-2:]))
@@ -103,35 +107,35 @@ class Workload:
             except Exception as error:
                 if not is_out_of_memory(error) or side <= SMALLEST_TILE:
                     raise
-            gc.collect()  # what the failed attempt held hangs on its traceback
+            gc.collect()  # the traceback of the failed attempt still holds its tensors
             side = max(side // 2, SMALLEST_TILE)
             self.decided = self.decided | {"upscaler_tile": side}
-            self._make_room()
+            self._free_memory()
             warnings.warn(f"Out of memory: trying again with upscaler_tile {side}.", stacklevel=2)
 
     def _plan(self, height: int, width: int, settings: ResolvedSettings, photos: int) -> MemoryPlan:
         settings = settings.model_copy(update=self.decided)
         plan = plan_memory(self._networks, height, width, settings, photos)
-        if plan.short and self._networks.park_text_encoder():
+        if plan.limited_by_memory and self._networks.park_text_encoder():
             plan = plan_memory(self._networks, height, width, settings, photos)
         return plan
 
-    def _do_less(self, plan: MemoryPlan, photos: int, error: Exception, decoding: bool) -> None:
-        """Decide what is tried next; raises ``error`` if there is nothing."""
+    def _reduce(self, plan: MemoryPlan, photos: int, error: Exception, decoding: bool) -> None:
+        """Decide what to try next with less memory. Raises ``error`` if nothing is left to reduce."""
         if photos > 1:
             self.photos = photos - photos // 2
-            words = "fewer photos at a time"
+            change = "fewer photos at a time"
         else:
-            change = plan.smaller(decoding)
-            if change is None:
+            settings = plan.reduced_settings(decoding)
+            if settings is None:
                 raise error
-            self.decided = self.decided | _decided_by(plan) | change
-            words = ", ".join(f"{name} {value}" for name, value in change.items())
-        self._make_room()
-        warnings.warn(f"Out of memory: trying again with {words}.", stacklevel=2)
+            self.decided = self.decided | _decided_by(plan) | settings
+            change = ", ".join(f"{name} {value}" for name, value in settings.items())
+        self._free_memory()
+        warnings.warn(f"Out of memory: trying again with {change}.", stacklevel=2)
 
-    def _make_room(self) -> None:
-        """Let those who wait on the device free their memory."""
+    def _free_memory(self) -> None:
+        """Free the memory of parts that are on the device but not in use."""
         self._unload()
         self._networks.upscaler.unload()
         self._networks.park_text_encoder()
