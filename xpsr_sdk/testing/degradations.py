@@ -99,8 +99,8 @@ def _dtype_and_device(subject: Subject) -> None:
     with subject.clause("device"):
         for device in devices():
             there = hr.to(device)
-            found = _run(model, there).device
-            require(found == there.device, f"an image on {there.device} gave one on {found}")
+            device_found = _run(model, there).device
+            require(device_found == there.device, f"an image on {there.device} gave one on {device_found}")
 
 
 def _range(subject: Subject) -> None:
