@@ -21,8 +21,10 @@ if TYPE_CHECKING:
         Conditioning,
         DegradationModel,
         Denoiser,
+        FolderMetric,
         FusionAttention,
         Item,
+        Metric,
         Options,
         PromptKey,
         PromptLevel,
@@ -75,10 +77,12 @@ __all__ = [
     "Denoiser",
     "DuplicateComponent",
     "ExecutionConfig",
+    "FolderMetric",
     "FusionAttention",
     "ImageError",
     "IncompatiblePlugin",
     "Item",
+    "Metric",
     "ModelDefaults",
     "Options",
     "Pipeline",
@@ -124,8 +128,9 @@ HOME_OF = homes_of(
         "build": "build_pipeline",
         "models.find_model": "find_model",
         "config": "ExecutionConfig ModelDefaults PipelineConfig RestoreConfig read_toml",
-        "contracts": "AttentionSite Backbone ComponentSpec Conditioning DegradationModel Denoiser FusionAttention Item "
-        "Options PromptKey PromptLevel PromptProvider Prompts Sampler StepCallback Upscaler",
+        "contracts": "AttentionSite Backbone ComponentSpec Conditioning DegradationModel Denoiser FolderMetric "
+        "FusionAttention Item Metric Options PromptKey PromptLevel PromptProvider Prompts Sampler StepCallback "
+        "Upscaler",
         "errors": "BrokenPlugin CheckpointError ConfigError DuplicateComponent ImageError "
         "IncompatiblePlugin PluginError QueueClosed QueueError QueueFull TrainingError UnknownComponent XPSRError",
         "evaluation.report": "Report evaluate_folders",

@@ -262,6 +262,57 @@ class Upscaler(Protocol):
         ...
 
 
+@runtime_checkable
+class Metric(Protocol):
+    """Measures photos: one figure for each, or one for a whole folder (see ``FolderMetric``).
+
+    Weights are found when the metric is built: ``CheckpointError`` says what is missing. The metric computes on the
+    device of the images.
+    """
+
+    needs_reference: bool
+    """Whether a photo is compared with its reference. Otherwise ``references`` is None."""
+    lower_is_better: bool
+    """Whether a lower figure means a better photo."""
+    min_side: int
+    """The smallest width and height that can be measured, in pixels."""
+    details: str
+    """Everything that changes the figures, in one line: the variant, the library with its version, and the SHA-256 of
+    the weights. Reports print it, and stored figures are computed again when it changes."""
+
+    def measure(self, images: torch.Tensor, references: torch.Tensor | None) -> torch.Tensor:
+        """Measure a batch; each photo by itself.
+
+        Where the formula allows it, gradients pass through, so that the metric can be a term of the training loss.
+
+        Args:
+            images: B 3 H W, RGB in [0, 1], float32 or float64.
+            references: The same shape, dtype and device as ``images``.
+
+        Returns:
+            One figure for each photo, B. It may be infinite, as the PSNR of equal images is.
+        """
+        ...
+
+
+@runtime_checkable
+class FolderMetric(Metric, Protocol):
+    """Measures a whole folder at once, as FID and KID do.
+
+    Its ``measure`` gives the features of each photo, B D, and is called for the references in the same way: its own
+    ``references`` are always None.
+    """
+
+    def compare(self, features: torch.Tensor, references: torch.Tensor | None) -> float:
+        """The figure of a folder.
+
+        Args:
+            features: What ``measure`` gave for all photos, N D, float64 on the CPU.
+            references: The same for the references, M D; None if the metric needs none.
+        """
+        ...
+
+
 class Denoiser(Protocol):
     """What a sampler is handed: the model after guidance and tiles, and the noise schedule it was trained with."""
 
@@ -409,5 +460,6 @@ KINDS: dict[str, str] = {
     "sampler": "xpsr_samplers",
     "backbone": "xpsr_backbones",
     "upscaler": "xpsr_upscalers",
+    "metric": "xpsr_metrics",
 }
 """The kinds of component, each with the hook by which plug-ins offer it."""

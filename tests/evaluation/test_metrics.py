@@ -6,15 +6,21 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from xpsr_sdk.builtin.pixel_metrics import luma as luma_of
 from xpsr_sdk.errors import ImageError
-from xpsr_sdk.evaluation.metrics import luma, psnr, ssim
+from xpsr_sdk.evaluation.metrics import psnr, ssim
 
 images = arrays.arrays(np.uint8, st.tuples(st.integers(11, 24), st.integers(11, 24), st.just(3)))
 channels = st.sampled_from(["y", "rgb"])
+
+
+def luma(image: np.ndarray) -> np.ndarray:
+    return luma_of(torch.from_numpy(image / 255).permute(2, 0, 1)[None])[0].permute(1, 2, 0).numpy()
 
 
 def noisy(image: np.ndarray, sigma: float, seed: int = 0) -> np.ndarray:

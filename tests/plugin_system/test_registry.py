@@ -52,6 +52,7 @@ def test_the_built_in_components(registry: Registry) -> None:
         "sampler": ["ddim", "dpmpp-2m", "euler", "unipc"],
         "backbone": ["residual", "stable-diffusion"],
         "upscaler": ["bicubic", "realesrgan-x4plus", "spandrel"],
+        "metric": ["niqe", "psnr", "ssim"],
     }
 
 
@@ -164,7 +165,7 @@ class Unprintable:
             "stub",
             ConfigError,
             "There is no kind of component 'samplers'. Did you mean 'sampler'? "
-            "Known: backbone, degradation_model, fusion_attention, prompt_provider, sampler, upscaler.",
+            "Known: backbone, degradation_model, fusion_attention, metric, prompt_provider, sampler, upscaler.",
         ),
         (
             "sampler",

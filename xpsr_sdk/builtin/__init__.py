@@ -104,3 +104,10 @@ def xpsr_upscalers() -> Iterable[ComponentSpec]:
     yield ComponentSpec("spandrel", spandrel, "Any ESRGAN-like network in a file of yours, by spandrel.")
     shipped = {"path": "realesrgan-x4plus"}
     yield ComponentSpec("realesrgan-x4plus", spandrel, "Real-ESRGAN x4+ (arXiv 2107.10833), which is shipped.", shipped)
+
+
+@hookimpl
+def xpsr_metrics() -> Iterable[ComponentSpec]:
+    yield ComponentSpec("psnr", f"{__name__}.pixel_metrics:Psnr", "Peak signal-to-noise ratio, in dB.")
+    yield ComponentSpec("ssim", f"{__name__}.pixel_metrics:Ssim", "Structural similarity (Wang et al., 2004).")
+    yield ComponentSpec("niqe", f"{__name__}.niqe:Niqe", "Natural image quality, without a reference (2013).")

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
+from xpsr_sdk.builtin.pixel_metrics import Channel
 from xpsr_sdk.cli.terminal import print_table, progress_bar
 from xpsr_sdk.data.images import write_whole
-from xpsr_sdk.evaluation.metrics import Channel
 from xpsr_sdk.evaluation.report import METRICS, evaluate_folders
 
 

@@ -32,6 +32,7 @@ CALLS = {
     "sampler": "build_pipeline(sampler={})",
     "backbone": "build_pipeline(backbone={})",
     "upscaler": "build_pipeline(upscaler={})",
+    "metric": "default_registry().create('metric', choice={})",
 }
 """What chooses a component of each kind, in Python."""
 COMMANDS = {
@@ -39,6 +40,7 @@ COMMANDS = {
     "degradation_model": "xpsr data prepare photos/ -o pairs/ --degradation {}",
     "sampler": "xpsr upscale photo.jpg -o restored.png --sampler {}",
     "upscaler": "xpsr upscale photo.jpg -o restored.png --upscaler {}",
+    "metric": "xpsr evaluate restored/ originals/ --metrics {}",
 }
 """What chooses it on the command line."""
 TABLES = {
@@ -118,8 +120,8 @@ def show(kind: str, name: str, as_json: bool) -> None:
 def new(kind: str, name: str, output: Path | None) -> None:
     """Write a plug-in to begin with: a part that works, with its hook, packaging and tests.
 
-    KIND is one of prompt_provider, fusion_attention, degradation_model, sampler and backbone; NAME is what people
-    will choose it by, for instance film-grain.
+    KIND is one of prompt_provider, fusion_attention, degradation_model, sampler, backbone, upscaler and metric; NAME
+    is what people will choose it by, for instance film-grain.
     """
     folder = write_plugin(kind, name, default_registry(), output)
     package = f"xpsr_{name.replace('-', '_')}"

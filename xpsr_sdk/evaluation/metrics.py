@@ -1,28 +1,20 @@
-"""PSNR and SSIM, as papers on super-resolution report them.
+"""PSNR and SSIM of two arrays: the built-in metrics, for callers that have the pixels at hand.
 
-Images are arrays H W 3, RGB, in [0, 255]. ``channel="y"`` measures luma: ITU-R BT.601 in the range 16 to 235,
-as MATLAB's ``rgb2ycbcr`` defines it, not rounded. ``channel="rgb"`` measures all three channels together.
+Images are arrays H W 3, RGB, in [0, 255].
 """
 
 from __future__ import annotations
 
-import math
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 
+from xpsr_sdk.builtin.pixel_metrics import Channel, ChannelOptions, Psnr, Ssim
 from xpsr_sdk.errors import ImageError
 
-Channel = Literal["y", "rgb"]
 Image = npt.NDArray[Any]
-
-PEAK = 255.0
-SSIM_WINDOW = 11
-SSIM_SIGMA = 1.5
-SSIM_K1, SSIM_K2 = 0.01, 0.03
 
 
 def psnr(a: Image, b: Image, *, channel: Channel = "y", crop: int = 0) -> float:
@@ -37,17 +29,11 @@ def psnr(a: Image, b: Image, *, channel: Channel = "y", crop: int = 0) -> float:
     Raises:
         ImageError: The sizes differ, an image is not H W 3, or the crop leaves nothing.
     """
-    a, b = _prepare(a, b, channel, crop)
-    mse = float(np.mean((a - b) ** 2))
-    return math.inf if mse == 0 else 10 * math.log10(PEAK**2 / mse)
+    return _measured(Psnr(ChannelOptions(channel=channel)), a, b, crop)
 
 
 def ssim(a: Image, b: Image, *, channel: Channel = "y", crop: int = 0) -> float:
-    """Structural similarity, at most 1.
-
-    An 11 x 11 Gaussian window of sigma 1.5, only where the image holds all of it; K1 0.01, K2 0.03, data
-    range 255; with ``channel="rgb"`` the mean of the three channels. Wang et al., "Image Quality Assessment:
-    From Error Visibility to Structural Similarity", IEEE TIP 2004.
+    """Structural similarity, at most 1; see ``xpsr_sdk.builtin.pixel_metrics.Ssim`` for what is computed.
 
     Args:
         a: H W 3, RGB, in [0, 255].
@@ -58,27 +44,7 @@ def ssim(a: Image, b: Image, *, channel: Channel = "y", crop: int = 0) -> float:
     Raises:
         ImageError: The sizes differ, an image is not H W 3, or less than the window is left after the crop.
     """
-    a, b = _prepare(a, b, channel, crop)
-    height, width, _ = a.shape
-    if min(height, width) < SSIM_WINDOW:
-        raise ImageError(
-            f"SSIM needs at least {SSIM_WINDOW} x {SSIM_WINDOW} pixels, and this image is {width} x {height}."
-        )
-    x, y = (torch.from_numpy(image).permute(2, 0, 1)[:, None] for image in (a, b))
-    mean_x, mean_y = _blur(x), _blur(y)
-    variance_x = _blur(x * x) - mean_x**2
-    variance_y = _blur(y * y) - mean_y**2
-    covariance = _blur(x * y) - mean_x * mean_y
-    c1, c2 = (SSIM_K1 * PEAK) ** 2, (SSIM_K2 * PEAK) ** 2
-    luminance = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
-    structure = (2 * covariance + c2) / (variance_x + variance_y + c2)
-    return float((luminance * structure).mean())
-
-
-def luma(image: Image) -> npt.NDArray[np.float64]:
-    """H W 1 in [16, 235]: the Y of BT.601, of RGB in [0, 255]."""
-    weights = np.array([65.481, 128.553, 24.966]) / PEAK
-    return 16 + (image.astype(np.float64) @ weights)[..., None]
+    return _measured(Ssim(ChannelOptions(channel=channel)), a, b, crop)
 
 
 def cropped(image: Image, crop: int) -> Image:
@@ -93,7 +59,7 @@ def cropped(image: Image, crop: int) -> Image:
     return image[crop : height - crop, crop : width - crop]
 
 
-def _prepare(a: Image, b: Image, channel: Channel, crop: int) -> tuple[Image, Image]:
+def _measured(metric: Psnr | Ssim, a: Image, b: Image, crop: int) -> float:
     for image in (a, b):
         if image.ndim != 3 or image.shape[2] != 3:
             raise ImageError(f"An image to measure has the shape H W 3, not {image.shape}.")
@@ -102,12 +68,13 @@ def _prepare(a: Image, b: Image, channel: Channel, crop: int) -> tuple[Image, Im
             f"The images differ in size: {a.shape[1]} x {a.shape[0]} and {b.shape[1]} x {b.shape[0]} pixels."
         )
     a, b = cropped(a, crop), cropped(b, crop)
-    return (luma(a), luma(b)) if channel == "y" else (a.astype(np.float64), b.astype(np.float64))
+    height, width, _ = a.shape
+    if min(height, width) < metric.min_side:
+        raise ImageError(
+            f"SSIM needs at least {metric.min_side} x {metric.min_side} pixels, and this image is {width} x {height}."
+        )
+    return float(metric.measure(_batch(a), _batch(b)))
 
 
-def _blur(x: torch.Tensor) -> torch.Tensor:
-    """Gaussian mean around each pixel of C 1 H W, where the window fits."""
-    offsets = torch.arange(SSIM_WINDOW, dtype=x.dtype) - SSIM_WINDOW // 2
-    gauss = torch.exp(-(offsets**2) / (2 * SSIM_SIGMA**2))
-    gauss = gauss / gauss.sum()
-    return F.conv2d(F.conv2d(x, gauss.view(1, 1, -1, 1)), gauss.view(1, 1, 1, -1))
+def _batch(image: Image) -> torch.Tensor:
+    return torch.tensor(np.ascontiguousarray(image), dtype=torch.float64).permute(2, 0, 1)[None] / 255

@@ -13,11 +13,12 @@ import numpy as np
 import torch
 from rich.table import Table
 
-from xpsr_sdk import __version__, errors
+from xpsr_sdk import errors
+from xpsr_sdk.builtin.pixel_metrics import Channel, ChannelOptions, Psnr, Ssim
 from xpsr_sdk.data.images import read_image
 from xpsr_sdk.evaluation import metrics as pixelwise
 from xpsr_sdk.evaluation.matching import Pair, match
-from xpsr_sdk.evaluation.metrics import Channel, Image
+from xpsr_sdk.evaluation.metrics import Image
 from xpsr_sdk.evaluation.perceptual import Perceptual
 from xpsr_sdk.hardware.devices import find_device
 
@@ -146,12 +147,10 @@ def measures_of(
 
 
 def _pixelwise(name: str, channel: Channel) -> tuple[Measure, str]:
-    by = f"xpsr_sdk {__version__}"
-    where = "Y (BT.601, 16 to 235)" if channel == "y" else "RGB"
+    options = ChannelOptions(channel=channel)
     if name == "psnr":
-        return lambda a, b: pixelwise.psnr(a, b, channel=channel), f"on {where}, peak 255; {by}"
-    window = f"{pixelwise.SSIM_WINDOW} x {pixelwise.SSIM_WINDOW} Gaussian window, sigma {pixelwise.SSIM_SIGMA}"
-    return lambda a, b: pixelwise.ssim(a, b, channel=channel), f"on {where}, {window}, valid region; {by}"
+        return lambda a, b: pixelwise.psnr(a, b, channel=channel), Psnr(options).details
+    return lambda a, b: pixelwise.ssim(a, b, channel=channel), Ssim(options).details
 
 
 def _measure(pair: Pair, measures: Mapping[str, Measure], crop: int) -> ImageScores:

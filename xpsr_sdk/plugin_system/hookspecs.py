@@ -241,3 +241,37 @@ def xpsr_upscalers() -> Iterable[ComponentSpec]:  # type: ignore[empty-body]
         return [ComponentSpec("nearest", "my_plugin:Nearest", "Repeats each pixel.")]
     ```
     """
+
+
+@hookspec
+def xpsr_metrics() -> Iterable[ComponentSpec]:  # type: ignore[empty-body]
+    """Offer metrics: what measures restored photos.
+
+    The contract is [Metric][xpsr_sdk.contracts.Metric]. The mean absolute error, in gray levels of 255:
+
+    ```python
+    # my_plugin.py
+    from xpsr_sdk import ComponentSpec, Options, hookimpl
+
+
+    class MeanAbsoluteError:
+        class Config(Options):
+            pass
+
+        needs_reference = True
+        lower_is_better = True
+        min_side = 1
+        details = "mean absolute error of RGB, in gray levels of 255"
+
+        def __init__(self, config=None):
+            pass
+
+        def measure(self, images, references):
+            return 255 * (images - references).abs().mean(dim=(1, 2, 3))
+
+
+    @hookimpl
+    def xpsr_metrics():
+        return [ComponentSpec("mae", "my_plugin:MeanAbsoluteError", "Mean absolute error.")]
+    ```
+    """

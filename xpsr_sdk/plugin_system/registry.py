@@ -48,6 +48,7 @@ _CONTRACTS: dict[str, type] = {
     "sampler": contracts.Sampler,
     "backbone": contracts.Backbone,
     "upscaler": contracts.Upscaler,
+    "metric": contracts.Metric,
 }
 GENERAL_WORDS = {"xpsr", "sdk", "plugin", "plugins"}
 """Words in the names of plug-ins that say nothing about what they offer."""

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from xpsr_sdk.testing.denoiser import GaussianDenoiser
     from xpsr_sdk.testing.distributions import check_distribution
     from xpsr_sdk.testing.fusions import check_fusion_attention
+    from xpsr_sdk.testing.metrics import check_metric
     from xpsr_sdk.testing.prompts import check_prompt_provider
     from xpsr_sdk.testing.samplers import check_sampler
     from xpsr_sdk.testing.subject import ContractViolation
@@ -39,6 +40,7 @@ __all__ = [
     "check_degradation_model",
     "check_distribution",
     "check_fusion_attention",
+    "check_metric",
     "check_prompt_provider",
     "check_sampler",
     "check_upscaler",
@@ -53,6 +55,7 @@ HOME_OF = homes_of(
         "testing.denoiser": "GaussianDenoiser",
         "testing.distributions": "check_distribution",
         "testing.fusions": "check_fusion_attention",
+        "testing.metrics": "check_metric",
         "testing.prompts": "check_prompt_provider",
         "testing.samplers": "check_sampler",
         "testing.subject": "ContractViolation",

@@ -149,6 +149,24 @@ CLAUSES: dict[str, dict[str, str]] = {
         "unload": "allow unload() at any time and several times, and load again at the next upscale()",
         "restoration": _RESTORE,
     },
+    "metric": COMMON
+    | {
+        "attributes": "set needs_reference and lower_is_better to True or False, and min_side to a whole number from 1 "
+        "on, in __init__ if they depend on an option",
+        "details": "say in details, in one line, all that changes the figures: the variant, the library with its "
+        "version, the SHA-256 of the weights",
+        "shape": "return one figure for each photo, a tensor of shape (B,), for every size from min_side on; for a "
+        "metric of whole folders, the features of each photo, (B, D)",
+        "dtype": "take float32 and float64, and cast to what the metric computes in",
+        "device": "compute on the device of the images, and move weights there",
+        "inputs": "leave images and references as they are: no operation in place",
+        "determinism": "draw nothing from torch's, numpy's or Python's global generators, and keep nothing from one "
+        "call to the next: a metric that crops at random draws from a generator of its own with a fixed seed",
+        "batch": "measure each photo by itself: take no mean over the batch",
+        "direction": "let lower_is_better say what the figures do: a photo with more noise is worse",
+        "compare": "return a float from the features of all photos, N D, and of the references, M D (None if the "
+        "metric needs none); a folder with more noise is worse",
+    },
     "distribution": {
         "installed": "install it, with an entry point in the group xpsr_sdk",
         "requirements": "require the SDK from the version that you developed with to below the next version that may "

@@ -1,0 +1,195 @@
+"""Metrics that break a clause each are caught."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from pathlib import Path
+from textwrap import dedent
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from tests.support.registries import registry_with
+from xpsr_sdk import FolderMetric, Metric, Options, Registry
+from xpsr_sdk.plugin_system.hookspecs import xpsr_metrics
+from xpsr_sdk.testing import ContractViolation, check_metric, metrics
+from xpsr_sdk.testing.clauses import CLAUSES, COMMON
+
+
+class Honest:
+    """The mean absolute error."""
+
+    class Config(Options):
+        pass
+
+    needs_reference: Any = True
+    lower_is_better: Any = True
+    min_side: Any = 1
+    details: Any = "mean absolute error"
+
+    def __init__(self, config: Config) -> None:
+        pass
+
+    def measure(self, images: Tensor, references: Tensor) -> Tensor:
+        return (images - references).abs().mean(dim=(1, 2, 3))
+
+
+class HonestOfFolders(Honest):
+    """The distance of mean colours and contrasts."""
+
+    def measure(self, images: Tensor, references: Tensor) -> Tensor:
+        assert references is None
+        return torch.cat([images.mean(dim=(2, 3)), images.diff(dim=3).abs().mean(dim=(2, 3))], dim=1)
+
+    def compare(self, features: Tensor, references: Tensor) -> Any:
+        return float((features.mean(dim=0) - references.mean(dim=0)).norm())
+
+
+class SaysYes(Honest):
+    lower_is_better = "yes"
+
+
+class NeedsHalfAPixel(Honest):
+    min_side = 0.5
+
+
+class HasNoDetails(Honest):
+    details = " "
+
+
+class TellsTheTime(Honest):
+    calls = 0
+
+    def __init__(self, config: Honest.Config) -> None:
+        TellsTheTime.calls += 1
+        self.details = f"built {self.calls} times"
+
+
+class GivesOneFigure(Honest):
+    def measure(self, images: Tensor, references: Tensor) -> Tensor:
+        return super().measure(images, references).mean()
+
+
+class GivesFigures(HonestOfFolders):
+    def measure(self, images: Tensor, references: Tensor) -> Tensor:
+        return super().measure(images, references).mean(dim=1)
+
+
+class NeedsMoreThanItSays(Honest):
+    def measure(self, images: Tensor, references: Tensor) -> Tensor:
+        return super().measure(images.unfold(3, 3, 1).mean(dim=4), references.unfold(3, 3, 1).mean(dim=4))
+
+
+class HalfPrecision(Honest):
+    def measure(self, images: Tensor, references: Tensor) -> Tensor:
+        return super().measure(images, references) if images.dtype == torch.float64 else torch.zeros(len(images))
+
+
+class WritesIntoTheImages(Honest):
+    def measure(self, images: Tensor, references: Tensor) -> Tensor:
+        return super().measure(images.mul_(0.99), references)
+
+
+class DrawsFromNumpy(Honest):
+    def measure(self, images: Tensor, references: Tensor) -> Tensor:
+        return super().measure(images, references) + 1e-9 * float(np.random.rand())
+
+
+class Remembers(Honest):
+    calls = 0
+
+    def measure(self, images: Tensor, references: Tensor) -> Tensor:
+        self.calls += 1
+        return super().measure(images, references) + 0.01 * self.calls
+
+
+class MeasuresTheBatch(Honest):
+    def measure(self, images: Tensor, references: Tensor) -> Tensor:
+        return super().measure(images, references).mean().expand(len(images))
+
+
+class PrefersNoise(Honest):
+    lower_is_better = False
+
+
+class ComparesWithATensor(HonestOfFolders):
+    def compare(self, features: Tensor, references: Tensor) -> Any:
+        return (features.mean(dim=0) - references.mean(dim=0)).norm()
+
+
+class PrefersNoisyFolders(HonestOfFolders):
+    lower_is_better = False
+
+
+BROKEN = [
+    ("attributes", SaysYes),
+    ("attributes", NeedsHalfAPixel),
+    ("details", HasNoDetails),
+    ("details", TellsTheTime),
+    ("shape", GivesOneFigure),
+    ("shape", GivesFigures),
+    ("shape", NeedsMoreThanItSays),
+    ("dtype", HalfPrecision),
+    ("inputs", WritesIntoTheImages),
+    ("determinism", DrawsFromNumpy),
+    ("determinism", Remembers),
+    ("batch", MeasuresTheBatch),
+    ("direction", PrefersNoise),
+    ("compare", ComparesWithATensor),
+    ("compare", PrefersNoisyFolders),
+]
+
+
+@pytest.mark.parametrize("part", [Honest, HonestOfFolders])
+def test_an_honest_one_passes(part: type) -> None:
+    check_metric("part", registry_with("metric", part))
+
+
+@pytest.mark.parametrize(("clause", "part"), BROKEN, ids=lambda value: getattr(value, "__name__", value))
+def test_a_broken_one_is_caught(clause: str, part: type) -> None:
+    with pytest.raises(ContractViolation) as caught:
+        check_metric("part", registry_with("metric", part))
+    assert caught.value.clause == clause, str(caught.value)
+
+
+def test_what_compares_features_is_a_metric_of_folders() -> None:
+    image, folder = (part(Honest.Config()) for part in (Honest, HonestOfFolders))
+    assert isinstance(image, Metric)
+    assert isinstance(folder, Metric)
+    assert [isinstance(metric, FolderMetric) for metric in (image, folder)] == [False, True]
+
+
+class KeepsItsWeightsOnTheCPU(Honest):
+    def measure(self, images: Tensor, references: Tensor) -> Tensor:
+        if images.is_meta:
+            raise RuntimeError("Expected all tensors to be on the same device")
+        return super().measure(images, references)
+
+
+def test_weights_left_on_another_device_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics, "devices", lambda: [torch.device("cpu"), torch.device("meta")])
+    with pytest.raises(ContractViolation) as caught:
+        check_metric("part", registry_with("metric", KeepsItsWeightsOnTheCPU))
+    assert caught.value.clause == "device", str(caught.value)
+
+
+def test_every_clause_has_a_broken_metric() -> None:
+    assert {clause for clause, _ in BROKEN} | set(COMMON) | {"device"} == set(CLAUSES["metric"])
+
+
+def test_the_example_of_the_hook_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    example = dedent((xpsr_metrics.__doc__ or "").partition("```python\n")[2].partition("    ```")[0])
+    (tmp_path / "my_plugin.py").write_text(example)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "my_plugin", raising=False)
+    check_metric("mae", Registry([import_module("my_plugin")]))
+    monkeypatch.delitem(sys.modules, "my_plugin")
+
+
+@pytest.mark.parametrize("choice", ["psnr", "ssim", {"name": "psnr", "channel": "rgb"}, "niqe"], ids=str)
+def test_the_built_in_ones_pass(choice: Any) -> None:
+    check_metric(choice, Registry([]))

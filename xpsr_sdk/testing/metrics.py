@@ -1,0 +1,174 @@
+"""Does a metric keep the contract of ``xpsr_sdk.Metric``?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from hypothesis import strategies as st
+from torch import Tensor
+
+from xpsr_sdk.contracts import FolderMetric
+from xpsr_sdk.data.images import to_tensor
+from xpsr_sdk.plugin_system.registry import Registry
+from xpsr_sdk.testing.subject import Choice, Subject, check_construction, for_all, require
+from xpsr_sdk.testing.tensors import devices, global_random_state_kept, inputs_kept, require_close, same
+from xpsr_sdk.testing.tiny import photo
+
+CLOSE = 1e-4
+"""How far figures that should be equal may differ, absolutely and relative to the largest one."""
+
+
+def check_metric(choice: Choice, registry: Registry | None = None) -> None:
+    """Check a metric against the whole contract of [Metric][xpsr_sdk.contracts.Metric].
+
+    A metric of whole folders ([FolderMetric][xpsr_sdk.contracts.FolderMetric]) is checked with folders of eight photos.
+
+    Args:
+        choice: Its name, or ``{"name": ..., <options>}``.
+        registry: Where it is looked up, for instance ``Registry([my_plugin])``. None: what is installed.
+
+    Raises:
+        ContractViolation: A clause is broken; the message says which one and how to mend it.
+    """
+    subject = Subject.of("metric", choice, registry)
+    check_construction(subject)
+    _attributes(subject)
+    for check in (_shape, _inputs, _determinism, _dtype, _device, _batch):
+        check(subject)
+    if isinstance(subject.build(), FolderMetric):
+        _folder(subject)
+    else:
+        _direction(subject)
+
+
+def _pair(metric: Any, batch: int = 1, more: int = 0, seed: int = 0) -> tuple[Tensor, Tensor | None]:
+    """Noisy photos that the metric can measure, B 3 H W in float64, and their references if it needs some."""
+    clean = _photos(metric, batch, more, seed)
+    alone = isinstance(metric, FolderMetric) or not metric.needs_reference
+    return _noisy(clean, 0.05), None if alone else clean
+
+
+def _photos(metric: Any, batch: int, more: int = 0, seed: int = 0) -> Tensor:
+    side = max(2 * metric.min_side, 32)  # as large as gives every metric something to measure
+    photos = [to_tensor(photo(side + 2 * more, side + more, seed + i)) for i in range(batch)]
+    return torch.cat(photos).double()
+
+
+def _noisy(clean: Tensor, sigma: float) -> Tensor:
+    noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(1), dtype=clean.dtype)
+    return (clean + sigma * noise).clamp(0, 1)
+
+
+def _attributes(subject: Subject) -> None:
+    metric = subject.build()
+    with subject.clause("attributes"):
+        for name in ("needs_reference", "lower_is_better"):
+            value = getattr(metric, name)
+            require(isinstance(value, bool), f"its {name} is {value!r}")
+        side = metric.min_side
+        require(type(side) is int and side >= 1, f"its min_side is {side!r}")
+    with subject.clause("details"):
+        details = metric.details
+        require(isinstance(details, str) and bool(details.strip()), f"its details are {details!r}")
+        require(len(details.splitlines()) == 1, f"its details are more than a line: {details!r}")
+        require(details == subject.build().details, "a fresh one has other details")
+
+
+def _shape(subject: Subject) -> None:
+    metric = subject.build()
+    folder = isinstance(metric, FolderMetric)
+
+    def test(batch: int, more: int) -> None:
+        result = metric.measure(*_pair(metric, batch, more))
+        require(isinstance(result, Tensor), f"the result is a {type(result).__name__}, not a tensor")
+        shape = tuple(result.shape)
+        wanted = f"({batch}, D)" if folder else f"({batch},)"
+        fits = len(shape) == 2 if folder else len(shape) == 1
+        require(fits and shape[0] == batch, f"the result of {batch} photos has shape {shape}, not {wanted}")
+        require(result.is_floating_point(), f"the result holds {result.dtype}, not floating-point numbers")
+        require(not bool(result.isnan().any()), f"the result of {batch} photos holds NaN")
+
+    with subject.clause("shape"):
+        for_all(test, batch=st.integers(1, 3), more=st.integers(0, 9))
+        if not folder:
+            clean = torch.full((1, 3, metric.min_side, metric.min_side), 0.5, dtype=torch.float64)
+            tiny = metric.measure(_noisy(clean, 0.05), clean if metric.needs_reference else None)
+            require(tuple(tiny.shape) == (1,), f"a photo of min_side pixels gave a result of shape {tuple(tiny.shape)}")
+
+
+def _dtype(subject: Subject) -> None:
+    metric = subject.build()
+    with subject.clause("dtype"):
+        images, references = _pair(metric)
+        exact = metric.measure(images, references)
+        single = metric.measure(images.float(), None if references is None else references.float())
+        require_close(single, exact, 1e-3, "float32 gives another figure than float64")
+
+
+def _device(subject: Subject) -> None:
+    metric = subject.build()
+    with subject.clause("device"):
+        images, references = _pair(metric)
+        expected = metric.measure(images, references)
+        for device in devices()[1:]:
+            moved = [None if x is None else x.float().to(device) for x in (images, references)]
+            result = metric.measure(*moved)
+            require_close(result, expected, 1e-2, f"{device} gives another figure than the CPU")
+
+
+def _inputs(subject: Subject) -> None:
+    metric = subject.build()
+    with subject.clause("inputs"):
+        images, references = _pair(metric)
+        with inputs_kept(images=images, references=references):
+            metric.measure(images, references)
+
+
+def _determinism(subject: Subject) -> None:
+    with subject.clause("determinism"):
+        metric = subject.build()
+        pair = _pair(metric)
+        with global_random_state_kept():
+            first = metric.measure(*pair)
+        metric.measure(*_pair(metric, batch=2, more=3, seed=5))
+        require(same(first, metric.measure(*pair)), "the same call gave another figure the second time")
+        require(same(first, subject.build().measure(*pair)), "a fresh one gave another figure")
+
+
+def _batch(subject: Subject) -> None:
+    with subject.clause("batch"):
+        metric = subject.build()
+        images, references = _pair(metric, batch=3)
+        together = metric.measure(images, references)
+        for i in range(len(images)):
+            one = slice(i, i + 1)
+            alone = metric.measure(images[one], None if references is None else references[one])
+            require_close(together[one], alone, CLOSE, f"photo {i} of a batch of 3 has another figure alone")
+
+
+def _direction(subject: Subject) -> None:
+    """A photo must get worse figures the more noise is added; without a reference, tastes may differ."""
+    metric = subject.build()
+    if not metric.needs_reference:
+        return
+    with subject.clause("direction"):
+        clean = _photos(metric, 1)
+        little, much = (float(metric.measure(_noisy(clean, sigma), clean)) for sigma in (0.02, 0.3))
+        word = "lower" if metric.lower_is_better else "higher"
+        better = little < much if metric.lower_is_better else little > much
+        require(better, f"{word} is better, but little noise gives {little:.4g} and much noise {much:.4g}")
+
+
+def _folder(subject: Subject) -> None:
+    metric = subject.build()
+    with subject.clause("compare"):
+        clean = _photos(metric, 8)
+        sets = [metric.measure(_noisy(clean, sigma), None).double().cpu() for sigma in (0.0, 0.02, 0.3)]
+        references = sets[0] if metric.needs_reference else None
+        figures = [metric.compare(features, references) for features in sets]
+        require(all(isinstance(figure, float) for figure in figures), f"it gave {figures}, not floats")
+        require(figures == [metric.compare(features, references) for features in sets], "again, it gave other figures")
+        if metric.needs_reference:
+            better = figures[1] < figures[2] if metric.lower_is_better else figures[1] > figures[2]
+            require(better, f"little noise gives {figures[1]:.4g} and much noise {figures[2]:.4g}")
