@@ -60,5 +60,5 @@ $(INSTALLED): pyproject.toml constraints.txt $(PLUGINS:%=%/pyproject.toml)
 $(OLDEST)/.installed: pyproject.toml constraints-oldest.txt $(PLUGINS:%=%/pyproject.toml)
 	test -x $(OLDEST)/$(SCRIPTS)/python || python3.11 -m venv $(OLDEST)
 	$(OLDEST)/$(SCRIPTS)/python -m pip install --quiet --disable-pip-version-check --constraint constraints-oldest.txt \
-	    --editable '.[testing,openai,heic]' $(PLUGINS:%=--editable %)
+	    --editable '.[testing,openai,heic,smolvlm]' $(PLUGINS:%=--editable %)
 	@touch $@

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-# The only way to see every tensor that operations make. Both are documented, but have no public place in torch 2.6.
+# The only way to see every tensor that operations make. Both are documented, but have no public place in torch 2.7.
 from torch.utils._python_dispatch import TorchDispatchMode as TorchDispatchMode
 from torch.utils._pytree import tree_leaves as tree_leaves
 
@@ -83,7 +83,7 @@ def run_packed_convolution(layer: Any, x: Tensor, packed: Tensor) -> Tensor:
 
 
 def cpu_multiplies_bfloat16() -> bool:
-    """Whether the CPU multiplies in bfloat16 (AMX, AVX512-BF16): torch 2.6 has no public way to ask."""
+    """Whether the CPU multiplies in bfloat16 (AMX, AVX512-BF16): torch 2.7 has no public way to ask."""
     return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
 
 

@@ -51,6 +51,7 @@ def captioner(url: str, **options: Any) -> OpenAICaptioner:
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
     """The address and the model of a ``transformers serve``."""
+    pytest.importorskip("fastapi", reason="transformers[serving] is not installed")
     model = tmp_path_factory.mktemp("served") / "llava"
     tiny_vlm.write_llava(model)
     with socket.socket() as free:
@@ -201,11 +202,11 @@ def half_chunked(handler: Handler) -> None:
 
 FAULTS: dict[str, tuple[Answer, int, str]] = {
     "drops": (drop, 3, "APIConnectionError: Connection error"),
-    "429": (status(429, "slow down"), 3, "RateLimitError: Error code: 429 - slow down"),
-    "500": (status(500), 3, "InternalServerError: Error code: 500 - no"),
-    "503 in HTML": (lambda h: h.send("<html>" + "x" * 10_000, 503, Content_Type="text/html"), 3, "503"),
-    "401": (status(401, f"wrong key {KEY}"), 1, r"AuthenticationError: Error code: 401 - wrong key \*\*\*"),
-    "404": (status(404, "no such model"), 1, "NotFoundError: Error code: 404 - no such model"),
+    "429": (status(429, "slow down"), 3, "RateLimitError: Error code: 429 - .*slow down"),
+    "500": (status(500), 3, "InternalServerError: Error code: 500 - .*no"),
+    "503 in HTML": (lambda h: h.send("<html>" + "x" * 10_000, 503, Content_Type="text/html"), 3, "InternalServerError"),
+    "401": (status(401, f"wrong key {KEY}"), 1, r"AuthenticationError: Error code: 401 - .*wrong key \*\*\*"),
+    "404": (status(404, "no such model"), 1, "NotFoundError: Error code: 404 - .*no such model"),
     "half a JSON": (half, 3, "the endpoint's answer is not JSON"),
     "breaks off": (broken_off, 3, "APIConnectionError"),
     "another JSON": (lambda h: h.send('{"choices": []}'), 3, "the endpoint's answer is no chat completion"),
@@ -230,9 +231,8 @@ FAULTS: dict[str, tuple[Answer, int, str]] = {
     "thoughts alone": (says("<think>What is asked of me"), 1, "any gave an empty answer"),
     "the question": (says(QUESTION), 1, "any gave an empty answer"),
     "redirects": (lambda h: h.send("", 307, Location=h.path), 63, "APIConnectionError: Connection error"),
-    "403": (status(403), 1, "PermissionDeniedError: Error code: 403 - no"),
-    "413": (status(413, "too large"), 1, "APIStatusError: Error code: 413 - too large"),
-    "an hour of 429": (status(429, "later", Retry_After="3600"), 1, "RateLimitError: Error code: 429 - later"),
+    "403": (status(403), 1, "PermissionDeniedError: Error code: 403 - .*no"),
+    "413": (status(413, "too large"), 1, "APIStatusError: Error code: 413 - .*too large"),
     "chunks that end early": (half_chunked, 3, "APIConnectionError"),
     "a key where it is cut": (status(401, "x" * 250 + KEY), 1, r"x\*\*\*"),
     "a key in a web page": (lambda h: h.send("x" * 218 + KEY), 3, r"x\*\*\*"),
@@ -252,6 +252,13 @@ def test_every_fault_is_an_error_after_so_many_tries(server: Server, fault: str)
     assert len(server.seen) == tries
     assert KEY[:6] not in repr(said)
     assert len(said.errors["low"]) < 1000
+
+
+def test_an_hour_is_not_waited_for(server: Server) -> None:
+    server.answer = status(429, "later", Retry_After="3600")
+    (said,) = describe(captioner(server.url), ITEMS[:1], ["low"])
+    assert re.search("RateLimitError: Error code: 429 - .*later", said.errors["low"])
+    assert len(server.seen) in (1, 3)  # older versions of openai ask again at once
 
 
 @pytest.mark.parametrize("fault", [silence, trickle])
@@ -362,7 +369,7 @@ def test_without_a_key_nothing_is_hidden(server: Server, monkeypatch: pytest.Mon
     server.answer = status(404, "none of the models has that name")
     monkeypatch.delenv("OPENAI_API_KEY")
     (said,) = describe(captioner(server.url), ITEMS[:1], ["high"])
-    assert said.errors["high"].endswith("none of the models has that name")
+    assert "none of the models has that name" in said.errors["high"]
 
 
 @pytest.mark.parametrize("key", ["none", "ollama", "x"])
@@ -371,7 +378,7 @@ def test_a_word_that_stands_for_a_key_is_no_secret(server: Server, monkeypatch: 
     server.answer = says(f"A box, and {key} beside it.")
     assert describe(captioner(server.url), ITEMS[:1], ["high"])[0].high == f"A box, and {key} beside it."
     server.answer = status(404, f"no model {key}")
-    assert describe(captioner(server.url), ITEMS[:1], ["high"])[0].errors["high"].endswith(f"no model {key}")
+    assert f"no model {key}" in describe(captioner(server.url), ITEMS[:1], ["high"])[0].errors["high"]
 
 
 def test_ctrl_c_drops_the_questions(server: Server) -> None:
