@@ -209,7 +209,7 @@ FAULTS: dict[str, tuple[Answer, int, str]] = {
     "404": (status(404, "no such model"), 1, "NotFoundError: Error code: 404 - .*no such model"),
     "half a JSON": (half, 3, "the endpoint's answer is not JSON"),
     "breaks off": (broken_off, 3, "APIConnectionError"),
-    "another JSON": (lambda h: h.send('{"choices": []}'), 3, "the endpoint's answer is no chat completion"),
+    "another JSON": (lambda h: h.send('{"choices": []}'), 3, "the endpoint's answer is not a chat completion"),
     "text": (lambda h: h.send("hello", Content_Type="text/plain"), 3, "the endpoint's answer is not JSON: .*: hello"),
     "a web page": (
         lambda h: h.send("<html>", Content_Type="text/html"),
@@ -219,11 +219,11 @@ FAULTS: dict[str, tuple[Answer, int, str]] = {
     "not UTF-8": (lambda h: h.send(b"\xff" + completion("a").encode()), 3, "the endpoint's answer is not JSON"),
     "deep JSON": (lambda h: h.send("[" * 100_000), 3, "the endpoint's answer is not JSON"),
     "nothing at all": (lambda h: h.send(""), 3, "the endpoint's answer is not JSON"),
-    "choices in a dict": (lambda h: h.send('{"choices": {}}'), 3, "the endpoint's answer is no chat completion"),
-    "a text as message": (lambda h: h.send('{"choices": [{"message": "a"}]}'), 3, "answer is no chat completion"),
-    "an error as success": (lambda h: h.send('{"error": "crashed"}'), 3, "no chat completion: {.error.: .crashed.}"),
-    "a number": (says(5), 3, "the endpoint's answer is no chat completion"),
-    "a table": (says({"text": "a house"}), 3, "the endpoint's answer is no chat completion"),
+    "choices in a dict": (lambda h: h.send('{"choices": {}}'), 3, "the endpoint's answer is not a chat completion"),
+    "a text as message": (lambda h: h.send('{"choices": [{"message": "a"}]}'), 3, "answer is not a chat completion"),
+    "an error as success": (lambda h: h.send('{"error": "crashed"}'), 3, "not a chat completion: {.error.: .crashed.}"),
+    "a number": (says(5), 3, "the endpoint's answer is not a chat completion"),
+    "a table": (says({"text": "a house"}), 3, "the endpoint's answer is not a chat completion"),
     "a picture": (says([{"type": "image_url"}]), 1, "any gave an empty answer"),
     "filtered": (ends("content_filter", "a half"), 1, "any: the answer was not finished, since .* 'content_filter'"),
     "too long to begin": (ends("length", None), 1, "any: the answer was not finished, since .* 'length'"),
@@ -361,7 +361,9 @@ def test_a_key_from_a_file_may_end_in_a_new_line(server: Server, monkeypatch: py
 @pytest.mark.parametrize("key", ["sk-ké", "sk-a\nb"])
 def test_a_key_that_cannot_be_sent_is_told_at_once(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", key)
-    with pytest.raises(ConfigError, match=r"The key in OPENAI_API_KEY holds characters that no key has\.$"):
+    with pytest.raises(
+        ConfigError, match=r"The key in OPENAI_API_KEY holds characters that are not allowed in keys\.$"
+    ):
         captioner("http://localhost/v1")
 
 

@@ -63,7 +63,7 @@ def test_an_empty_file_is_empty_text_and_a_missing_one_an_error(tmp_path: Path) 
     found = said(tmp_path / "a.jpg")
     assert (found.high, found.low) == (None, "")
     assert found.errors["high"] == (
-        f"There is no {tmp_path / 'a.high.txt'}, nor any other file of its high-level prompt."
+        f"There is no {tmp_path / 'a.high.txt'}, and no other file with its high-level prompt."
     )
     assert "from no file" in describe(SidecarPrompts(), [Item(tiny.photo(16, 16))], ["low"])[0].errors["low"]
 

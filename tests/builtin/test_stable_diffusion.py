@@ -21,7 +21,7 @@ WORDS = ("blurry", "house", "no", "noise,", "sharp")
 def backbone() -> StableDiffusion:
     found = StableDiffusion()
     found.load(tiny.SD_TINY / "base")
-    found._tell_cut = lambda *_: None  # type: ignore[method-assign]
+    found._warn_of_cut = lambda *_: None  # type: ignore[method-assign]
     return found
 
 

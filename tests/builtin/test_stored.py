@@ -38,18 +38,20 @@ def test_the_next_store_above_is_read(captioned: Path) -> None:
     (said,) = StoredPrompts().describe([read_image(captioned / "more" / "a.png")], ["high", "low"])
     assert (said.high, said.low) == ("a house", None)
     assert said.source == {"high": "fixed"}
-    assert said.errors == {"low": f"{captioned}/prompts.sqlite holds no low-level prompt of it: xpsr caption adds one."}
+    assert said.errors == {
+        "low": f"{captioned}/prompts.sqlite holds no low-level prompt for it: xpsr caption adds one."
+    }
 
 
 def test_a_store_elsewhere(captioned: Path, tmp_path: Path) -> None:
     shutil.move(captioned / "prompts.sqlite", tmp_path / "store.sqlite")
     photo = read_image(captioned / "more" / "a.png")
     (said,) = StoredPrompts().describe([photo], ["high"])
-    assert "There is no prompts.sqlite by it or above" in said.errors["high"]
+    assert "There is no prompts.sqlite in its folder or in one above" in said.errors["high"]
     provider = StoredPrompts(StoredPrompts.Config(file=tmp_path / "store.sqlite"))
     assert provider.describe([photo], ["high"])[0].high == "a house"
     provider.unload()
-    assert "comes from no file" in provider.describe([Item(photo.image)], ["high"])[0].errors["high"]
+    assert "has no file" in provider.describe([Item(photo.image)], ["high"])[0].errors["high"]
 
 
 def test_a_damaged_store_is_an_error_of_its_levels(captioned: Path) -> None:

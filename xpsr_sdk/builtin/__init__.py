@@ -1,4 +1,4 @@
-"""The parts that XPSR is made of, registered through the same hooks as anybody's."""
+"""The default parts of XPSR, which are registered through the same hooks as those of plug-ins."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The classical degradation: bicubic downscaling and nothing else."""
+"""The classical degradation, which is only bicubic downscaling."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from xpsr_sdk.contracts import Options
 
 
 class BicubicDegradation:
-    """Antialiased bicubic downscaling, in 8-bit levels. Nothing is drawn: the generators are only counted."""
+    """Antialiased bicubic downscaling, rounded to 8-bit levels. It uses no random numbers."""
 
     class Config(Options):
         """Options of ``BicubicDegradation``."""
@@ -30,10 +30,10 @@ class BicubicDegradation:
         """Downscale B 3 H W in [0, 1] to B 3 H/s W/s in [0, 1], in the device and dtype of ``hr``.
 
         Raises:
-            ImageError: Wrong shape, sides that are not multiples of s, or not one generator an image.
+            ImageError: The shape is wrong, a side is not a multiple of s, or there is not one generator per image.
         """
         check_batch(hr, generators, self.scale)
         size = [n // self.scale for n in hr.shape[-2:]]
-        # In float32, since half precision can't tell neighbouring 8-bit levels apart while summing.
+        # In float32, since sums in half precision are less exact than 8-bit levels.
         lr = F.interpolate(hr.float(), size=size, mode="bicubic", antialias=True)
         return to_8_bit(lr).to(hr.dtype)

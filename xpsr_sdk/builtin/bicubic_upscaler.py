@@ -1,4 +1,4 @@
-"""The upscaler of models that were trained on bicubically enlarged photos, XPSR's published checkpoints among them."""
+"""The upscaler of models that were trained on bicubically enlarged photos, such as XPSR's published checkpoints."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from xpsr_sdk.contracts import Options
 
 
 class BicubicUpscaler:
-    """Leaves the photo as it is: the SDK itself resizes what an upscaler gives to the target size, bicubically.
+    """Leaves the photo as it is, because the SDK resizes the result of every upscaler to the target size bicubically.
 
     See ``xpsr_sdk.Upscaler`` for the contract.
     """
 
     class Config(Options):
-        """It has no options."""
+        """No options."""
 
     scale = 1
     halo = 0
@@ -27,4 +27,4 @@ class BicubicUpscaler:
         return image.clone()
 
     def unload(self) -> None:
-        """It holds no memory."""
+        """Do nothing, since this upscaler holds no memory."""

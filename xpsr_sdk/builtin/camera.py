@@ -29,15 +29,15 @@ GAMMA = 2.2
 
 @dataclass(frozen=True)
 class CameraRecord:
-    """Everything drawn for an image, except for the noise itself.
+    """All parameters that were drawn for an image. The noise itself is not included.
 
     Attributes:
         sigma: Standard deviations of the lens blur along its two axes, pixels of the HR image.
         angle: Rotation of these axes, radians.
         photon_noise: Variance of the noise, per unit of linear light in [0, 1].
         smoothing: Standard deviation of the blur against noise, pixels of the LR image; 0 is none.
-        sharpening: How much of the detail is added once more; 0 is none.
-        sharpening_radius: Standard deviation of the blur that tells detail, pixels of the LR image.
+        sharpening: How strongly detail is emphasised; 0: not at all.
+        sharpening_radius: Standard deviation of the blur that separates the detail, pixels of the LR image.
         jpeg_quality: Quality setting of the codec.
     """
 
@@ -93,7 +93,7 @@ class CameraDegradation(DrawnDegradation[CameraRecord]):
 
     @torch.no_grad()
     def apply(self, hr: Tensor, record: CameraRecord, generator: torch.Generator) -> Tensor:
-        """Degrade one image, 3 H W, with drawn parameters; the noise comes from the generator."""
+        """Degrade one image, 3 H W, with the drawn parameters. Noise is drawn from the generator."""
         light = hr.to("cpu", torch.float32) ** GAMMA
         light = F.avg_pool2d(_blur(light, record.sigma, record.angle), self.scale).clamp(0, 1)
         noise = torch.randn(light.shape, generator=generator) * (record.photon_noise * light).sqrt()

@@ -1,4 +1,4 @@
-"""What degradations are made of: checks of a batch, draws from an image's generator, resizing, JPEG, 8-bit levels."""
+"""Building blocks of degradations: checks of a batch, draws from an image's generator, resizing, JPEG, rounding."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Record = TypeVar("Record")
 
 
 class Dice:
-    """Scalars from one image's generator: the same generator gives the same parameters."""
+    """Draws random parameters from one image's generator. The same seed gives the same parameters."""
 
     def __init__(self, generator: torch.Generator) -> None:
         self._generator = generator
@@ -46,7 +46,7 @@ class Dice:
         return self.uniform((0, 1)) < probability
 
     def pick(self, options: Sequence[T], weights: Sequence[float] | None = None) -> T:
-        """One of the options, drawn as often as its weight says; without weights, all are equally likely."""
+        """One of the options, with a probability in proportion to its weight. By default all are equally likely."""
         chances = torch.ones(len(options)) if weights is None else torch.tensor(weights)
         return options[int(torch.multinomial(chances, 1, generator=self._generator))]
 
@@ -63,7 +63,7 @@ def check_image(hr: Tensor, scale: int) -> None:
 
 
 def check_batch(hr: Tensor, generators: Sequence[torch.Generator], scale: int) -> None:
-    """Raise ``ImageError`` unless ``hr`` is B such images, B at least 1, with a CPU generator each."""
+    """Raise ``ImageError`` unless ``hr`` holds at least one such image, B 3 H W, and each has its own CPU generator."""
     if hr.ndim != 4 or not len(hr):
         raise ImageError(f"hr batch is {_describe(hr)}; a degradation takes floats, B x 3 x H x W in [0, 1].")
     check_image(hr[0], scale)
@@ -80,14 +80,14 @@ def to_8_bit(image: Tensor) -> Tensor:
 
 
 def resize(image: Tensor, size: tuple[int, int], mode: ResizeMode) -> Tensor:
-    """C H W at another height and width; not antialiased: aliasing is one of the flaws to be learnt."""
-    # Channels go as a batch: torch's bilinear kernel rounds several channels by the number of threads, and a
-    # worker has fewer of them than the main process.
+    """Resize C H W to another height and width, without antialiasing: models should learn to repair aliasing."""
+    # Channels are treated as a batch: with several channels, rounding in torch's bilinear kernel depends on the number
+    # of threads, and a worker process has fewer threads than the main process.
     return F.interpolate(image[:, None], size=size, mode=mode)[:, 0]
 
 
 def jpeg(image: Tensor, quality: int) -> Tensor:
-    """3 H W in [0, 1] through the JPEG codec and back, with halved chroma; ``quality`` from 1 to 100."""
+    """Compress 3 H W in [0, 1] as JPEG with halved chroma, and decode it again. ``quality`` is 1 to 100."""
     pixels = (to_8_bit(image) * 255).round().byte().permute(1, 2, 0).numpy()
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "JPEG", quality=quality, subsampling="4:2:0")
@@ -100,7 +100,7 @@ def _describe(tensor: Tensor) -> str:
 
 
 class DrawnDegradation(ABC, Generic[Record]):
-    """A degradation that draws a record of what is to be done to an image, and then does it."""
+    """A degradation that first draws all parameters of an image as a record, and then applies them."""
 
     scale: int
 
@@ -111,21 +111,21 @@ class DrawnDegradation(ABC, Generic[Record]):
         float32: an image's result depends on the image and its generator alone.
 
         Raises:
-            ImageError: Wrong shape, sides that are not multiples of s, or not one CPU generator an image.
+            ImageError: The shape is wrong, a side is not a multiple of s, or there is not one CPU generator per image.
         """
         check_batch(hr, generators, self.scale)
         return torch.stack([self.degrade_with_record(*pair)[0] for pair in zip(hr, generators, strict=True)])
 
     def degrade_with_record(self, hr: Tensor, generator: torch.Generator) -> tuple[Tensor, Record]:
-        """Degrade one image, 3 H W, as a batch does, and tell what was drawn for it."""
+        """Degrade one image, 3 H W, as in a batch. Returns the result and the drawn parameters."""
         check_image(hr, self.scale)
         record = self.draw(generator)
         return self.apply(hr, record, generator), record
 
     @abstractmethod
     def draw(self, generator: torch.Generator) -> Record:
-        """Draw what is done to an image."""
+        """Draw the parameters of one image."""
 
     @abstractmethod
     def apply(self, hr: Tensor, record: Record, generator: torch.Generator) -> Tensor:
-        """Degrade one image, 3 H W, as the record says; the noise comes from the generator."""
+        """Degrade one image, 3 H W, with the parameters of the record. Noise is drawn from the generator."""

@@ -1,4 +1,4 @@
-"""A prompt provider that says the same of every image."""
+"""A prompt provider that gives every image the same description."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from xpsr_sdk.contracts import Item, Options, PromptLevel, Prompts
 
 
 class FixedPrompts:
-    """Gives every image the texts of its Config: for experiments, and for folders whose photos are alike."""
+    """Gives every image the texts of its Config, for experiments and for folders of similar photos."""
 
     class Config(Options):
-        """The texts; ``None`` leaves a level out, and ``""`` is encoded as empty text."""
+        """The texts. ``None`` leaves a level out; ``""`` is encoded as empty text."""
 
         high: str | None = Field(default=None, description="What every photo shows.")
         low: str | None = Field(default=None, description="How good or bad every photo's quality is.")
@@ -22,7 +22,7 @@ class FixedPrompts:
         self.config = config or self.Config()
 
     def describe(self, items: Sequence[Item], levels: Collection[PromptLevel]) -> list[Prompts]:
-        """The configured text of each asked level, once for each item."""
+        """The configured texts of the requested levels, for each item."""
         high = self.config.high if "high" in levels else None
         low = self.config.low if "low" in levels else None
         texts: dict[PromptLevel, str | None] = {"high": high, "low": low}
@@ -30,4 +30,4 @@ class FixedPrompts:
         return [Prompts(high=high, low=low, source=source) for _ in items]
 
     def unload(self) -> None:
-        """Nothing is held."""
+        """Do nothing, since this provider holds no memory."""

@@ -1,7 +1,8 @@
 """Blur kernels of the Real-ESRGAN degradation, and the blur itself.
 
-The Gaussian, generalised and plateau families share the squared Mahalanobis distance of each tap from the
-centre; the sinc kernel is the ideal circular low-pass filter, which rings at edges like oversharpened photos.
+The Gaussian, generalised and plateau families are functions of the squared Mahalanobis distance of each tap from the
+centre. The sinc kernel is the ideal circular low-pass filter, which causes ringing at edges, as in oversharpened
+photos.
 Source: Wang et al., "Real-ESRGAN", arXiv 2107.10833, sections 3.1 and 3.3.
 """
 
@@ -21,7 +22,7 @@ def gaussian(size: int, sigma: tuple[float, float], angle: float = 0.0, beta: fl
         size: Taps in each direction, odd.
         sigma: Standard deviations along the two axes, in pixels.
         angle: Rotation of the axes, in radians.
-        beta: Shape: 1 is the Gaussian, less has heavier tails, more is closer to a box.
+        beta: The shape: 1 is the Gaussian, a smaller value has heavier tails, a larger value is closer to a box.
 
     Returns:
         ``size size`` weights that sum to 1, float64.
@@ -30,7 +31,7 @@ def gaussian(size: int, sigma: tuple[float, float], angle: float = 0.0, beta: fl
 
 
 def plateau(size: int, sigma: tuple[float, float], angle: float = 0.0, beta: float = 1.0) -> Tensor:
-    """A plateau-shaped kernel, ``1 / (1 + d^beta)``; arguments and result as for ``gaussian``."""
+    """A plateau-shaped kernel, ``1 / (1 + d^beta)``. Arguments and result are those of ``gaussian``."""
     return _normalised(1 / (1 + _squared_distance(size, sigma, angle) ** beta))
 
 
@@ -39,7 +40,7 @@ def sinc(size: int, cutoff: float) -> Tensor:
 
     Args:
         size: Taps in each direction, odd.
-        cutoff: Radius of the passband, in radians a pixel; pi lets nearly everything pass.
+        cutoff: Radius of the passband, in radians per pixel; pi lets nearly everything pass.
 
     Returns:
         ``size size`` weights that sum to 1, some of them negative, float64.
@@ -64,10 +65,10 @@ def blur(image: Tensor, kernel: Tensor) -> Tensor:
     """
     height, width = image.shape[-2:]
     radius = kernel.shape[-1] // 2
-    # An image can be reflected no further than its own size.
+    # An image cannot be reflected by more than its own size.
     mode = "reflect" if radius < min(height, width) else "replicate"
     padded = F.pad(image, (radius,) * 4, mode=mode)
-    # By FFT: most kernels are not separable, and the direct sum over a wide one is slow on a CPU.
+    # FFT is used because most kernels are not separable, and direct convolution with a wide kernel is slow on a CPU.
     size = [_fft_length(n) for n in padded.shape[-2:]]
     spectrum = torch.fft.rfft2(padded, s=size) * torch.fft.rfft2(kernel.to(image), s=size)
     whole: Tensor = torch.fft.irfft2(spectrum, s=size)
@@ -75,12 +76,12 @@ def blur(image: Tensor, kernel: Tensor) -> Tensor:
 
 
 def _fft_length(minimum: int) -> int:
-    """The next multiple of 16: lengths with a large prime factor are slow."""
+    """The next multiple of 16, because FFTs of lengths with a large prime factor are slow."""
     return -(-minimum // 16) * 16
 
 
 def _grid(size: int) -> tuple[Tensor, Tensor]:
-    """Coordinates x, y of the taps, the centre being 0."""
+    """Coordinates x and y of the taps, with 0 at the centre."""
     axis = torch.arange(size, dtype=torch.float64) - size // 2
     y, x = torch.meshgrid(axis, axis, indexing="ij")
     return x, y

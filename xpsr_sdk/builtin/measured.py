@@ -1,13 +1,12 @@
-"""The default prompt provider: measures a photo's quality and words it. No model, no download.
+"""The default prompt provider: measures a photo's quality and describes it in words. It needs no model and no download.
 
 The sentence has one phrase for each measured property, always in the same order, for instance::
 
     low resolution, strong blur, mild jpeg artifacts, normal contrast, normal exposure, moderate gray noise.
 
-Each phrase is one of the fixed ``MEASURED_PHRASES``, so that a text encoder with a small vocabulary can
-learn them.
-The limits between the grades are chosen so that the default degradation gives every grade of blur, noise and
-JPEG, and that a clean, sharp photo reads as one.
+Each phrase is one of the fixed ``MEASURED_PHRASES``, so that a text encoder with a small vocabulary can learn them. The
+limits between the grades are chosen so that the default degradation produces every grade of blur, noise and JPEG, and
+that a clean, sharp photo is described as clean and sharp.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ COLOR_NOISES = ("no noise", *(f"{grade} color noise" for grade in GRADES[1:]))
 MEASURED_PHRASES: tuple[str, ...] = (
     *RESOLUTIONS, *BLURS, *JPEGS, *CONTRASTS, *EXPOSURES, *GRAY_NOISES, *COLOR_NOISES[1:],
 )  # fmt: skip
-"""Every phrase that a sentence may hold."""
+"""All phrases that can occur in a sentence."""
 
 RESOLUTION_LIMITS = (64 * 64, 384 * 384, 1024 * 1024)
 """Pixels."""
@@ -48,42 +47,39 @@ EXPOSURE_LIMITS = (95.0, 135.0)
 NOISE_LIMITS = (2.0, 4.0, 6.5, 9.5, 13.5)
 """Standard deviation, gray levels of 255."""
 COLOR_NOISE_RATIO = 0.2
-"""Noise is coloured where its standard deviation in Cb and Cr is more than this share of the one in luma."""
+"""Noise is called coloured if its standard deviation in Cb and Cr is more than this share of that in luma."""
 
 
 class MeasuredPrompts:
-    """Words the measured quality as the low-level prompt; does not offer the high level.
-
-    Deterministic; holds no memory worth freeing.
-    """
+    """Describes the measured quality as the low-level prompt. It gives no high-level prompt, and is deterministic."""
 
     class Config(Options):
-        """There are no options."""
+        """No options."""
 
     def __init__(self, config: Config | None = None) -> None:
         self.config = config or self.Config()
 
     def describe(self, items: Sequence[Item], levels: Collection[PromptLevel]) -> list[Prompts]:
-        """Describe the quality of each item's image, mode RGB; the high level is always ``None``.
+        """Describe the quality of each item's image. The high level is always ``None``.
 
-        What fails is reported in ``Prompts.errors["low"]``.
+        Failures are reported in ``Prompts.errors["low"]``.
         """
         return [self._describe(item) if "low" in levels else Prompts() for item in items]
 
     def unload(self) -> None:
-        """Nothing is held."""
+        """Do nothing, since this provider holds no memory."""
 
     def _describe(self, item: Item) -> Prompts:
         try:
             pixels = np.asarray(item.image.convert("RGB"))
-            low = word(measure(pixels), pixels.shape[0] * pixels.shape[1])
-        except Exception as error:  # whatever it is, it must not stop a restoration
+            low = describe_quality(measure(pixels), pixels.shape[0] * pixels.shape[1])
+        except Exception as error:  # no error may stop a restoration
             return Prompts(errors={"low": f"The quality could not be measured: {type(error).__name__}: {error}"})
         return Prompts(low=low, source={"low": "measured"})
 
 
-def word(quality: Quality, pixels: int) -> str:
-    """The sentence for a quality, of an image of that many pixels."""
+def describe_quality(quality: Quality, pixels: int) -> str:
+    """The sentence that describes the quality of an image with that many pixels."""
     colored = quality.chroma_noise > COLOR_NOISE_RATIO * quality.noise
     phrases = (
         _grade(RESOLUTIONS, RESOLUTION_LIMITS, pixels),
@@ -97,5 +93,5 @@ def word(quality: Quality, pixels: int) -> str:
 
 
 def _grade(phrases: tuple[str, ...], limits: Sequence[float], value: float) -> str:
-    """The phrase whose range holds the value; the lowest for NaN."""
+    """The phrase whose range contains the value. NaN gives the first phrase."""
     return phrases[bisect_right(limits, value) if value == value else 0]

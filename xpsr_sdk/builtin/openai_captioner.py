@@ -1,4 +1,4 @@
-"""Asks a vision-language model behind an OpenAI-compatible endpoint: vLLM, SGLang, Ollama, llama.cpp, hosted ones."""
+"""Asks a vision-language model behind an OpenAI-compatible endpoint: vLLM, SGLang, Ollama, llama.cpp or a service."""
 
 from __future__ import annotations
 
@@ -28,31 +28,31 @@ if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
 NO_KEY = "none"
-"""Sent as the key if the environment holds none: local servers do not check it."""
+"""Sent as the key if the environment has none. Local servers do not check the key."""
 SHORTEST_SECRET = 16
-"""Characters of a key that is kept out of all texts: shorter ones are words that stand for none, as servers at home
-are given."""
+"""A key of at least so many characters is removed from all texts. A shorter one is a placeholder, such as "none", that
+people give to local servers."""
 FIRST_WAIT = 0.5
-"""Seconds before a question is asked again."""
+"""Seconds before a question is asked for the second time. The wait doubles each time."""
 
 
 class BadReply(Exception):
-    """The endpoint's answer cannot be used: the question is asked again."""
+    """The endpoint's answer cannot be used. The question is asked again."""
 
 
 class Withheld(Exception):
-    """The model or the endpoint refuses to answer: the question is not asked again."""
+    """The model or the endpoint refuses to answer. The question is not asked again."""
 
 
 class OpenAICaptioner:
     """Sends each photo with a question to ``/chat/completions``, several at a time.
 
-    Dropped connections, time-outs, answers that are not JSON, and the statuses 408, 409, 429 and 5xx are tried again
-    after a wait that doubles, or as long as the server asks for.
+    It tries again after dropped connections, time-outs, answers that are not JSON, and the statuses 408, 409, 429 and
+    5xx. The wait doubles each time, unless the server says how long to wait.
     """
 
     class Config(CaptionerOptions):
-        """Where the model is. The key stands in the environment alone."""
+        """The endpoint and its model. The key is read from the environment only."""
 
         model: str = Field(min_length=1, description="The model's name at the endpoint.")
         low_model: str | None = Field(
@@ -76,33 +76,36 @@ class OpenAICaptioner:
     def __init__(self, config: Config) -> None:
         need_package("openai", "openai", "The prompt provider 'openai'")
         self.config = config
-        self._key()  # one that cannot be sent is told at once
+        self._key()  # raises an error now if the key is invalid
 
     def prompt_key(self, level: PromptLevel) -> PromptKey:
-        """Model and question; not the endpoint, which may move."""
+        """The model and the question. The endpoint is left out, since it may change."""
         return PromptKey("openai", self._model_of(level), self.config.question(level))
 
     def describe(self, items: Sequence[Item], levels: Collection[PromptLevel]) -> list[Prompts]:
-        """The answers to the questions of the asked levels; failures are reported in ``Prompts.errors``."""
+        """The answers to the questions of the given levels. Failures are reported in ``Prompts.errors``."""
         asked = [level for level in PROMPT_LEVELS if level in levels]
-        from anyio.from_thread import start_blocking_portal  # which comes with openai
+        from anyio.from_thread import start_blocking_portal  # anyio is installed with openai
 
-        # This thread may run an event loop of its own, as notebooks do. Ctrl-C drops the questions.
+        # This thread may already run an event loop, as in notebooks, so another thread is used. Ctrl-C cancels the
+        # questions.
         with start_blocking_portal() as portal:
             answers = portal.call(self._ask_all, items, asked)
         return as_prompts(len(items), answers, {level: self._model_of(level) for level in asked})
 
     def unload(self) -> None:
-        """Nothing is held."""
+        """Do nothing, since the model is not in this process."""
 
     def _model_of(self, level: PromptLevel) -> str:
         return (self.config.low_model if level == "low" else None) or self.config.model
 
     def _key(self) -> str:
-        """The key, without the blanks that a file has at its end; empty if there is none."""
+        """The key, without white space around it; empty if there is none."""
         key = os.environ.get(self.config.api_key_variable, "").strip()
         if not (key.isascii() and key.isprintable()):
-            raise ConfigError(f"The key in {self.config.api_key_variable} holds characters that no key has.")
+            raise ConfigError(
+                f"The key in {self.config.api_key_variable} holds characters that are not allowed in keys."
+            )
         return key
 
     async def _ask_all(self, items: Sequence[Item], levels: Sequence[PromptLevel]) -> dict[PromptLevel, list[Answer]]:
@@ -127,15 +130,16 @@ class OpenAICaptioner:
         return {level: answers[i * len(items) :][: len(items)] for i, level in enumerate(levels)}
 
     async def _ask(self, client: AsyncOpenAI, image: Image.Image, level: PromptLevel) -> str:
-        """The answer to a question. One that is none, which the client does not see, is a reason to ask again."""
+        """Ask one question. An answer that is not usable, which the client does not notice, is asked for again."""
         config = self.config
         picture = {"type": "image_url", "image_url": {"url": _data_url(shrunk(image, config.max_side))}}
         question = {"type": "text", "text": config.question(level)}
         messages: Any = [{"role": "user", "content": [picture, question]}]
         request: dict[str, Any] = {"max_tokens": config.max_new_tokens, **config.request}
-        if "max_completion_tokens" in request:  # what OpenAI's newest models call it, and take no other
+        if "max_completion_tokens" in request:  # OpenAI's newest models accept only this name
             del request["max_tokens"]
-        async with asyncio.timeout(config.timeout * (config.max_retries + 1)):  # an answer may trickle in for ever
+        # The client's own timeout does not limit an answer that arrives very slowly.
+        async with asyncio.timeout(config.timeout * (config.max_retries + 1)):
             for tries in range(config.max_retries + 1):
                 try:
                     reply = await client.chat.completions.with_raw_response.create(
@@ -150,39 +154,39 @@ class OpenAICaptioner:
 
 
 def _text_of(reply: bytes) -> str:
-    """What the model said.
+    """The text of the model's answer.
 
     Raises:
-        BadReply: It is not JSON, or has another form than a chat completion.
-        Withheld: The model refused, or ended without a word for another reason than that it was done.
+        BadReply: The reply is not JSON, or not a chat completion.
+        Withheld: The model refused, or stopped before it had written anything.
     """
     try:
         choice = json.loads(reply)["choices"][0]
-        message, ended = choice["message"], choice.get("finish_reason")
-        said, refusal = message.get("content"), message.get("refusal")
-        if isinstance(said, list):  # of parts, of which some are no text
-            said = " ".join(part["text"] for part in said if part["type"] == "text")
-        said = "" if said is None else said + ""
+        message, finish_reason = choice["message"], choice.get("finish_reason")
+        text, refusal = message.get("content"), message.get("refusal")
+        if isinstance(text, list):  # a list of parts, some of which may not be text
+            text = " ".join(part["text"] for part in text if part["type"] == "text")
+        text = "" if text is None else text + ""
     except (ValueError, RecursionError) as error:
         raise BadReply(f"the endpoint's answer is not JSON: {error}: {reply.decode(errors='replace')}") from None
     except (LookupError, TypeError, AttributeError):
-        raise BadReply(f"the endpoint's answer is no chat completion: {reply.decode(errors='replace')}") from None
+        raise BadReply(f"the endpoint's answer is not a chat completion: {reply.decode(errors='replace')}") from None
     if refusal:
         raise Withheld(f"the model refused: {refusal}")
-    if ended == "content_filter" or (not said.strip() and ended not in (None, "stop")):
-        raise Withheld(f"the answer was not finished, since finish_reason is {ended!r}")
-    return said
+    if finish_reason == "content_filter" or (not text.strip() and finish_reason not in (None, "stop")):
+        raise Withheld(f"the answer was not finished, since finish_reason is {finish_reason!r}")
+    return text
 
 
 def _data_url(image: Image.Image) -> str:
-    """The picture inside a URL: JPEG at a quality that adds next to nothing of its own to what is judged."""
+    """The image as a data URL, in a JPEG quality that adds almost no artifacts, since the model judges the quality."""
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=95, subsampling=0)
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def _reason(error: Exception, secret: str) -> str:
-    """Why there is no answer, in one line, without the key if it is a secret."""
+    """Why there is no answer, in one line, without the secret key."""
     if isinstance(error, TimeoutError):
         return "no answer came in time"
     reason = one_line(error, secret)

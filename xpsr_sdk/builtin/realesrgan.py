@@ -1,8 +1,8 @@
 """The Real-ESRGAN second-order degradation: a photo is degraded twice in a row.
 
-Blur, resize, noise and JPEG; a second blur, resize and noise; then, in either order, JPEG and the resize to
-the final size with a sinc filter. Order, families and ranges: Wang et al., "Real-ESRGAN: Training Real-World
-Blind Super-Resolution with Pure Synthetic Data", arXiv 2107.10833; the default ranges are XPSR's
+The steps are blur, resize, noise and JPEG; a second blur, resize and noise; then, in either order, JPEG and the resize
+to the final size with a sinc filter. The order, kernels and ranges are from Wang et al., "Real-ESRGAN: Training
+Real-World Blind Super-Resolution with Pure Synthetic Data", arXiv 2107.10833; the default ranges are XPSR's
 (arXiv 2403.05049). JPEG is the real codec, not a differentiable imitation.
 """
 
@@ -50,7 +50,7 @@ BlurFamily = Literal["gaussian", "generalised", "plateau"]
 class Blur:
     """A blur of the Gaussian families.
 
-    Lengths are in pixels of the image that is blurred: in the second stage not those of the HR image.
+    Lengths are in pixels of the image that is blurred. In the second stage, that image has another size than HR.
 
     Attributes:
         family: Shape of the kernel.
@@ -78,7 +78,7 @@ class Sinc:
 
     Attributes:
         size: Taps in each direction, odd.
-        cutoff: Radius of the passband, radians a pixel.
+        cutoff: Radius of the passband, radians per pixel.
     """
 
     size: int
@@ -95,7 +95,7 @@ class Noise:
 
     Attributes:
         kind: The distribution.
-        level: Gaussian: standard deviation in levels of 255. Poisson: factor on the photon noise.
+        level: For Gaussian noise, the standard deviation in levels of 255. For Poisson noise, a factor on the noise.
         gray: Whether all three channels get the same noise.
     """
 
@@ -125,11 +125,11 @@ class StageRecord:
 
 @dataclass(frozen=True)
 class DegradationRecord:
-    """Everything drawn for an image, except for the noise itself.
+    """All parameters that were drawn for an image. The noise itself is not included.
 
     Attributes:
         first: The first stage.
-        second: The second stage; its JPEG takes part in the final shuffle.
+        second: The second stage. ``jpeg_last`` says when its JPEG is applied.
         final_mode: Interpolation of the resize to the LR size.
         final_sinc: The sinc filter after that resize, ``None`` if skipped.
         jpeg_last: Whether the second JPEG comes after the final resize and sinc, or before.
@@ -246,7 +246,7 @@ class RealESRGANDegradation(DrawnDegradation[DegradationRecord]):
 
     @torch.no_grad()
     def apply(self, hr: Tensor, record: DegradationRecord, generator: torch.Generator) -> Tensor:
-        """Degrade one image, 3 H W, with drawn parameters; the noise comes from the generator."""
+        """Degrade one image, 3 H W, with the drawn parameters. Noise is drawn from the generator."""
         height, width = hr.shape[-2:]
         small = height // self.scale, width // self.scale
         image = _blur_resize_noise(hr.to("cpu", torch.float32), record.first, (height, width), generator)
@@ -275,7 +275,7 @@ class RealESRGANDegradation(DrawnDegradation[DegradationRecord]):
     def _draw_blur(self, stage: Stage, dice: Dice) -> Blur | Sinc:
         config, size = self.config, self._draw_size(dice)
         if dice.chance(stage.sinc_probability):
-            # A low cutoff needs a wide kernel: a narrow one would cut the passband's ripples off.
+            # A low cutoff needs a wide kernel, since a narrow one would cut off the ripples of the sinc function.
             cutoff = config.sinc_cutoff if size < 13 else config.wide_sinc_cutoff
             return Sinc(size, dice.uniform(cutoff))
         family, isotropic = dice.pick(_FAMILIES, list(config.kernels.model_dump().values()))
@@ -285,7 +285,7 @@ class RealESRGANDegradation(DrawnDegradation[DegradationRecord]):
             sigmas, angle = (sigma, dice.uniform(stage.sigma)), dice.uniform((-math.pi, math.pi))
         beta = 1.0
         if family != "gaussian":
-            # Half below 1 and half above, however far either bound lies from it.
+            # Values below 1 and above 1 are equally likely, whatever the bounds.
             low, high = config.generalised_beta if family == "generalised" else config.plateau_beta
             beta = dice.uniform(dice.pick(((low, 1.0), (1.0, high))))
         return Blur(family, size, sigmas, angle, beta)
@@ -301,7 +301,7 @@ class RealESRGANDegradation(DrawnDegradation[DegradationRecord]):
 def _blur_resize_noise(
     image: Tensor, stage: StageRecord, reference: tuple[int, int], generator: torch.Generator
 ) -> Tensor:
-    """All of a stage but its JPEG; ``reference`` is the height and width that its factor multiplies."""
+    """Apply a stage without its JPEG. ``reference`` is the height and width that its factor multiplies."""
     height, width = (max(1, int(n * stage.factor)) for n in reference)
     image = resize(_blur(image, stage.blur), (height, width), stage.mode)
     add = _gaussian_noise if stage.noise.kind == "gaussian" else _poisson_noise
@@ -318,7 +318,7 @@ def _gaussian_noise(image: Tensor, noise: Noise, generator: torch.Generator) -> 
 
 
 def _poisson_noise(image: Tensor, noise: Noise, generator: torch.Generator) -> Tensor:
-    """Photon noise, of as many photons as the image has levels (rounded up to a power of 2)."""
+    """Add photon noise. The number of photons is the number of distinct levels, rounded up to a power of 2."""
     signal = to_8_bit(image)
     if noise.gray:
         red, green, blue = signal

@@ -1,7 +1,7 @@
-"""A backbone without an autoencoder to train: latents hold what the upscaled photo misses.
+"""A backbone without a trained autoencoder: latents are the difference between the image and the upscaled photo.
 
-Encoding loses nothing, and zero latents decode to the upscaled photo, so that a small model only has to learn the
-residual. ResShift (arXiv 2307.12348) diffuses a residual likewise, in the latents of an autoencoder.
+Encoding loses nothing, and zero latents decode to the upscaled photo, so that a small model has to learn only the
+residual. ResShift (arXiv 2307.12348) diffuses a residual, too, but in the latents of an autoencoder.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from xpsr_sdk.builtin.stable_diffusion import StableDiffusion
 from xpsr_sdk.models.wavelet import analyse, synthesise
 
 TRANSFORMS = {"unshuffle": (pixel_unshuffle, pixel_shuffle), "wavelet": (analyse, synthesise)}
-"""What turns a residual into latents, and back."""
+"""Functions that turn a residual into latents, and back."""
 
 
 class ResidualAutoencoder(ModelMixin, ConfigMixin):
     """Turns the residual to the resized input into latents and back.
 
     Args:
-        stride: Pixels a latent, in each direction; latents have 3 * stride^2 channels.
+        stride: Pixels per latent, in each direction. Latents have 3 * stride^2 channels.
         scaling_factor: Factor on the residual (of an image in [-1, 1]) that gives latents of about unit variance.
-        transform: ``"unshuffle"`` cuts the residual into blocks, ``"wavelet"`` into patterns that overlap; see
-            ``xpsr_sdk.models.wavelet``.
+        transform: ``"unshuffle"`` rearranges blocks of pixels into channels, ``"wavelet"`` uses overlapping patterns;
+            see ``xpsr_sdk.models.wavelet``.
     """
 
     config_name = "config.json"
@@ -38,7 +38,7 @@ class ResidualAutoencoder(ModelMixin, ConfigMixin):
     @register_to_config  # type: ignore[untyped-decorator]  # diffusers is untyped
     def __init__(self, stride: int = 4, scaling_factor: float = 8.0, transform: str = "unshuffle") -> None:
         super().__init__()
-        # A model of diffusers must hold a tensor to have a device and a dtype.
+        # A diffusers model gets its device and dtype from its tensors, so it needs one.
         self.register_buffer("scale", torch.tensor(scaling_factor))
 
     def encode(self, image: Tensor, lr: Tensor) -> Tensor:
@@ -56,7 +56,7 @@ class ResidualBackbone(StableDiffusion):
     """A Stable Diffusion folder whose ``vae/`` is a ``ResidualAutoencoder``. See ``xpsr_sdk.Backbone``."""
 
     def load_autoencoder(self, folder: Path, dtype: torch.dtype) -> Any:
-        """The autoencoder that ``folder/config.json`` describes: it has no weights."""
+        """The autoencoder that ``folder/config.json`` describes. It has no weights."""
         autoencoder = ResidualAutoencoder.from_config(ResidualAutoencoder.load_config(folder)).eval()
         return torch.nn.Module.to(autoencoder, dtype)  # diffusers' own ``to`` warns at any dtype
 
@@ -67,11 +67,11 @@ class ResidualBackbone(StableDiffusion):
 
     @property
     def stride(self) -> int:
-        """Pixels a latent, in each direction."""
+        """Pixels per latent, in each direction."""
         return int(self.vae.config.stride)
 
     def encode(self, image: Tensor, lr: Tensor, generators: Sequence[torch.Generator] | None = None) -> Tensor:
-        """Latents, B C h w. Nothing is drawn: ``generators`` is not needed here."""
+        """Latents, B C h w. ``generators`` is not used, since no random numbers are drawn."""
         latents: Tensor = self.vae.encode(image, lr)
         return latents
 

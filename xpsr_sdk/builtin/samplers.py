@@ -1,4 +1,4 @@
-"""Samplers out of diffusers' schedulers."""
+"""Samplers made of the schedulers of diffusers."""
 
 from __future__ import annotations
 
@@ -18,13 +18,12 @@ from xpsr_sdk.errors import ConfigError, did_you_mean
 class DiffusersSampler:
     """Samples with any scheduler of diffusers that is compatible with the model's own.
 
-    The scheduler is made anew for each call, since schedulers hold state, from the model's own noise schedule. To begin
-    at a timestep before the last one, the schedule is cut off after it: what is left is a noise schedule in its own
-    right.
+    Each call makes a new scheduler from the model's own noise schedule, since schedulers hold state. To begin at a
+    timestep before the last one, the later timesteps are cut off, which leaves a complete noise schedule.
     """
 
     class Config(Options):
-        """Which scheduler, and how it is set up."""
+        """The scheduler and its options."""
 
         scheduler: str = Field("UniPCMultistepScheduler", description="Class name of a diffusers scheduler.")
         options: dict[str, Any] = Field(
@@ -55,7 +54,7 @@ class DiffusersSampler:
         scheduler = self._scheduler_for(denoiser)
         scheduler.set_timesteps(min(num_inference_steps, denoiser.start_timestep + 1), device=latents.device)
         if float(scheduler.init_noise_sigma) != 1:
-            # Such a scheduler counts noise as sigma beside a signal of 1; our latents have signal and noise of power 1.
+            # Such a scheduler expects x_0 + sigma * noise, but these latents have unit variance.
             latents = latents * (1 + scheduler.sigmas[0] ** 2) ** 0.5
         extra = {"generator": list(generators)} if "generator" in signature(scheduler.step).parameters else {}
         for i, t in enumerate(scheduler.timesteps):
@@ -72,7 +71,7 @@ class DiffusersSampler:
         if denoiser.start_timestep < last:
             count = denoiser.start_timestep + 1
             options |= {"num_train_timesteps": count, "trained_betas": denoiser.scheduler.betas[:count].tolist()}
-            # Those betas are final, and "leading" would leave out the first timestep, whose noise the latents carry.
+            # These betas are rescaled already. "leading" would skip the start timestep, whose noise the latents have.
             options |= {"rescale_betas_zero_snr": False, "timestep_spacing": "trailing"}
         config = {k: v for k, v in denoiser.scheduler.config.items() if not k.startswith("_")}
         return self._class.from_config({**config, **options})

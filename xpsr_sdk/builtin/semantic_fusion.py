@@ -14,8 +14,8 @@ class SemanticFusionAttention(nn.Module):
     """``x' = CA_f(CA_h(x, high), CA_l(x, low))``.
 
     ``CA_h`` is the site's own attention; ``CA_l`` (``lowlevel``) and ``CA_f`` (``connect``) are transformers like it.
-    The queries of ``CA_f`` come from the high-level result, its keys and values from the low-level one.
-    Without a low-level prompt the site's own attention acts alone.
+    The queries of ``CA_f`` come from the high-level result, its keys and values from the low-level result.
+    Without a low-level prompt, only the site's own attention is computed.
     """
 
     class Config(Options):
@@ -39,7 +39,7 @@ class SemanticFusionAttention(nn.Module):
         return fused
 
     def init_from_attention(self, attention: nn.Module) -> None:
-        """Copy the site's attention into both transformers wherever name and shape coincide."""
+        """Copy the weights of the site's attention into both transformers, where the shapes agree."""
         source = attention.state_dict()
         for branch in (self.lowlevel, self.connect):
             own = branch.state_dict()

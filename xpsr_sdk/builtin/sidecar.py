@@ -1,4 +1,4 @@
-"""Prompts in text files beside the photos, or in the folders of the published form."""
+"""Prompts from text files next to the photos, or from the folders that the published code uses."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ FOLDERS_OF_HR: dict[PromptLevel, tuple[str, ...]] = {
     "high": ("highlevel_prompt_GT",),
     "low": ("lowlevel_prompt_q_GT",),
 }
-"""The published folders, the preferred first; those of the sharp photos, which lie in ``HR/``, are their own."""
+"""The folders of the published code, in order of preference. The sharp photos, in ``HR/``, have their own folders."""
 LONGEST_FILE = 2**20
-"""Bytes of a file that are read."""
+"""At most so many bytes of a file are read."""
 
 
 class SidecarPrompts:
-    """Reads, for ``photos/NAME.jpg``, the first there is of:
+    """For ``photos/NAME.jpg``, reads the first of these files that exists:
 
     - ``photos/NAME.high.txt`` and ``photos/NAME.low.txt``; for the content also ``photos/NAME.txt``;
-    - ``NAME.txt`` in a folder of the published form, in ``photos/`` or beside it: ``highlevel_prompt`` or
-      ``highlevel_prompt_GT`` for the content, ``lowlevel_prompt_q`` or ``lowlevel_prompt`` for the quality; for a photo
-      in ``HR/``, ``highlevel_prompt_GT`` and ``lowlevel_prompt_q_GT``.
+    - ``NAME.txt`` in a folder of the published code, inside ``photos/`` or next to it: ``highlevel_prompt`` or
+      ``highlevel_prompt_GT`` for the content, ``lowlevel_prompt_q`` or ``lowlevel_prompt`` for the quality. For a
+      photo in ``HR/``, these are ``highlevel_prompt_GT`` and ``lowlevel_prompt_q_GT``.
 
-    An empty file is a description: no text.
+    An empty file gives an empty prompt.
     """
 
     class Config(Options):
-        """Where the files are."""
+        """Options of ``SidecarPrompts``."""
 
         folder: Path | None = Field(None, description="Folder of the files. None: that of the photo.")
 
@@ -44,11 +44,11 @@ class SidecarPrompts:
         self.config = config or self.Config()
 
     def describe(self, items: Sequence[Item], levels: Collection[PromptLevel]) -> list[Prompts]:
-        """The texts of the files; a missing file is reported as an error of its level."""
+        """The texts of the files. A missing file is reported as an error of its level."""
         return [self._describe(item, levels) for item in items]
 
     def unload(self) -> None:
-        """Nothing is held."""
+        """Do nothing, since this provider holds no memory."""
 
     def _describe(self, item: Item, levels: Collection[PromptLevel]) -> Prompts:
         texts: dict[PromptLevel, str] = {}
@@ -62,11 +62,11 @@ class SidecarPrompts:
 
     def _read(self, item: Item, level: PromptLevel) -> str:
         if item.path is None:
-            raise ValueError("The image comes from no file, so that none can lie beside it.")
+            raise ValueError("The image has no file, so there can be no text file next to it.")
         candidates = list(self._candidates(item.path, level))
         found = next((file for file in candidates if file.is_file()), None)
         if found is None:
-            raise ValueError(f"There is no {candidates[0]}, nor any other file of its {level}-level prompt.")
+            raise ValueError(f"There is no {candidates[0]}, and no other file with its {level}-level prompt.")
         with found.open("rb") as file:
             content = file.read(LONGEST_FILE)
         try:

@@ -1,7 +1,7 @@
-"""Upscalers that people have as files: ESRGAN, SwinIR, DAT, SPAN and some forty more architectures, by spandrel.
+"""Upscalers from files of weights: ESRGAN, SwinIR, DAT, SPAN and about forty more architectures, loaded by spandrel.
 
-Spandrel (https://github.com/chaiNNer-org/spandrel) finds out the architecture from the tensors. Real-ESRGAN x4+, which
-comes with the package, is one such file.
+Spandrel (https://github.com/chaiNNer-org/spandrel) recognizes the architecture by the tensors. Real-ESRGAN x4+, which
+comes with the package, is such a file.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ SHIPPED = PRESETS / "upscalers"
 class SpandrelUpscaler:
     """Enlarges with the network in a file. See ``xpsr_sdk.Upscaler`` for the contract.
 
-    The file is read when the upscaler is built; only tensors are read from it, whatever its form.
+    The file is read when the upscaler is built. Only tensors are read, also from pickled files.
 
     Raises:
         ConfigError: No file is named, or it does not exist.
-        CheckpointError: It is damaged, or holds something other than a network that enlarges photos.
+        CheckpointError: The file is damaged, or holds anything but a network that enlarges photos.
     """
 
     class Config(Options):
-        """The options."""
+        """Options of ``SpandrelUpscaler``."""
 
         path: str = Field("", description="A .safetensors, .pth or .pt file, or the name of one that is shipped.")
         halo: int = Field(32, ge=0, le=256, description="Input pixels around a tile that its result may depend on.")
@@ -50,14 +50,14 @@ class SpandrelUpscaler:
         self.scale = int(self._descriptor.scale)
 
     def upscale(self, image: Tensor) -> Tensor:
-        """B 3 h w in [0, 1] to B 3 s*h s*w, in the dtype and on the device of the image."""
+        """Enlarge images, B 3 h w in [0, 1]. Returns B 3 s*h s*w, in the dtype and on the device of the images."""
         descriptor = self._descriptor = self._descriptor or self._load()
         dtype = image.dtype if _computes_in(descriptor, image.dtype) else torch.float32
-        if descriptor.dtype not in (dtype, torch.float32):  # what weights lost in half precision does not come back
+        if descriptor.dtype not in (dtype, torch.float32):  # weights in half precision have lost bits: read them again
             descriptor = self._descriptor = self._load()
         descriptor.to(image.device, dtype).model.to(memory_format=torch.channels_last)
         enlarged = descriptor(image.to(dtype).contiguous(memory_format=torch.channels_last))
-        # A copy, since what comes from torch's inference mode can't take part in training.
+        # The result is copied, since training cannot use tensors that were made in torch's inference mode.
         return enlarged.to(image.dtype, memory_format=torch.contiguous_format, copy=True)
 
     def unload(self) -> None:
@@ -65,7 +65,7 @@ class SpandrelUpscaler:
         self._descriptor = None
 
     def _load(self) -> ImageModelDescriptor:
-        with catch_warnings(action="ignore"):  # of torch, about how a file or an architecture was written
+        with catch_warnings(action="ignore"):  # torch warns about the format of a file or the code of an architecture
             return self._open()
 
     def _open(self) -> ImageModelDescriptor:
@@ -76,7 +76,7 @@ class SpandrelUpscaler:
             found = ModelLoader().load_from_state_dict(canonicalize_state_dict(state))
         except UnsupportedModelError:
             raise CheckpointError(f"{self._path} holds no architecture that spandrel knows.") from None
-        except Exception as error:  # each architecture fails in its own way at what does not fit it
+        except Exception as error:  # each architecture raises its own errors for tensors that do not fit
             raise CheckpointError(f"{self._path} cannot be loaded by spandrel: {one_line(error)}.") from error
         what = f"{self._path} holds {found.architecture.name}"
         if not isinstance(found, ImageModelDescriptor) or found.purpose != "SR" or found.scale < 2:
@@ -108,7 +108,7 @@ def _find(path: str) -> Path:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """The tensors of a file, in float32. A pickled file is read by torch's unpickler that takes nothing but tensors."""
+    """The tensors of a file, in float32. A pickled file is read by torch's unpickler that accepts only tensors."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -120,11 +120,12 @@ def _read(path: Path) -> dict[str, Any]:
         )
     except UnpicklingError:
         raise CheckpointError(
-            f"{path} is damaged or holds more than tensors, and is not read: pickled code could do anything."
+            f"{path} is damaged or holds more than tensors. It is not read, because pickled code could do anything."
         ) from None
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, SafetensorError) as error:
-        # What is no pickle at all ends in a bare KeyError or EOFError, which says nothing to a user.
-        reason = "it is damaged, or something else" if isinstance(error, KeyError | EOFError) else one_line(error)
+        # A file that is not a pickle causes a KeyError or EOFError without a helpful message.
+        unreadable = "it is damaged, or not a file of weights"
+        reason = unreadable if isinstance(error, KeyError | EOFError) else one_line(error)
         raise CheckpointError(f"{path} cannot be read as weights: {reason.removesuffix('.')}.") from error
     if not isinstance(state, dict):
         raise CheckpointError(f"{path} holds a {type(state).__name__}, not named tensors.")
@@ -132,7 +133,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _as_float(value: Any) -> Any:
-    """Half precision as float32, so that it does not matter what a file was saved in."""
+    """Convert floating-point tensors to float32, so that the precision of the file does not matter."""
     if isinstance(value, dict):
         return {name: _as_float(inner) for name, inner in value.items()}
     return value.float() if isinstance(value, Tensor) and value.is_floating_point() else value

@@ -31,13 +31,13 @@ class StableDiffusion:
     text_encoder: Any
     vae: Any
     scheduler: Any
-    _cut_was_told = False  # on the class, for those derived from it that have a constructor of their own
+    _warned_of_cut = False  # a class attribute, since a derived class may not call this constructor
 
     def __init__(self, config: Config | None = None) -> None:
         self.config = config or self.Config()
 
     def load(self, folder: Path, dtype: torch.dtype = torch.float32, from_scratch: bool = False) -> None:
-        """Read everything but the U-Net from ``folder``; ``from_scratch``: with random weights in the text encoder.
+        """Read everything but the U-Net from ``folder``. ``from_scratch`` gives the text encoder random weights.
 
         Raises:
             CheckpointError: A part is missing or damaged.
@@ -59,16 +59,17 @@ class StableDiffusion:
                 )
             self.vae = self.load_autoencoder(folder / "vae", dtype)
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-            raise CheckpointError(f"{folder} is not a whole Stable Diffusion folder: {error}") from error
+            raise CheckpointError(f"{folder} is not a complete Stable Diffusion folder: {error}") from error
         self.text_encoder.eval()
 
     def load_autoencoder(self, folder: Path, dtype: torch.dtype) -> Any:
-        """The autoencoder in ``folder``, the model's ``vae/``, in ``dtype``; float32 for float16, which it overflows.
+        """Load the autoencoder from ``folder``, the model's ``vae/``, in ``dtype``.
 
-        A backbone with another autoencoder overrides this.
+        Instead of float16 it uses float32, because this autoencoder overflows in float16. A backbone with another
+        autoencoder overrides this method.
 
         Raises:
-            OSError: Or any other exception: ``folder`` is missing or damaged; ``load`` makes a CheckpointError of it.
+            Exception: ``folder`` is missing or damaged. ``load`` turns the error into a ``CheckpointError``.
         """
         if dtype == torch.float16:
             dtype = torch.float32
@@ -81,7 +82,7 @@ class StableDiffusion:
 
     @property
     def stride(self) -> int:
-        """Pixels a latent, in each direction."""
+        """Pixels per latent, in each direction."""
         return int(2 ** (len(self.vae.config.block_out_channels) - 1))
 
     @property
@@ -91,50 +92,51 @@ class StableDiffusion:
 
     @property
     def max_tokens(self) -> int:
-        """How many tokens the text encoder reads, the start and end marks included."""
+        """How many tokens the text encoder reads, including the start and end tokens."""
         return int(self.text_encoder.config.max_position_embeddings)
 
     def encode_text(
         self, texts: Sequence[str], *, long_prompts: LongPrompts = "cut", weighted: bool = False
     ) -> Conditioning:
-        """Encode each text, B T D, in windows of ``max_tokens``, padded or, unless in ``chunks``, cut to one.
+        """Encode each text, B T D.
 
-        The first cut is a warning that says how much was lost. A weight multiplies the embeddings of its tokens; those
-        of the whole text are then scaled to the root mean square that they had. (AUTOMATIC1111's web UI keeps their
-        mean, which may be zero.)
+        A text is padded to a window of ``max_tokens``. A longer text is cut to one window or, with ``"chunks"``,
+        encoded in several windows. The first cut causes a warning that says how much was lost. A weight multiplies the
+        embeddings of its tokens; the whole text is then scaled back to its original root mean square.
+        (AUTOMATIC1111's web UI keeps the mean instead, which may be zero.)
         """
-        room = self.max_tokens - 2  # but for the start and end marks
+        room = self.max_tokens - 2  # without the start and end tokens
         tokens = [self._tokens(text, weighted) for text in texts]
         count = max(1, *(-(-len(of_text) // room) for of_text in tokens)) if long_prompts == "chunks" else 1
         for text, of_text in zip(texts, tokens, strict=True):
             if len(of_text) > count * room:
-                self._tell_cut(text, len(of_text), room)
+                self._warn_of_cut(text, len(of_text), room)
         windows = [of_text[i * room :][:room] for of_text in tokens for i in range(count)]
         first, last, padding = (getattr(self.tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad"))
         ids = [[first, *(token for token, _ in w), last, *[padding] * (room - len(w))] for w in windows]
         device = next(self.text_encoder.parameters()).device
-        if device.type == "meta":  # offloaded: it takes what it is given to where it computes
+        if device.type == "meta":  # offloaded: the hooks move the input to the right device
             device = torch.device("cpu")
         embeddings: Tensor = self.text_encoder(torch.tensor(ids, device=device))[0]
-        embeddings = embeddings.reshape(len(texts), -1, embeddings.shape[-1])  # windows of a text, one after the other
+        embeddings = embeddings.reshape(len(texts), -1, embeddings.shape[-1])  # concatenates the windows of a text
         if any(weight != 1 for of_text in tokens for _, weight in of_text):
             weights = [[1.0, *(weight for _, weight in w), *[1.0] * (room + 1 - len(w))] for w in windows]
             embeddings = _weighted(embeddings, torch.tensor(weights).to(embeddings).reshape(len(texts), -1, 1))
         return Conditioning(embeddings=embeddings)
 
     def _tokens(self, text: str, weighted: bool) -> list[tuple[int, float]]:
-        """Tokens of a text, each with its weight."""
+        """The tokens of a text, each with its weight."""
         parts = parse_weights(text) if weighted else [(text, 1.0)]
         encoded = self.tokenizer([part for part, _ in parts], add_special_tokens=False, verbose=False).input_ids
         return [(token, weight) for ids, (_, weight) in zip(encoded, parts, strict=True) for token in ids]
 
-    def _tell_cut(self, text: str, length: int, room: int) -> None:
-        """Once: captions are often too long, and a folder has many photos."""
-        if not self._cut_was_told:
-            self._cut_was_told = True
+    def _warn_of_cut(self, text: str, length: int, room: int) -> None:
+        """Warn once, because captions are often too long, and a folder has many photos."""
+        if not self._warned_of_cut:
+            self._warned_of_cut = True
             warnings.warn(
                 f"A prompt of {length} tokens was cut to {room}: {text[:60]!r}...; long_prompts = 'chunks' reads all of"
-                " it. Further ones are cut without a word.",
+                " it. There is no warning for further prompts that are cut.",
                 stacklevel=3,
             )
 
@@ -142,9 +144,9 @@ class StableDiffusion:
         """Latents, B C h w, scaled to about unit variance, of ``image`` (B 3 H W in [-1, 1]).
 
         Args:
-            image: What to encode.
-            lr: The resized input in [0, 1]; not needed here.
-            generators: One an image, to sample the latents' distribution with; None: its mean.
+            image: The images to encode.
+            lr: The resized input in [0, 1], which is not used here.
+            generators: One for each image, to sample the distribution of its latents. None: the mean is used.
         """
         distribution = self.vae.encode(image.to(self.vae.dtype)).latent_dist
         latents = distribution.mode() if generators is None else distribution.sample(list(generators))
@@ -152,13 +154,13 @@ class StableDiffusion:
         return scaled
 
     def decode(self, latents: Tensor, lr: Tensor) -> Tensor:
-        """The image, B 3 H W in [-1, 1], of scaled latents. ``lr``: the resized input; not needed here."""
+        """Decode scaled latents to images, B 3 H W in [-1, 1]. ``lr``, the resized input, is not used here."""
         image: Tensor = self.vae.decode((latents / self.vae.config.scaling_factor).to(self.vae.dtype)).sample
         return image
 
 
 def _weighted(embeddings: Tensor, weights: Tensor) -> Tensor:
-    """Embeddings, B T D, times weights, B T 1, with the root mean square that each text had."""
+    """Embeddings, B T D, times weights, B T 1, scaled back to the root mean square that each text had before."""
     weighted = embeddings * weights
     norm, of_weighted = (torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True) for x in (embeddings, weighted))
     return weighted * (norm / of_weighted)

@@ -1,4 +1,4 @@
-"""Prompts that ``xpsr caption`` has stored ahead of time."""
+"""Prompts that ``xpsr caption`` has stored before."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from xpsr_sdk.prompts.store import STORE_NAME, PromptStore
 
 
 class StoredPrompts:
-    """Looks photos up by the content of their files; of several prompts, the one that was stored last."""
+    """Looks photos up by the content of their files. If there are several prompts, it gives the newest."""
 
     class Config(Options):
-        """Where the store is."""
+        """Options of ``StoredPrompts``."""
 
         file: Path | None = Field(
             None, description=f"The store. None: {STORE_NAME} in the photo's folder, or in the next one above."
@@ -27,7 +27,7 @@ class StoredPrompts:
         self._store_at = lru_cache(maxsize=16)(PromptStore)
 
     def describe(self, items: Sequence[Item], levels: Collection[PromptLevel]) -> list[Prompts]:
-        """The stored prompts; a prompt that is not stored is reported as an error of its level."""
+        """The stored prompts. A missing prompt is reported as an error of its level."""
         return [self._describe(item, levels) for item in items]
 
     def unload(self) -> None:
@@ -36,19 +36,16 @@ class StoredPrompts:
 
     def _describe(self, item: Item, levels: Collection[PromptLevel]) -> Prompts:
         if item.sha256 is None:
-            return Prompts(
-                errors=dict.fromkeys(levels, "The image comes from no file, so that nothing is stored of it.")
-            )
+            return Prompts(errors=dict.fromkeys(levels, "The image has no file, so no prompts are stored for it."))
         file = self._file(item)
         if file is None:
-            return Prompts(
-                errors=dict.fromkeys(levels, f"There is no {STORE_NAME} by it or above: xpsr caption makes one.")
-            )
+            missing = f"There is no {STORE_NAME} in its folder or in one above: xpsr caption makes one."
+            return Prompts(errors=dict.fromkeys(levels, missing))
         found = {level: self._store_at(file).newest(item.sha256, level) for level in levels}
         texts: dict[PromptLevel, str] = {level: prompt.text or "" for level, prompt in found.items() if prompt}
         source: dict[PromptLevel, str] = {level: prompt.source for level, prompt in found.items() if prompt}
         errors: dict[PromptLevel, str] = {
-            level: f"{file} holds no {level}-level prompt of it: xpsr caption adds one."
+            level: f"{file} holds no {level}-level prompt for it: xpsr caption adds one."
             for level, prompt in found.items()
             if prompt is None
         }

@@ -1,6 +1,7 @@
-"""Asks a vision-language model of the transformers library what a photo shows, and how good it is.
+"""Asks a vision-language model of the transformers library what a photo shows, and how good its quality is.
 
-Any model that ``AutoModelForImageTextToText`` and ``AutoProcessor`` load, and whose processor has a chat template.
+It works with every model that ``AutoModelForImageTextToText`` and ``AutoProcessor`` can load, and whose processor has a
+chat template.
 """
 
 from __future__ import annotations
@@ -30,13 +31,13 @@ Quantization = Literal["bitsandbytes-4bit", "bitsandbytes-8bit", "torchao-int8"]
 
 
 class TransformersCaptioner:
-    """Loads its models at the first question, asks in batches, and makes room for the diffusion where there is little.
+    """Loads its models at the first question, asks in batches, and frees the memory if the diffusion model needs it.
 
-    Answers are greedy, so that the same photo gets the same words.
+    It decodes greedily, so that the same photo always gets the same description.
     """
 
     class Config(CaptionerOptions):
-        """Which models, and how they are run."""
+        """The models, and how they are run."""
 
         model: str = Field("llava-hf/llava-1.5-7b-hf", min_length=1, description="Folder, or id on the hub.")
         low_model: str | None = Field(
@@ -65,20 +66,20 @@ class TransformersCaptioner:
         for level in PROMPT_LEVELS:
             _check_folder(self._model_of(level))
         self._loaded: dict[str, tuple[Any, Any]] = {}
-        self._broken: dict[str, str] = {}  # why; the exception itself would hold what was read of the model
+        self._broken: dict[str, str] = {}  # reasons as text, since an exception would keep the model in memory
 
     def prompt_key(self, level: PromptLevel) -> PromptKey:
-        """Model and question."""
+        """The model and the question."""
         return PromptKey("transformers", self._model_of(level), self.config.question(level))
 
     def describe(self, items: Sequence[Item], levels: Collection[PromptLevel]) -> list[Prompts]:
-        """The answers to the questions of the asked levels; failures are reported in ``Prompts.errors``."""
+        """The answers to the questions of the given levels. Failures are reported in ``Prompts.errors``."""
         answers: dict[PromptLevel, list[Answer]] = {}
         for level in [level for level in PROMPT_LEVELS if level in levels]:
             name, question, size = self._model_of(level), self.config.question(level), self.config.batch_size
             batches = [items[first : first + size] for first in range(0, len(items), size)]
             answers[level] = [answer for batch in batches for answer in self._answers(name, batch, question)]
-            self._make_room(before=name)
+            self._unload_if_needed(name)
         return as_prompts(len(items), answers, {level: self._model_of(level) for level in answers})
 
     def unload(self) -> None:
@@ -93,9 +94,9 @@ class TransformersCaptioner:
         return (self.config.low_model if level == "low" else None) or self.config.model
 
     def _answers(self, name: str, items: Sequence[Item], question: str) -> list[Answer]:
-        """One answer a photo; if a batch fails, for want of memory or for one photo's sake, each is asked alone.
+        """One answer for each photo. If a batch fails, because of memory or of one photo, each photo is asked alone.
 
-        A model that could not be loaded is not tried for every photo: each try may take minutes.
+        A model that could not be loaded is not tried again for every photo, since each try may take minutes.
         """
         if name not in self._broken:
             try:
@@ -126,7 +127,7 @@ class TransformersCaptioner:
         return texts
 
     def _load(self, name: str) -> tuple[Any, Any]:
-        """Model and processor."""
+        """The model and its processor."""
         if name not in self._loaded:
             try:
                 self._loaded[name] = self._read(name)
@@ -138,7 +139,7 @@ class TransformersCaptioner:
     def _read(self, name: str) -> tuple[Any, Any]:
         trust = self.config.trust_remote_code
         processor = AutoProcessor.from_pretrained(name, trust_remote_code=trust)
-        processor.tokenizer.padding_side = "left"  # so that all answers of a batch begin at the same token
+        processor.tokenizer.padding_side = "left"  # all answers in a batch then begin at the same token
         device_map = self.config.device_map or {"": find_device(None)}
         model, found = AutoModelForImageTextToText.from_pretrained(
             name,
@@ -148,28 +149,28 @@ class TransformersCaptioner:
             quantization_config=_quantization(self.config.quantization),
             trust_remote_code=trust,
         )
-        if missing := found["missing_keys"]:  # they would be random numbers
+        if missing := found["missing_keys"]:  # transformers would fill them with random numbers
             raise CheckpointError(f"{len(missing)} of its weights are missing, for instance {min(missing)}.")
         return model.eval(), processor
 
-    def _make_room(self, before: str) -> None:
-        """Unload where memory is short: for the diffusion, or for the other level's model."""
-        if before not in self._loaded or self.config.keep_loaded:
+    def _unload_if_needed(self, name: str) -> None:
+        """Unload if memory is short, since the diffusion model or the model of the other level comes next."""
+        if name not in self._loaded or self.config.keep_loaded:
             return
-        model, _ = self._loaded[before]
+        model, _ = self._loaded[name]
         if self.config.keep_loaded is False or free_memory(model.device) < model.get_memory_footprint():
             del model
             self.unload()
 
 
 def _check_folder(name: str) -> None:
-    """A path that leads nowhere is told at once; what else is no folder is looked for on the hub when it is needed."""
+    """Report a wrong path now. Any other name that is not a folder is looked up on the hub when it is needed."""
     if name.startswith((".", "/", "~")) and not Path(name).is_dir():
         raise ConfigError(f"The folder of the captioner, {name}, does not exist.")
 
 
 def _quantization(choice: Quantization | None) -> Any:
-    """What transformers calls that choice."""
+    """The choice as a quantization config of transformers."""
     if choice is None:
         return None
     if choice.startswith("bitsandbytes"):
