@@ -138,7 +138,7 @@ def test_another_architecture_is_an_error(checkpoint: Path, changes: dict[str, o
 )
 def test_a_config_that_describes_no_model_is_an_error(checkpoint: Path, changes: dict[str, object]) -> None:
     change_config(checkpoint / "unet", **changes)
-    with pytest.raises(CheckpointError, match=r"unet/config.json describes no model"):
+    with pytest.raises(CheckpointError, match=r"unet/config.json does not describe a valid model"):
         read_checkpoint(checkpoint)
 
 

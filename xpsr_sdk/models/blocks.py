@@ -1,6 +1,6 @@
-"""How features travel through diffusers' blocks when sites have fusions and decoder layers have pixel attention.
+"""Runs diffusers' blocks with fusions at attention sites and with pixel attention in decoder layers.
 
-The blocks themselves are diffusers' own; only the order of calls is ours.
+The blocks are those of diffusers. Only the order of calls differs.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Size = tuple[int, int]
 
 
 def run_down(block: Any, x: Tensor, temb: Tensor, high: Tensor, low: Tensor | None) -> tuple[Tensor, list[Tensor]]:
-    """One encoder block: the features it passes on, and its skip connections."""
+    """Run an encoder block. Returns its features and its skip connections."""
     skips = []
     for i, resnet in enumerate(block.resnets):
 
@@ -34,7 +34,7 @@ def run_down(block: Any, x: Tensor, temb: Tensor, high: Tensor, low: Tensor | No
 
 
 def run_mid(block: Any, x: Tensor, temb: Tensor, high: Tensor, low: Tensor | None) -> Tensor:
-    """The middle block."""
+    """Run the middle block."""
     x = block.resnets[0](x, temb)
     for i, resnet in enumerate(block.resnets[1:]):
 
@@ -56,12 +56,12 @@ def run_up(
     low: Tensor | None,
     size: Size | None,
 ) -> Tensor:
-    """One decoder block.
+    """Run a decoder block.
 
     Args:
-        skips: The encoder's skip connections for this block, ControlNet residuals already added.
-        residuals: Those residuals by themselves, for pixel attention (XPSR's decoder attends to them after the text).
-        size: Size to upsample to, where doubling would not give it.
+        skips: The encoder's skip connections for this block, with the ControlNet's residuals added.
+        residuals: The same residuals alone, for pixel attention (XPSR's decoder attends to them after the text).
+        size: The size to upsample to, if it is not twice the size.
     """
     for i, resnet in enumerate(block.resnets):
 
@@ -81,7 +81,7 @@ def run_up(
 
 
 def _run(block: Any, layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """A layer of a block; where gradient checkpointing is on, its features are computed again in the backward pass."""
+    """Run a layer of a block. With gradient checkpointing, the backward pass computes its features again."""
     if getattr(block, "gradient_checkpointing", False) and is_grad_enabled():
         out: Tensor = checkpoint(layer, x, use_reentrant=False)
         return out
@@ -89,9 +89,9 @@ def _run(block: Any, layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 
 
 def checkpoint_gradients(model: Any) -> None:
-    """Keep only what passes between the layers of a model for the backward pass, and compute the rest again.
+    """Switch on gradient checkpointing: keep only the features between layers, and compute the others again.
 
-    Not diffusers' ``enable_gradient_checkpointing``, which also reaches into the transformers of a layer.
+    diffusers' ``enable_gradient_checkpointing`` is not used, because it also changes the transformers inside a layer.
     """
     for block in (*model.down_blocks, model.mid_block, *getattr(model, "up_blocks", ())):
         block.gradient_checkpointing = True

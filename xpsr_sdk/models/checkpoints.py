@@ -1,8 +1,8 @@
-"""Reading and writing XPSR checkpoints: a folder with ``unet/`` and ``controlnet/``, as published.
+"""Reads and writes XPSR checkpoints: folders with ``unet/`` and ``controlnet/``, as in the published code.
 
-Each of the two holds ``config.json`` and ``diffusion_pytorch_model.safetensors``. Tensor names on disk are the
-published ones (``attentions_lowlevel.0``, ``attentions_connect.0``), in memory ours (``fusions.0.lowlevel``, ...).
-Every tensor must be consumed, and every parameter filled.
+Both hold ``config.json`` and ``diffusion_pytorch_model.safetensors``. In a file, tensors have the published names
+(``attentions_lowlevel.0``, ``attentions_connect.0``); in memory, those of our modules (``fusions.0.lowlevel``, ...).
+A file must hold exactly the tensors of the model.
 """
 
 from __future__ import annotations
@@ -35,23 +35,23 @@ Model = TypeVar("Model", bound=ModelMixin)
 def read_checkpoint(
     folder: Path, weights: str = WEIGHTS, dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
 ) -> tuple[XPSRUNet, XPSRControlNet]:
-    """U-Net and ControlNet of a checkpoint folder.
+    """Read the U-Net and the ControlNet from a checkpoint folder.
 
     Args:
-        folder: ``checkpoint-N/``, or a whole model's folder.
-        weights: File name of the weights in each of the two; name a ``.bin`` to allow pickled ones.
-        dtype: Precision of the models; None: as stored.
-        device: Where the weights are read to, without a copy elsewhere.
+        folder: ``checkpoint-N/``, or the folder of a complete model.
+        weights: File name of the weights in both. The name of a ``.bin`` file allows pickled weights.
+        dtype: Precision of the models. None: as stored.
+        device: The device to load the weights to.
 
     Raises:
-        CheckpointError: Something is missing, damaged or of another architecture.
+        CheckpointError: A file is missing, damaged or of another architecture.
     """
     unet = read_model(XPSRUNet, folder / "unet", weights, dtype, device)
     return unet, read_model(XPSRControlNet, folder / "controlnet", weights, dtype, device)
 
 
 def write_checkpoint(folder: Path, unet: XPSRUNet, controlnet: XPSRControlNet) -> None:
-    """Write a checkpoint folder, whole or not at all."""
+    """Write a checkpoint folder. If it fails, no folder remains."""
     with whole_folder(folder) as partial:
         write_model(unet, partial / "unet")
         write_model(controlnet, partial / "controlnet")
@@ -64,11 +64,11 @@ def read_model(
     dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
 ) -> Model:
-    """A model of class ``cls`` from its folder, checked to match tensor by tensor."""
+    """Read a model of class ``cls`` from its folder, and check that all tensors match."""
     model = _empty_model(cls, folder / "config.json")
     found = _read_tensors(folder / weights)
-    # A copy, since kernels round by how tensors lie in memory: equal weights give equal bits, whatever their file.
-    # The file is mapped into memory, so that this is the only one.
+    # Tensors are copied, since their memory layout changes how kernels round: equal weights must give equal bits,
+    # whatever file they come from. The file is memory-mapped, so this is the only copy.
     tensors = {from_published_name(name): x.to(device, dtype or x.dtype, copy=True) for name, x in found.items()}
     _check_same(model.state_dict(), tensors, folder / weights)
     model.load_state_dict(tensors, assign=True)
@@ -76,7 +76,7 @@ def read_model(
 
 
 def write_model(model: ModelMixin, folder: Path, state: Mapping[str, Tensor] | None = None) -> None:
-    """Write ``config.json`` and the weights under their published names; ``state``: other weights than its own."""
+    """Write ``config.json`` and the weights, under their published names. ``state`` replaces the model's weights."""
     folder.mkdir(parents=True, exist_ok=True)
     model.save_config(folder)
     state = model.state_dict() if state is None else state
@@ -103,7 +103,7 @@ def read_json(file: Path) -> dict[str, Any]:
 
 @contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
-    """A temporary folder beside ``folder`` that takes its place (and that of an older one) if the block succeeds."""
+    """A temporary folder next to ``folder``. If the block succeeds, it is renamed to ``folder`` and replaces it."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     partial.chmod(0o755)
@@ -130,8 +130,8 @@ def _empty_model(cls: type[Model], file: Path) -> Model:
             model: Model = cls.from_config(config)
     except XPSRError:
         raise
-    except Exception as error:  # diffusers checks little, so that wrong values fail anywhere in its constructors
-        raise CheckpointError(f"{file} describes no model: {one_line(error)}") from error
+    except Exception as error:  # diffusers does not check values, so its constructors raise all kinds of errors
+        raise CheckpointError(f"{file} does not describe a valid model: {one_line(error)}") from error
     return model
 
 
@@ -142,7 +142,7 @@ def _read_tensors(file: Path) -> dict[str, Tensor]:
         tensors = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     except FileNotFoundError:
         pickled = sorted(p.name for p in file.parent.glob("*.bin"))
-        hint = f" There is {pickled[0]}: name it to load pickled weights." if pickled else ""
+        hint = f" There is {pickled[0]}: give its name to load pickled weights." if pickled else ""
         raise CheckpointError(f"{file} does not exist.{hint}") from None
     except (OSError, RuntimeError, ValueError, EOFError, UnpicklingError, SafetensorError) as error:
         raise CheckpointError(f"{file} is damaged or not a weights file: {one_line(error)}") from None

@@ -1,4 +1,4 @@
-"""XPSR's ControlNet: fusion at every attention site, and the heads that the Degradation-Free Constraint reads."""
+"""XPSR's ControlNet: a fusion at every attention site, and heads for the Degradation-Free Constraint."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ from xpsr_sdk.models.fusion import FusionConfig, LoadsFusions, add_fusions, init
 
 
 class ConditioningEncoder(ControlNetConditioningEmbedding):
-    """Embeds the conditioning image, halving its size at each level, with an RGB head a level.
+    """Embeds the conditioning image. Each level halves the size, and has an RGB head.
 
     Args:
-        conditioning_embedding_channels: Width of the embedding.
+        conditioning_embedding_channels: Channels of the embedding.
         conditioning_channels: Channels of the image.
-        block_out_channels: Widths, one a level; the first is at full size, so n of them give a stride of 2^(n-1).
+        block_out_channels: Channels of each level. The first level has full size, so n levels give a stride of
+            2^(n-1).
         rgb_heads: Whether to build the heads.
     """
 
@@ -41,7 +42,7 @@ class ConditioningEncoder(ControlNetConditioningEmbedding):
         self.to_rgbs = nn.ModuleList(nn.Conv2d(width, 3, kernel_size=3, padding=1) for width in widths)
 
     def forward(self, conditioning: Tensor, heads: bool = False) -> tuple[Tensor, list[Tensor]]:
-        """The embedding of an image, and with ``heads`` the RGB predictions at strides 2, 4, 8, ..."""
+        """The embedding of an image and, with ``heads``, the RGB predictions at strides 2, 4, 8, ..."""
         x = silu(self.conv_in(conditioning))
         rgbs = []
         for i, block in enumerate(self.blocks):
@@ -52,25 +53,25 @@ class ConditioningEncoder(ControlNetConditioningEmbedding):
 
 
 def condition_of(controlnet: Any, upscaled: Tensor, resized: Tensor) -> Tensor:
-    """What a ControlNet is conditioned on, B C H W in [0, 1].
+    """The conditioning image of a ControlNet, B C H W in [0, 1].
 
     Args:
-        controlnet: With 3 conditioning channels it sees the upscaler's image alone, with 6 also the photo itself.
-        upscaled: The photo as the upscaler enlarges it, B 3 H W in [0, 1].
-        resized: The photo, enlarged bicubically, likewise.
+        controlnet: The ControlNet. With 3 conditioning channels it gets the upscaler's image, with 6 also the photo.
+        upscaled: The photo, enlarged by the upscaler, B 3 H W in [0, 1].
+        resized: The photo, enlarged bicubically, of the same shape.
     """
     return cat([upscaled, resized], dim=1) if controlnet.config.conditioning_channels == 6 else upscaled
 
 
 @dataclass
 class XPSRControlNetOutput:
-    """What the ControlNet gives.
+    """The output of the ControlNet.
 
     Attributes:
-        down_block_res_samples: Residuals, scaled, one a skip connection of the U-Net.
-        mid_block_res_sample: The middle's residual, scaled.
+        down_block_res_samples: Scaled residuals, one for each skip connection of the U-Net.
+        mid_block_res_sample: The scaled residual of the middle block.
         rgbs: With heads: images predicted by the conditioning encoder, B 3 H/2^k W/2^k, in [-1, 1].
-        latents: With heads: latents predicted from every residual (the middle's last), before the scale.
+        latents: With heads: latents predicted from every unscaled residual; that of the middle block is the last.
     """
 
     down_block_res_samples: list[Tensor]
@@ -83,11 +84,11 @@ class XPSRControlNet(LoadsFusions, ControlNetModel):
     """ControlNet of XPSR (arXiv 2403.05049): a copy of the U-Net's encoder that reads both prompts.
 
     Args:
-        fusion: Name of the fusion or ``{"name": ..., <options>}``; None: XPSR's own.
-        use_lowlevel_prompt: Whether the attention sites have fusions at all.
+        fusion: Name of the fusion or ``{"name": ..., <options>}``. None: XPSR's own.
+        use_lowlevel_prompt: Whether the attention sites have fusions.
         return_rgbs: Whether the conditioning encoder has RGB heads.
-        use_latent_pred: Whether the residuals have latent heads.
-        use_rrdb: Must be False: the published code's other encoder was never released in a checkpoint.
+        use_latent_pred: Whether there are heads that predict latents from the residuals.
+        use_rrdb: Must be False. The published code has another encoder, but no published checkpoint uses it.
         controlnet_config: The config of a diffusers ControlNet.
     """
 
@@ -138,7 +139,7 @@ class XPSRControlNet(LoadsFusions, ControlNetModel):
         fusion: FusionConfig = None,
         conditioning_channels: int = 3,
     ) -> XPSRControlNet:
-        """A fresh ControlNet on a base U-Net's encoder: zero convolutions, fusions started from its attentions."""
+        """A fresh ControlNet: a copy of a base U-Net's encoder, with zero convolutions and initialised fusions."""
         keys = cls.init_keys(ControlNetModel)
         config = {k: v for k, v in unet.config.items() if k in keys and not k.startswith("conditioning")}
         controlnet = cls(
@@ -152,21 +153,21 @@ class XPSRControlNet(LoadsFusions, ControlNetModel):
             for name, tensor in unet.state_dict().items()
             if name.startswith(("conv_in.", "time_embedding.", "down_blocks.", "mid_block."))
         }
-        # A U-Net with fusions of its own would hand over trained ones; a fresh ControlNet starts from the attentions.
+        # If the U-Net has trained fusions, they are left out: init_fusions starts from the attentions.
         own = {name: tensor for name, tensor in encoder.items() if ".fusions." not in name}
         controlnet.load_state_dict(own, strict=False)
         init_fusions(controlnet)
         return controlnet
 
     def open_zero_convolutions(self) -> None:
-        """Give the zero convolutions random weights, so that a model from random weights learns from the first step."""
+        """Give the zero convolutions random weights. A model with random weights then learns from the first step on."""
         zero = [self.controlnet_cond_embedding.conv_out, *self.controlnet_down_blocks, self.controlnet_mid_block]
         for convolution in zero:
             convolution.reset_parameters()
 
-    @apply_forward_hook  # type: ignore[untyped-decorator]  # offloading must see it as a call of the model
+    @apply_forward_hook  # type: ignore[untyped-decorator]  # so that offloading loads the weights before
     def embed_condition(self, image: Tensor) -> Tensor:
-        """The embedding of the conditioning image, B 3 H W in [0, 1]. It depends on no timestep: compute it once."""
+        """The embedding of the conditioning image, B 3 H W in [0, 1]. It is the same for all timesteps."""
         embedding, _ = self.controlnet_cond_embedding(self._channel_order(image))
         out: Tensor = embedding
         return out
@@ -187,17 +188,17 @@ class XPSRControlNet(LoadsFusions, ControlNetModel):
         condition_embedding: Tensor | None = None,
         heads: bool = False,
     ) -> XPSRControlNetOutput:
-        """Residuals for the U-Net.
+        """Compute the residuals for the U-Net.
 
         Args:
             sample: Noisy latents, B C h w.
-            timestep: One for all, or B.
+            timestep: One for all images, or B.
             encoder_hidden_states: High-level text, B T D.
             controlnet_cond: The low-resolution image, resized to the target size, B 3 H W in [0, 1].
             lowlevel_encoder_hidden_states: Low-level text, B T D, or None.
             conditioning_scale: Factor on all residuals.
-            condition_embedding: What ``embed_condition`` gave, instead of ``controlnet_cond``.
-            heads: Whether to also compute what the Degradation-Free Constraint reads (training only).
+            condition_embedding: The result of ``embed_condition``, instead of ``controlnet_cond``.
+            heads: Whether to compute the predictions for the Degradation-Free Constraint, which training needs.
         """
         high, low = encoder_hidden_states, lowlevel_encoder_hidden_states
         rgbs: list[Tensor] = []

@@ -1,4 +1,4 @@
-"""Finds a model by what people call it: the one rule for inference, training and ``Pipeline.from_pretrained``."""
+"""Finds a model by its name. Inference, training and ``Pipeline.from_pretrained`` all use this rule."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ HUB_FILES = [
     "text_encoder/model.safetensors",
     *(f"{part}/{WEIGHTS}" for part in ("unet", "vae", "controlnet")),
 ]
-"""What is downloaded of a model on the hub: not its copies in other precisions and formats."""
+"""The files of a model that are downloaded from the hub. Copies in other precisions and formats are left out."""
 
 
 def find_model(name: str | Path, **hub_options: Any) -> Path:
     """The folder of a model.
 
-    The name stands for the first of these that there is:
+    The name means the first of these that exists:
 
     1. a preset, which ships with the SDK: ``nano``;
-    2. a folder: ``./nano``, ``models/mine``; a ``Path`` always stands for a folder;
-    3. a model on the hub, ``owner/name``, which is downloaded at its first use. A name that begins with a folder that
-       is here, ``models/sd21`` beside a folder ``models``, is taken for a misspelt path, and the hub is not asked.
+    2. a folder: ``./nano``, ``models/mine``. A ``Path`` always means a folder;
+    3. a model on the hub, ``owner/name``, which is downloaded when it is first used. If ``owner`` is a folder in the
+       current folder, the name is taken as a misspelt path, and the hub is not asked.
 
     Args:
-        name: What the model is called.
-        hub_options: For ``huggingface_hub.snapshot_download``, such as ``revision`` and ``token``.
+        name: The name of the model.
+        hub_options: Options of ``huggingface_hub.snapshot_download``, such as ``revision`` and ``token``.
 
     Raises:
         ConfigError: There is no such model.
@@ -45,7 +45,9 @@ def find_model(name: str | Path, **hub_options: Any) -> Path:
     if isinstance(name, str) and name.count("/") == 1 and not name.startswith((".", "/", "~")):
         owner, _ = name.split("/")
         if Path(owner).is_dir():
-            raise ConfigError(f"The folder {name} does not exist; the hub is not asked, since {owner}/ is here.")
+            raise ConfigError(
+                f"The folder {name} does not exist. The hub is not asked, since there is a folder {owner}/."
+            )
         return _from_hub(name, hub_options)
     hint = did_you_mean(str(name), presets)
     raise ConfigError(f"There is no model {str(name)!r}: neither a folder nor a preset. {hint}")

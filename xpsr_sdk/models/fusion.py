@@ -1,7 +1,7 @@
-"""Places a fusion module at each attention site of a model.
+"""Adds a fusion module to each attention site of a model.
 
-Which fusion a model holds is written in its ``config.json`` as ``{"name": ..., <options>}`` (absent: XPSR's own),
-so a saved model finds its plug-in again when it is loaded: in the registry in force, see ``create_part``.
+The fusion of a model is stored in its ``config.json`` as ``{"name": ..., <options>}``. If the entry is missing, it is
+XPSR's own. When a saved model is loaded, its fusion is built by the registry in force, see ``create_part``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _OURS = re.compile(r"\.fusions\.(\d+)\.(lowlevel|connect)\.")
 
 
 def describe_site(attention: Transformer2DModel, place: str) -> AttentionSite:
-    """What a fusion may know about the site of ``attention``, whose name in its model is ``place``."""
+    """Describe the site of ``attention`` for a fusion. ``place`` is the name of the attention in its model."""
     config = attention.config
     return AttentionSite(
         place=place,
@@ -40,14 +40,14 @@ def describe_site(attention: Transformer2DModel, place: str) -> AttentionSite:
 
 
 def transformer_like(site: AttentionSite, text_width: int | None = None) -> Transformer2DModel:
-    """A fresh transformer of the same shape as a site's own attention: what a fusion's layers may be made of.
+    """A fresh transformer of the same shape as a site's own attention, for use in fusions.
 
     Args:
-        site: Where it sits.
-        text_width: Channels of what it attends to; None: of the site's text.
+        site: The site.
+        text_width: Channels of the tokens that it attends to. None: those of the site's text.
 
     Returns:
-        ``transformer(x, tokens, return_dict=False)[0]``, for features B C h w and tokens B T D, gives B C h w.
+        For features B C h w and tokens B T D, ``transformer(x, tokens, return_dict=False)[0]`` is B C h w.
     """
     return Transformer2DModel(
         num_attention_heads=site.heads,
@@ -62,7 +62,7 @@ def transformer_like(site: AttentionSite, text_width: int | None = None) -> Tran
 
 
 def add_fusions(block: Any, name: str, fusion: FusionConfig) -> None:
-    """Give ``block`` (called ``name`` in its model) a ``fusions`` list beside its ``attentions``, one a site."""
+    """Add a list ``fusions`` to ``block``, called ``name`` in its model: one fusion for each of its ``attentions``."""
     attentions = getattr(block, "attentions", None)
     if attentions is None:
         return
@@ -72,7 +72,7 @@ def add_fusions(block: Any, name: str, fusion: FusionConfig) -> None:
 
 
 def init_fusions(model: nn.Module) -> None:
-    """Let every fusion of a freshly built ``model`` take its start values from its site's own attention."""
+    """Initialise every fusion of a fresh ``model`` from the attention of its site."""
     blocks: Any = model.modules()  # diffusers' blocks are untyped
     for block in blocks:
         if hasattr(block, "fusions"):
@@ -81,7 +81,7 @@ def init_fusions(model: nn.Module) -> None:
 
 
 def attend(block: Any, index: int, x: Tensor, high: Tensor, low: Tensor | None) -> Tensor:
-    """Site ``index`` of ``block``: its own attention to ``high``, joined by the fusion if there is one."""
+    """Compute the attention site ``index`` of ``block``, with its fusion if it has one."""
     attention = block.attentions[index]
 
     def own_attention(x: Tensor, text: Tensor) -> Tensor:
@@ -95,19 +95,19 @@ def attend(block: Any, index: int, x: Tensor, high: Tensor, low: Tensor | None) 
 
 
 def from_published_name(key: str) -> str:
-    """The name in our models of a tensor of a published checkpoint."""
+    """The name of a tensor in our models, given its name in a published checkpoint."""
     return _PUBLISHED.sub(r".fusions.\2.\1.", key)
 
 
 def to_published_name(key: str) -> str:
-    """The name in a published checkpoint of a tensor of our models."""
+    """The name of a tensor in a published checkpoint, given its name in our models."""
     return _OURS.sub(r".attentions_\2.\1.", key)
 
 
 class LoadsFusions(DiffusersLoading):
-    """Lets diffusers load a model with fusions: goes before the diffusers class among the bases."""
+    """Lets diffusers load a model with fusions. It must come before the diffusers class in the list of base classes."""
 
     @staticmethod
     def name_in_model(name: str) -> str:
-        """The name in our models of a tensor of a published checkpoint."""
+        """The name of a tensor in our models, given its name in a published checkpoint."""
         return from_published_name(name)

@@ -9,9 +9,9 @@ from torch import Tensor
 
 
 class NoiseSchedule:
-    """Noise and predictions at training timesteps, whatever the prediction type.
+    """Adds noise and converts predictions at training timesteps, for all prediction types.
 
-    Written out, because diffusers' multistep schedulers noise to their sampling schedule, not to the training's.
+    diffusers' schedulers are not used for this, because the multistep ones add noise by their sampling schedule.
 
     Args:
         scheduler: A diffusers scheduler of the model.
@@ -24,18 +24,18 @@ class NoiseSchedule:
         """The noisiest timestep."""
 
     def levels(self, t: Tensor | int, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Signal and noise level at ``t`` (one, or B), to be multiplied with ``like`` (B C h w)."""
-        # In half precision the first of them would be 1, and their noise 0.
+        """Signal and noise level at ``t`` (one timestep, or B), in a shape to be multiplied with ``like``, B C h w."""
+        # In half precision the first alphas would be 1, and their noise levels 0.
         alphas = self.alphas_cumprod.to(like.device, torch.float32)[torch.as_tensor(t)].reshape(-1, 1, 1, 1)
         return alphas.sqrt().to(like), (1 - alphas).sqrt().to(like)
 
     def add_noise(self, latents: Tensor, noise: Tensor, t: Tensor | int) -> Tensor:
-        """Latents at the noise of timestep ``t``, B C h w."""
+        """Latents with the noise of timestep ``t``, B C h w."""
         signal, level = self.levels(t, latents)
         return signal * latents + level * noise
 
     def target(self, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """What the U-Net should predict, B C h w."""
+        """The training target of the U-Net, B C h w."""
         if self.prediction_type == "sample":
             return latents
         if self.prediction_type == "v_prediction":  # arXiv 2202.00512
@@ -44,7 +44,7 @@ class NoiseSchedule:
         return noise
 
     def clean(self, prediction: Tensor, x_t: Tensor, t: Tensor | int) -> Tensor:
-        """The estimate of the clean latents, B C h w, that lies in a prediction from ``x_t``."""
+        """The estimate of the clean latents, B C h w, that follows from a prediction for ``x_t``."""
         if self.prediction_type == "sample":
             return prediction
         signal, level = self.levels(t, x_t)
@@ -53,6 +53,6 @@ class NoiseSchedule:
         return (x_t - level * prediction) / signal
 
     def snr(self, t: Tensor) -> Tensor:
-        """Signal-to-noise ratio at each timestep (B)."""
+        """The signal-to-noise ratio at each timestep (B)."""
         alphas = self.alphas_cumprod.to(t.device)[t]
         return alphas / (1 - alphas)

@@ -1,4 +1,4 @@
-"""XPSR's U-Net: Stable Diffusion's, whose decoder layers also attend to the ControlNet's residuals."""
+"""XPSR's U-Net: that of Stable Diffusion, with decoder layers that also attend to the ControlNet's residuals."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ class XPSRUNet(LoadsFusions, UNet2DConditionModel):
     """Stable Diffusion's U-Net with pixel attention in every decoder layer (arXiv 2403.05049, section 3.2).
 
     Args:
-        fusion: Fusion where the low-level prompt is used, ``"name"`` or ``{"name": ..., <options>}``; None: XPSR's.
-        up_use_lowlevel_prompt: Whether each up block's sites have fusions (one value for all, or one a block).
-        mid_use_lowlevel_prompt: Whether the middle block's site has one.
-        down_use_lowlevel_prompt: Whether the down blocks' sites have them.
-        pixel_attention: Whether each up block has pixel attention (one value for all, or one a block): at the size of
-            large latents it costs more than everything else.
+        fusion: The fusion for the low-level prompt, ``"name"`` or ``{"name": ..., <options>}``. None: XPSR's own.
+        up_use_lowlevel_prompt: Whether up blocks have fusions (one value for all blocks, or one for each).
+        mid_use_lowlevel_prompt: Whether the middle block has a fusion.
+        down_use_lowlevel_prompt: Whether down blocks have fusions.
+        pixel_attention: Whether up blocks have pixel attention (one value for all blocks, or one for each). With large
+            latents, it costs more time than everything else.
         unet_config: The base model's U-Net config.
     """
 
@@ -61,7 +61,7 @@ class XPSRUNet(LoadsFusions, UNet2DConditionModel):
                 block.pixel_attentions = nn.ModuleList(self._pixel_attentions(i))
 
     def _pixel_attentions(self, level: int) -> list[Transformer2DModel]:
-        """Pixel attention of up block ``level``: one a layer, as wide as the layer, reading its skip's residual."""
+        """The pixel attentions of up block ``level``, one for each layer. Each attends to the residual of its skip."""
         config = self.config
         count = len(config.block_out_channels)
 
@@ -71,7 +71,7 @@ class XPSRUNet(LoadsFusions, UNet2DConditionModel):
         heads = of_level(config.num_attention_heads or config.attention_head_dim)
         layers: list[Transformer2DModel] = []
         for resnet in self.up_blocks[level].resnets:
-            # A layer reads the features so far beside the skip; the features are as wide as the layer before gave them.
+            # The input of a layer is the output of the layer before, concatenated with the skip connection.
             previous = layers[-1].config.in_channels if layers else self._width_before(level)
             layers.append(
                 Transformer2DModel(
@@ -94,7 +94,7 @@ class XPSRUNet(LoadsFusions, UNet2DConditionModel):
 
     @classmethod
     def from_base(cls, base: UNet2DConditionModel, **options: Any) -> XPSRUNet:
-        """A fresh XPSR U-Net on a base model's weights; ``options``: the named arguments of the constructor."""
+        """A fresh XPSR U-Net with the weights of a base model. ``options`` are those of the constructor."""
         config = {k: v for k, v in base.config.items() if k in cls.init_keys(cls)}
         unet = cls(**{**config, **options})
         unet.load_state_dict(base.state_dict(), strict=False)
@@ -113,20 +113,20 @@ class XPSRUNet(LoadsFusions, UNet2DConditionModel):
         deep_features: Tensor | None = None,
         return_deep_features: bool = False,
     ) -> UNet2DConditionOutput | tuple[Tensor, ...]:
-        """Predict the noise, the velocity or the clean latents, as the prediction type of the noise schedule says.
+        """Predict the noise, the velocity or the clean latents, depending on the model's prediction type.
 
         Args:
             sample: Noisy latents, B C h w.
-            timestep: One for all, or B.
+            timestep: One for all images, or B.
             encoder_hidden_states: High-level text, B T D.
-            lowlevel_encoder_hidden_states: Low-level text, B T D; read only where the config puts fusions.
-            down_block_additional_residuals: The ControlNet's, scaled, one a skip connection. None: a plain U-Net.
-            mid_block_additional_residual: The ControlNet's, scaled, for the middle.
-            return_dict: Whether to wrap the result as diffusers does.
-            deep_features: What an evaluation at a near timestep handed to the last decoder block. All that lies below
-                is then left out: only the first encoder block and the last decoder block run (DeepCache, arXiv
-                2312.00858).
-            return_deep_features: Whether to give those features, too: always as a tuple.
+            lowlevel_encoder_hidden_states: Low-level text, B T D. Only fusions read it.
+            down_block_additional_residuals: Scaled residuals of the ControlNet, one for each skip connection. None: the
+                U-Net runs alone.
+            mid_block_additional_residual: The scaled residual of the ControlNet for the middle block.
+            return_dict: Whether to wrap the result like diffusers.
+            deep_features: The input of the last decoder block from an evaluation at a near timestep. Then only the
+                first encoder block and the last decoder block run (DeepCache, arXiv 2312.00858).
+            return_deep_features: Whether to return those features as well. The result is then always a tuple.
 
         Returns:
             The prediction, B C h w.
@@ -141,7 +141,7 @@ class XPSRUNet(LoadsFusions, UNet2DConditionModel):
         if deep_features is None:
             x = run_mid(self.mid_block, x, temb, high, low)
             if residuals is not None:
-                assert mid_block_additional_residual is not None, "the middle's residual comes with the others"
+                assert mid_block_additional_residual is not None, "the residual of the middle block is missing"
                 x = x + mid_block_additional_residual
         else:
             skips = skips[: len(self.up_blocks[-1].resnets)]
@@ -168,7 +168,7 @@ class XPSRUNet(LoadsFusions, UNet2DConditionModel):
         high: Tensor,
         low: Tensor | None,
     ) -> tuple[Tensor, list[Tensor]]:
-        """One decoder block: its features, and the skip connections that are left."""
+        """Run a decoder block. Returns its features and the remaining skip connections."""
         n = len(block.resnets)
         of_block = None if residuals is None else residuals[len(skips) - n : len(skips)]
         here, skips = skips[-n:], skips[:-n]

@@ -1,8 +1,8 @@
-"""The biorthogonal 9/7 wavelet of JPEG 2000, by lifting: an image as latents whose neighbours overlap.
+"""The biorthogonal 9/7 wavelet of JPEG 2000, computed by lifting: it turns an image into latents and back.
 
-Latents that come from cutting an image into blocks show those blocks wherever a network is not quite right. Here each
-latent stands for a smooth pattern that reaches into its neighbours, so that there are no edges to see. Nothing is lost,
-and the transform is so close to orthonormal that the squared error of latents is that of pixels.
+If an image is simply cut into blocks to get latents, the blocks become visible where a network makes errors. Here each
+latent stands for a smooth pattern that overlaps with its neighbours, so that there are no visible edges. The transform
+is invertible, and so close to orthonormal that the squared error of latents is about that of pixels.
 
 Daubechies and Sweldens, "Factoring wavelet transforms into lifting steps", 1998.
 """
@@ -14,13 +14,16 @@ from torch import Tensor
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 LIFTING = (-1.586134342, -0.05298011854, 0.8829110762, 0.4435068522)
-"""Weights of the steps: each adds neighbours to the odd samples and to the even ones in turn."""
+"""Weights of the lifting steps, which add neighbours to the odd samples and to the even samples in turn."""
 SCALE = 1.149604398
-"""Makes the low band as large as the high one."""
+"""Factor that gives the low and the high band the same scale."""
 
 
 def analyse(image: Tensor, stride: int) -> Tensor:
-    """Latents, B C*stride^2 H/stride W/stride, of B C H W; ``stride`` is a power of two that divides H and W."""
+    """Turn an image, B C H W, into latents, B C*stride^2 H/stride W/stride.
+
+    ``stride`` must be a power of two that divides H and W.
+    """
     details = []
     while stride > 1:
         left, right = _split(image)
@@ -33,14 +36,14 @@ def analyse(image: Tensor, stride: int) -> Tensor:
 
 
 def synthesise(latents: Tensor, stride: int) -> Tensor:
-    """The image, B C H W, of what ``analyse`` gives."""
+    """Turn latents back into an image, B C H W. It is the inverse of ``analyse``."""
     channels = latents.shape[1] // stride**2
     image, rest = latents[:, :channels], latents[:, channels:]
     finest = 1
     while finest < stride:
         here = 3 * channels * finest**2
         finer, rest = rest[:, :here], rest[:, here:]
-        # The details of this level lie on a grid that is ``finest`` times as fine as the latents'.
+        # The details of this level lie on a grid that is ``finest`` times as fine as that of the latents.
         vertical, horizontal, diagonal = pixel_shuffle(finer, finest).mT.chunk(3, dim=1)
         left, right = _join(image.mT, vertical).mT, _join(horizontal, diagonal).mT
         image = _join(left, right)
@@ -67,10 +70,10 @@ def _join(low: Tensor, high: Tensor) -> Tensor:
 
 
 def _next(x: Tensor) -> Tensor:
-    """Each sample's right neighbour; beyond the border the image is mirrored."""
+    """The right neighbour of each sample. The image is mirrored at its border."""
     return torch.cat([x[..., 1:], x[..., -1:]], dim=-1)
 
 
 def _previous(x: Tensor) -> Tensor:
-    """Each sample's left neighbour; beyond the border the image is mirrored."""
+    """The left neighbour of each sample. The image is mirrored at its border."""
     return torch.cat([x[..., :1], x[..., :-1]], dim=-1)
