@@ -72,7 +72,7 @@ def test_seeds_give_a_deviation_and_what_is_done_is_not_done_again(file: Path, t
 
 def test_what_cannot_be_varied_is_one_sentence(file: Path) -> None:
     for arguments, message in (
-        (["--over", "fusions"], "'fusions' can't be varied. Did you mean 'fusion'?"),
+        (["--over", "fusions"], "'fusions' cannot be varied. Did you mean 'fusion'?"),
         (["validation.every=0"], "validation.every"),
     ):
         result = ablate(file, *arguments)
@@ -81,4 +81,4 @@ def test_what_cannot_be_varied_is_one_sentence(file: Path) -> None:
     file.write_text(file.read_text().partition("[validation]")[0])
     result = ablate(file)
     assert result.exit_code == 2
-    assert "name held-out images, as validation.folders=[...]" in result.stderr
+    assert "name them with validation.folders=[...]" in result.stderr

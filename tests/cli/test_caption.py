@@ -177,7 +177,7 @@ def test_every_store_is_closed(photos: Path, tmp_path: Path, monkeypatch: pytest
 def test_options_without_an_effect_are_refused(photos: Path, arguments: list[object], mode: str, idle: str) -> None:
     result = caption(photos, *arguments)
     assert result.exit_code == 2
-    assert f"{mode}, what is given has no effect: {idle}; leave it out." in result.stderr
+    assert f"{mode}, these options have no effect: {idle}; leave them out." in result.stderr
     assert not (photos / "prompts.sqlite").exists()
 
 
@@ -189,8 +189,8 @@ def test_options_without_an_effect_are_refused(photos: Path, arguments: list[obj
         (["--prompt-provider", "fixd"], "Did you mean 'fixed'?"),
         (["--prompt-provider", "openai"], "model: is required"),
         (["--level", "middle"], "'middle' is not one of"),
-        (["--shard", "3/2"], "'3/2' is no part of a whole: 2/8 is the second of eight."),
-        (["--shard", "x"], "'x' is no part of a whole"),
+        (["--shard", "3/2"], "'3/2' is not valid: write K/N, for instance 2/8 for the second of eight parts."),
+        (["--shard", "x"], "'x' is not valid"),
         (["--workers", "0"], "0 is not in the range"),
         (["--config", "none.toml"], "none.toml does not exist"),
         (["--show"], "xpsr caption {photos} makes one"),

@@ -92,6 +92,6 @@ def test_a_dry_run_says_what_would_be_trained_and_writes_nothing(config: Path, t
 
 
 def test_a_dry_run_finds_the_same_mistakes(config: Path) -> None:
-    refused(run("--dry-run", config, "precision=float16"), "float16, which trains on a GPU alone: use bfloat16")
+    refused(run("--dry-run", config, "precision=float16"), "float16, which needs a GPU for training: use bfloat16")
     refused(run("--dry-run", config, "batch_size=3", "gradient_accumulation=2"), "must be a multiple of 2")
     refused(run("--dry-run", config, 'trackers=["tensorbord"]'), "Did you mean 'tensorboard'?")

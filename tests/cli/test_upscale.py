@@ -68,7 +68,7 @@ def test_a_file_to_a_file(run: Run, photos: Path, tmp_path: Path) -> None:
     assert read_image(tmp_path / "new" / "big.webp").image.size == (80, 64)
     assert files(tmp_path / "new") == ["big.webp"]
     assert result.stdout.startswith("1 of 1 restored in ")
-    assert result.stdout.endswith(f"s a megapixel): {tmp_path / 'new' / 'big.webp'}\n")
+    assert result.stdout.endswith(f"s per megapixel): {tmp_path / 'new' / 'big.webp'}\n")
 
 
 def test_a_file_to_a_folder(run: Run, photos: Path, tmp_path: Path) -> None:
@@ -413,8 +413,11 @@ def test_a_wrong_setting_of_a_file_is_told(run: Run, photos: Path, tmp_path: Pat
 def test_wrong_places_are_told(run: Run, photos: Path, tmp_path: Path) -> None:
     one, two = photos / "one.png", photos / "trip" / "two.jpg"
     before = one.read_bytes()
-    refused(run(one, two, "-o", tmp_path / "out.png"), "names a file, but several photos may come: name a folder.")
-    refused(run(photos, "-o", tmp_path / "out.png"), "names a file, but several photos may come")
+    refused(
+        run(one, two, "-o", tmp_path / "out.png"),
+        "is the name of a file, but there may be several photos: name a folder.",
+    )
+    refused(run(photos, "-o", tmp_path / "out.png"), "is the name of a file, but there may be several photos")
     refused(run(one, "-o", one), "would be overwritten by its own result")
     refused(run(photos, "-o", photos), "would be overwritten by its own result")
     refused(run(one, one, "-o", tmp_path / "out"), "would both be written to")

@@ -125,10 +125,10 @@ def operations() -> dict[str, float]:
     return counts
 
 
-def real_step(optimizer: str, size: int, averages: bool = True) -> tuple[float, float]:
+def real_step(optimizer: str, size: int, ema: bool = True) -> tuple[float, float]:
     """Peak of the process's memory in GiB, and seconds of a step."""
     with tempfile.TemporaryDirectory() as scratch:
-        run = TrainingRun(_config(Path(scratch), optimizer, size, averages))
+        run = TrainingRun(_config(Path(scratch), optimizer, size, ema))
         before = {name: parameter.detach().mean().item() for name, parameter in run.trained.items()}
         began = time.perf_counter()
         print({name: round(value, 4) for name, value in run.one_step().items()})
@@ -138,7 +138,7 @@ def real_step(optimizer: str, size: int, averages: bool = True) -> tuple[float, 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB, seconds
 
 
-def _config(folder: Path, optimizer: str, size: int, averages: bool) -> TrainConfig:
+def _config(folder: Path, optimizer: str, size: int, ema: bool) -> TrainConfig:
     """A run on a base model of the size of Stable Diffusion 1.5, with random weights."""
     base, photos = folder / "base", folder / "photos"
     tiny.write_configs(base)
@@ -155,7 +155,7 @@ def _config(folder: Path, optimizer: str, size: int, averages: bool) -> TrainCon
         "gradient_checkpointing": True, "trackers": [],
         "model": {"base": base, "from_scratch": True, "frozen_in_half": True, "train": XPSR},
         "data": {"folders": [photos], "crop": size},
-        "optimizer": {"name": optimizer, "ema_decay": 0.9999 if averages else 0},
+        "optimizer": {"name": optimizer, "ema_decay": 0.9999 if ema else 0},
     }  # fmt: skip
     return load_config(TrainConfig, values, "the benchmark")
 
@@ -165,11 +165,11 @@ def main() -> None:
     parser.add_argument("--step", action="store_true", help="take a real step")
     parser.add_argument("--operations", action="store_true", help="count floating-point operations")
     parser.add_argument("--optimizer", default="adamw", choices=["adamw", "adamw-8bit"])
-    parser.add_argument("--no-averages", action="store_true", help="in the real step, hold no averaged weights")
+    parser.add_argument("--no-ema", action="store_true", help="in the real step, keep no EMA weights")
     parser.add_argument("--size", type=int, default=256, help="of the real step, in pixels")
     arguments = parser.parse_args()
     if arguments.step:
-        peak, seconds = real_step(arguments.optimizer, arguments.size, not arguments.no_averages)
+        peak, seconds = real_step(arguments.optimizer, arguments.size, not arguments.no_ema)
         print(f"A step at {arguments.size} x {arguments.size}, batch 1: {peak:.1f} GiB at most, {seconds:.0f} s")
         return
     if arguments.operations:

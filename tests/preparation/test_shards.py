@@ -197,5 +197,5 @@ def test_a_damaged_image_gives_way_to_the_next(photos: Path, tmp_path: Path) -> 
     content = bytearray(shard.read_bytes())
     content[start : start + 20] = bytes(20)
     shard.write_bytes(content)
-    with pytest.warns(UserWarning, match=r"the image gray__v0 is damaged: .* The next image takes its place"):
+    with pytest.warns(UserWarning, match=r"the image gray__v0 is damaged: .* The next image is used instead"):
         assert len(batch(tmp_path).hr) == 4

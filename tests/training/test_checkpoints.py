@@ -75,7 +75,7 @@ def test_a_damaged_checkpoint_is_passed_over(
     train(run)
     damaged = tmp_path / "run" / "checkpoint-6" / file
     damaged.write_bytes(damaged.read_bytes()[:-40])
-    with pytest.warns(UserWarning, match="checkpoint-6 is damaged and is not gone on from"):
+    with pytest.warns(UserWarning, match="checkpoint-6 is damaged, and the run does not continue from it"):
         last = train(run)
     expected, found = weights(whole / "checkpoint-6"), weights(last)
     assert [name for name in expected if not torch.equal(expected[name], found[name])] == []

@@ -120,7 +120,7 @@ def test_the_newest_checkpoints_are_kept(tmp_path: Path, pairs: Path, tiny_model
     assert sorted(p.name for p in tmp_path.glob("checkpoint-*")) == ["checkpoint-3", "checkpoint-4"]
 
 
-def test_checkpoints_hold_the_averages(tmp_path: Path, pairs: Path, tiny_model: Path) -> None:
+def test_checkpoints_hold_the_ema_weights(tmp_path: Path, pairs: Path, tiny_model: Path) -> None:
     run = TrainingRun(config(tmp_path, pairs, tiny_model, optimizer__ema_decay=0.9), None)
     for _ in range(3):
         run.one_step()
@@ -129,9 +129,9 @@ def test_checkpoints_hold_the_averages(tmp_path: Path, pairs: Path, tiny_model: 
     assert all(torch.equal(raw[name], p) for name, p in run.trained.items())  # training goes on with its own
     with Registry([]).in_force():
         _, controlnet = read_checkpoint(tmp_path / "checkpoint-3")
-    averaged = dict(controlnet.named_parameters())
+    ema_weights = dict(controlnet.named_parameters())
     assert any(
-        not torch.equal(averaged[n.removeprefix("controlnet.")], raw[n]) for n in raw if n.startswith("controlnet")
+        not torch.equal(ema_weights[n.removeprefix("controlnet.")], raw[n]) for n in raw if n.startswith("controlnet")
     )
 
 
@@ -307,7 +307,7 @@ def test_a_checkpoint_without_heads_trains_without_the_constraint(
 def test_another_architecture_cannot_be_taken_up(tmp_path: Path, pairs: Path, base: Path) -> None:
     options: dict[str, Any] = {"steps": 1, "model__from_scratch": True}
     train(config(tmp_path, pairs, base, **options))
-    message = r"checkpoint-1 is of another architecture than this config: controlnet\..* has shape .*, not .*; choose"
+    message = r"checkpoint-1 has another architecture than this config: controlnet\..* has shape .*, not .*; choose"
     with pytest.raises(TrainingError, match=message):
         train(config(tmp_path, pairs, base, model__conditioning_widths=(4, 8, 16), **options))
 

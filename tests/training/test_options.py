@@ -76,7 +76,7 @@ def test_lora_starts_from_the_base_and_is_merged_into_checkpoints(
     with Registry([]).in_force():
         unet, _ = read_checkpoint(tmp_path / "checkpoint-1")
     x, t, text = torch.randn(1, 48, 8, 8), torch.tensor([5]), torch.randn(1, 4, 16)
-    with torch.no_grad(), run.averaged_weights():
+    with torch.no_grad(), run.ema_weights():
         run.unet.eval()
         torch.testing.assert_close(run.unet(x, t, text).sample, unet(x, t, text).sample, rtol=1e-4, atol=1e-4)
     again = TrainingRun(run.config)
@@ -95,7 +95,7 @@ def test_the_8_bit_optimizer_trains_and_resumes(tmp_path: Path, pairs: Path, tin
 
 
 def test_half_precision_needs_a_gpu(tmp_path: Path, pairs: Path, tiny_model: Path) -> None:
-    with pytest.raises(ConfigError, match="precision is float16, which trains on a GPU alone: use bfloat16"):
+    with pytest.raises(ConfigError, match="precision is float16, which needs a GPU for training: use bfloat16"):
         TrainingRun(config(tmp_path, pairs, tiny_model, precision="float16"))
 
 
@@ -126,7 +126,7 @@ def test_gradient_checkpointing_saves_what_the_model_of_memory_says(step: Any) -
     plain, saving = found
     assert saving.activations < 0.7 * plain.activations
     assert saving.weights == plain.weights
-    assert plain.gradients == plain.averages == sum(4 * p.numel() for p in run.trained.values())
+    assert plain.gradients == plain.ema_weights == sum(4 * p.numel() for p in run.trained.values())
 
 
 def test_memory_is_counted_alike_without_content() -> None:

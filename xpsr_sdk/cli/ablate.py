@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from xpsr_sdk.cli.options import setting
-from xpsr_sdk.cli.terminal import is_first_process, leave_processes, progress_bar, quiet_libraries, warnings_told
+from xpsr_sdk.cli.terminal import is_first_process, leave_processes, progress_bar, quiet_libraries, warnings_on_stderr
 from xpsr_sdk.config import read_toml
 from xpsr_sdk.training.config import TrainConfig
 
@@ -19,7 +19,7 @@ from xpsr_sdk.training.config import TrainConfig
     "--over",
     default="fusion,constraint,prompts",
     show_default=True,
-    help="What is varied, with commas between: fusion, constraint, prompts.",
+    help="Comma-separated list of what is varied: fusion, constraint, prompts.",
 )
 @click.option("-o", "--output", type=click.Path(file_okay=False, path_type=Path), help="Default: the config's output.")
 @setting(TrainConfig, "steps")
@@ -27,19 +27,19 @@ from xpsr_sdk.training.config import TrainConfig
 def ablate(
     config: Path, overrides: tuple[str, ...], over: str, output: Path | None, steps: int | None, seeds: int
 ) -> None:
-    """Train as the TOML file CONFIG says, once as it is and once with each change, and compare on held-out images.
+    """Train with the TOML file CONFIG, once as it is and once with each change, and compare on held-out images.
 
     OVERRIDES replace single fields: batch_size=2 validation.folders=[\'photos\']. So does --steps.
 
-    Writes ablation.md, ablation.json and ablation.png (which needs xpsr-sdk[plot]) beside a folder for each run. A call
-    that was stopped can be repeated.
+    Writes ablation.md, ablation.json, ablation.png (which needs xpsr-sdk[plot]) and a folder for each run. If it was
+    stopped, the same command continues.
     """
     run = read_toml(TrainConfig, config, (*overrides, *([f"steps={steps}"] if steps else [])))
     output = output or run.output
     quiet_libraries()
     from xpsr_sdk.training import ablation  # after the config is checked, since it loads torch
 
-    with warnings_told(), progress_bar() as bar:
+    with warnings_on_stderr(), progress_bar() as bar:
         task = bar.add_task("training", total=None)
         result = ablation.ablate(
             run,
@@ -53,5 +53,5 @@ def ablate(
         return
     click.echo(result.table(), nl=False)
     if ablation.plots() is None:
-        click.echo("There is no plot, which needs matplotlib: pip install 'xpsr-sdk[plot]'", err=True)
+        click.echo("There is no plot, because matplotlib is not installed: pip install 'xpsr-sdk[plot]'", err=True)
     click.echo(f"Written to {output}")

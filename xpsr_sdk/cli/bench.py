@@ -1,4 +1,4 @@
-"""``xpsr bench``: what the engine gains on this machine."""
+"""``xpsr bench``: how much faster the optimizations of the engine are on this machine."""
 
 from __future__ import annotations
 
@@ -34,8 +34,14 @@ RANDOM = "random-sd15"
 @click.option("--dtype", "dtypes", type=click.Choice(get_args(Dtype)), multiple=True, help="Precision.  [bfloat16]")
 @setting(PipelineConfig, "num_inference_steps", "--steps")
 @setting(PipelineConfig, "guidance_scale", "--guidance")
-@click.option("--rounds", type=click.IntRange(1, 100), default=3, show_default=True, help="How often; medians count.")
-@click.option("--only", multiple=True, help="Names of the variants to measure, the first to compare with.  [all]")
+@click.option(
+    "--rounds",
+    type=click.IntRange(1, 100),
+    default=3,
+    show_default=True,
+    help="How often each variant is timed; the median counts.",
+)
+@click.option("--only", multiple=True, help="Names of the variants to measure; the first is the baseline.  [all]")
 @click.option("--compile", "mode", type=click.Choice(get_args(Compile)), help="Measure compiled networks too.")
 @setting(PipelineConfig, "device")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="File for all figures.")
@@ -54,10 +60,10 @@ def bench(
     plot_file: Path | None,
     **settings: Any,
 ) -> None:
-    """Measure what each part of the engine gains.
+    """Measure how much faster each optimization of the engine is.
 
-    Every variant is run in turns with the others, and compared with the baseline, which does what the published
-    implementation of XPSR does: one photo and one tile a pass, nothing computed once, the training's heads on, eager.
+    The variants take turns, and each is compared with the baseline, which works like the published implementation of
+    XPSR: one photo and one tile per pass, no caches, training heads included, no compilation.
     """
     quiet_libraries()
     from xpsr_sdk.benchmark import bench as benchmark
@@ -76,7 +82,7 @@ def bench(
         pipeline: Pipeline | None = None
         for dtype, size, batch in cases:
             if pipeline is None or str(pipeline.unet.dtype) != f"torch.{dtype}":
-                pipeline = None  # the last one's memory is needed for the next
+                pipeline = None  # frees the memory of the last one, which the next one needs
                 bar.update(task, description="building")
                 pipeline = _build(model, checkpoint, dtype, device)
             measured += benchmark.measure(
@@ -88,7 +94,7 @@ def bench(
                 settings=settings,
                 progress=lambda name: bar.update(task, description=name, advance=1),
             )
-            if json_file:  # after each case: the next may be too large for the machine
+            if json_file:  # written after each case, since the next case may be too large for the machine
                 machine = _machine(pipeline.unet.device)
                 record = {"machine": machine, "model": model, "measured": benchmark.as_records(measured)}
                 json_file.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
@@ -155,7 +161,7 @@ def _print(measured: list[Measurement]) -> None:
 
 
 def _plot(measured: list[Measurement], file: Path) -> None:
-    """Bars of how many times as fast each variant is."""
+    """Draw a bar for each variant: its speed relative to the baseline."""
     try:
         import matplotlib
     except ImportError:

@@ -1,4 +1,4 @@
-"""``xpsr caption``: describe a folder of images ahead of time."""
+"""``xpsr caption``: describe a folder of images in advance."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rich.table import Table
 
 from xpsr_sdk.cli.components import part_options, with_options
 from xpsr_sdk.cli.options import setting
-from xpsr_sdk.cli.terminal import print_table, progress_bar, quiet_libraries, warnings_told
+from xpsr_sdk.cli.terminal import print_table, progress_bar, quiet_libraries, warnings_on_stderr
 from xpsr_sdk.config import Component, PipelineConfig, read_toml
 from xpsr_sdk.contracts import PROMPT_LEVELS
 from xpsr_sdk.errors import ConfigError, ImageError
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from xpsr_sdk.prompts.caption_folder import Captioned
 
 LISTED = 20
-"""Reasons that are named one by one."""
-ASKING = ("prompt_provider", "prompt_provider_option", "config", "levels", "batch_size", "workers", "shard")
-"""Parameters of a command that asks."""
+"""At most so many reasons are printed one by one."""
+DESCRIBING = ("prompt_provider", "prompt_provider_option", "config", "levels", "batch_size", "workers", "shard")
+"""Parameters that are used to describe images."""
 SHOWING = ("sheet", "count")
-"""Parameters of a command that shows."""
+"""Parameters that are used to show what is stored."""
 
 
 class ShardType(click.ParamType[tuple[int, int]]):
@@ -41,10 +41,10 @@ class ShardType(click.ParamType[tuple[int, int]]):
     name = "K/N"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
-        """Part, counted from 0, and number of parts."""
+        """The number of the part, counted from 0, and the number of parts."""
         part, _, parts = str(value).partition("/")
         if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
-            self.fail(f"{value!r} is no part of a whole: 2/8 is the second of eight.")
+            self.fail(f"{value!r} is not valid: write K/N, for instance 2/8 for the second of eight parts.")
         return int(part) - 1, int(parts)
 
 
@@ -53,7 +53,7 @@ class ShardType(click.ParamType[tuple[int, int]]):
 @setting(PipelineConfig, "prompt_provider")
 @part_options("prompt-provider")
 @click.option(
-    "--config", type=click.Path(path_type=Path), help="TOML file with a table prompt_provider, for its options."
+    "--config", type=click.Path(path_type=Path), help="TOML file with a table prompt_provider: its name and options."
 )
 @click.option(
     "--level",
@@ -61,7 +61,7 @@ class ShardType(click.ParamType[tuple[int, int]]):
     multiple=True,
     type=click.Choice(["high", "low"]),
     default=["high", "low"],
-    help="What is asked: content (high), quality (low).  [default: both]",
+    help="What to describe: content (high), quality (low).  [default: both]",
 )
 @click.option(
     "--store",
@@ -77,9 +77,9 @@ class ShardType(click.ParamType[tuple[int, int]]):
     "--merge",
     multiple=True,
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Take in what another store holds, and ask nothing; may be given several times.",
+    help="Add the prompts of another store, and describe nothing; may be given several times.",
 )
-@click.option("--show", is_flag=True, help="Show what is stored, as a table and a contact sheet, and ask nothing.")
+@click.option("--show", is_flag=True, help="Show stored prompts as a table and a contact sheet; describe nothing.")
 @click.option(
     "--sheet", type=click.Path(dir_okay=False, path_type=Path), help="The contact sheet.  [default: FOLDER-prompts.png]"
 )
@@ -99,10 +99,10 @@ def caption(
     sheet: Path | None,
     count: int,
 ) -> None:
-    """Describe the images below FOLDER ahead of time, for xpsr upscale --prompt-provider stored and for training.
+    """Describe the images in FOLDER in advance, for xpsr upscale --prompt-provider stored and for training.
 
-    What is stored already is not asked again: the same command goes on where it was stopped. What fails is named and
-    the rest is done; the exit code is then 1.
+    Images that are described already are left out, so the same command continues after it was stopped. If an image
+    fails, the command says so and does the others; the exit code is then 1.
     """
     _check_effect(merge=bool(merge), show=show)
     file = store or folder / STORE_NAME
@@ -114,9 +114,9 @@ def caption(
         return
     choice = _provider(prompt_provider, prompt_provider_option, config)
     quiet_libraries()
-    from xpsr_sdk.prompts.caption_folder import caption_folder  # after what can be told at once, since it loads torch
+    from xpsr_sdk.prompts.caption_folder import caption_folder  # after the quick checks, since it loads torch
 
-    with progress_bar() as bar, warnings_told():
+    with progress_bar() as bar, warnings_on_stderr():
         task = bar.add_task("describing", total=None)
         report = caption_folder(
             folder,
@@ -128,32 +128,32 @@ def caption(
             part=shard,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
-    _tell(report, file)
+    _print_report(report, file)
 
 
 def _check_effect(merge: bool, show: bool) -> None:
     """Raise ``ConfigError`` if an option is given that has no effect in this command."""
-    idle = (ASKING if merge or show else ()) + (() if show else SHOWING)
+    unused = (DESCRIBING if merge or show else ()) + (() if show else SHOWING)
     context = click.get_current_context()
     given = [
         parameter.opts[0]
         for parameter in context.command.params
-        if parameter.name in idle and context.get_parameter_source(parameter.name) is ParameterSource.COMMANDLINE
+        if parameter.name in unused and context.get_parameter_source(parameter.name) is ParameterSource.COMMANDLINE
     ]
     if given:
         mode = "With --merge" if merge else "With --show" if show else "Without --show"
-        raise ConfigError(f"{mode}, what is given has no effect: {', '.join(given)}; leave it out.")
+        raise ConfigError(f"{mode}, these options have no effect: {', '.join(given)}; leave them out.")
 
 
 def _provider(name: str | None, options: Sequence[str], config: Path | None) -> Component:
-    """The provider of the command line, else of the file, else the default; with the command line's options."""
+    """The provider from the command line, the file, or the default, with the options from the command line."""
     settings = read_toml(PipelineConfig, config) if config else PipelineConfig()
     own = settings.prompt_provider or "measured"
     return with_options("prompt-provider", name, options, own) or own
 
 
-def _tell(report: Captioned, file: Path) -> None:
-    """What failed, photo by photo up to a limit, and what was done."""
+def _print_report(report: Captioned, file: Path) -> None:
+    """Print the photos that failed, up to a limit, and how many were described."""
     for words, reasons in (("Left out", report.failed), ("Prompts are missing", report.unprompted)):
         for photo, reason in list(reasons.items())[:LISTED]:
             click.echo(f"{words}: {reason}" if str(photo) in reason else f"{words}: {photo}: {reason}", err=True)
@@ -167,7 +167,7 @@ def _tell(report: Captioned, file: Path) -> None:
 
 
 def _merge(others: Sequence[Path], file: Path) -> None:
-    """Take in the prompts of other stores, one store after the other; of two texts under one key the one here stays."""
+    """Add the prompts of other stores. If two texts have the same key, the one in this store stays."""
     with closing(PromptStore(file, writable=True)) as store:
         for other in others:
             with closing(PromptStore(other)) as theirs:
@@ -183,7 +183,7 @@ def _merge(others: Sequence[Path], file: Path) -> None:
 
 
 def _show(folder: Path, file: Path, sheet: Path | None, count: int) -> None:
-    """Print the newest prompts of the first images, and put them on a picture."""
+    """Print the newest prompts of the first images, and write a contact sheet."""
     from xpsr_sdk.data.images import write_image
     from xpsr_sdk.prompts.contact_sheet import contact_sheet
 
@@ -199,7 +199,7 @@ def _show(folder: Path, file: Path, sheet: Path | None, count: int) -> None:
 
 
 def _shown_prompts(store: PromptStore, count: int) -> tuple[Table, list[tuple[Image, str]]]:
-    """The newest prompts of the first images, as a table, and with those images that are there."""
+    """The newest prompts of the first images: a table, and entries for the contact sheet."""
     from xpsr_sdk.data.images import read_image
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
@@ -223,5 +223,5 @@ def _shown_prompts(store: PromptStore, count: int) -> tuple[Table, list[tuple[Im
 
 
 def _shown(path: str) -> str:
-    """A path for the eye; bytes that are no UTF-8, escaped."""
+    """A path that can be printed. Bytes that are not UTF-8 are escaped."""
     return printable(os.fsencode(path).decode(errors="backslashreplace"))

@@ -1,4 +1,4 @@
-"""How a part is chosen on the command line: ``--sampler NAME``, and ``--sampler-option KEY=VALUE`` for each option."""
+"""Options that choose a part on the command line: ``--sampler NAME`` and ``--sampler-option KEY=VALUE``."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ def part_options(flag: str) -> Callable[[Command], Command]:
 
 
 def with_options(flag: str, name: str | None, options: Sequence[str], own: Component | None = None) -> Component | None:
-    """A part with the options that the command line gives it.
+    """The chosen part, with its options from the command line.
 
     Args:
-        flag: What chooses it, without dashes: ``"sampler"``.
-        name: What ``--FLAG`` says.
-        options: What ``--FLAG-option`` says, ``"KEY=VALUE"`` each.
-        own: What is chosen elsewhere, for instance in a file.
+        flag: The flag that chooses the part, without dashes: ``"sampler"``.
+        name: The value of ``--FLAG``.
+        options: The values of ``--FLAG-option``, ``"KEY=VALUE"`` each.
+        own: The part that is chosen elsewhere, for instance in a file.
 
     Raises:
-        ConfigError: There are options, but no part is named; or one of them is not KEY=VALUE.
+        ConfigError: There are options, but no part is named; or an option is not KEY=VALUE.
     """
     if not options:
         return name
     chosen = name or own
     if chosen is None:
-        raise ConfigError(f"--{flag}-option {options[0]} belongs to a part that is not named: add --{flag} NAME.")
+        raise ConfigError(f"--{flag}-option {options[0]} needs the name of the part: add --{flag} NAME.")
     table: dict[str, Any] = {"name": chosen} if isinstance(chosen, str) else dict(chosen)
     for option in options:
         set_override(table, option)

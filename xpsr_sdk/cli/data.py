@@ -1,4 +1,4 @@
-"""``xpsr data``: what training needs."""
+"""``xpsr data``: prepare training data."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def data() -> None:
     type=click.Choice(["shards", "pairs"]),
     default="shards",
     show_default=True,
-    help="Shards of the WebDataset form, or the published form: HR/, LR/ and folders of prompts.",
+    help="Shards in the WebDataset format, or pairs in the published layout: HR/, LR/ and folders of prompts.",
 )
 @setting(Recipe, "degradation")
 @part_options("degradation")
@@ -59,7 +59,7 @@ def prepare(
 ) -> None:
     """Degrade the sharp PHOTOS, describe both versions, and write them as training data.
 
-    A call that was stopped is finished by the same call: shards that are there stay as they are.
+    If the command was stopped, the same command continues: finished shards are kept.
     """
     from xpsr_sdk.preparation.prepare import prepare_pairs, prepare_shards
 
@@ -80,7 +80,7 @@ def prepare(
 
 
 def _recipe(options: dict[str, Any]) -> dict[str, Any]:
-    """The fields of ``Recipe`` that the options set."""
+    """The fields of ``Recipe`` that the given options set."""
     degraded = options["degradation"] != "none"
     for flag in ("degradation", "prompt-provider", "upscaler"):
         kind = flag.replace("-", "_")

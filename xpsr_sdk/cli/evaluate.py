@@ -1,4 +1,4 @@
-"""``xpsr evaluate``: restored photos against their originals."""
+"""``xpsr evaluate``: compare restored photos with their originals."""
 
 from __future__ import annotations
 

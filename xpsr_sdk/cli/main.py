@@ -1,4 +1,4 @@
-"""The command ``xpsr``: its subcommands, each imported when it is used, and what errors look like."""
+"""The command ``xpsr``: its subcommands, each imported when it is used, and how errors are printed."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from xpsr_sdk.plugin_system.discovery import damaged_distributions
 SUMMARIES = {
     "upscale": "Restore and enlarge photos.",
     "caption": "Describe a folder of photos ahead of time.",
-    "train": "Train a model as a config file says.",
+    "train": "Train a model with a config file.",
     "ablate": "Train with and without each part of XPSR, and compare.",
-    "bench": "Measure what each part of the engine gains on this machine.",
+    "bench": "Measure how much faster each optimization of the engine is.",
     "evaluate": "Compare restored photos with the originals.",
     "data": "Prepare the photos and prompts that training needs.",
     "plugins": "List the parts that can be chosen, and their options.",
 }
-"""Each subcommand and its line in the help. The command NAME lives in the module ``xpsr_sdk.cli.NAME``."""
+"""Each subcommand and its line in the help. The command NAME is in the module ``xpsr_sdk.cli.NAME``."""
 
 
 class LazyGroup(click.Group):
-    """Imports a subcommand when it is invoked, to keep ``xpsr --help`` quick; words errors as a sentence."""
+    """Imports a subcommand when it is invoked, to keep ``xpsr --help`` quick, and prints errors as one sentence."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(SUMMARIES)
@@ -35,7 +35,7 @@ class LazyGroup(click.Group):
         if cmd_name not in SUMMARIES:
             return None
         if damaged_distributions():
-            _leave_out_plugins_of_libraries()
+            _disable_plugins_of_libraries()
         command: click.Command = getattr(import_module(f"xpsr_sdk.cli.{cmd_name}"), cmd_name)
         return command
 
@@ -59,13 +59,13 @@ class LazyGroup(click.Group):
 
 
 class WrongUse(click.ClickException):
-    """An error that the user can mend by asking for something else."""
+    """An error that the user can fix by changing the command."""
 
     exit_code = 2
 
 
-def _leave_out_plugins_of_libraries() -> None:
-    """Let pydantic and torch not look for plug-ins of their own: beside damaged entry points that would be fatal."""
+def _disable_plugins_of_libraries() -> None:
+    """Stop pydantic and torch from looking for their own plug-ins, which fails if any entry points are damaged."""
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     os.environ.setdefault("TORCH_DEVICE_BACKEND_AUTOLOAD", "0")
 
@@ -75,7 +75,7 @@ def _in_one_sentence(error: Exception) -> click.ClickException:
         return WrongUse(str(error))
     if isinstance(error, XPSRError):
         return click.ClickException(str(error))
-    damaged = damaged_distributions()  # as a rule none; triton, which torch imports, fails beside them
+    damaged = damaged_distributions()  # usually none; if there are any, triton fails, which torch imports
     hint = f"install {', '.join(damaged)} again, whose entry points are damaged" if damaged else "please report it"
     return click.ClickException(f"Unexpected {type(error).__name__}: {error} (XPSR_TRACEBACK=1 shows where; {hint})")
 
@@ -83,7 +83,7 @@ def _in_one_sentence(error: Exception) -> click.ClickException:
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="xpsr")
 def xpsr() -> None:
-    """Restore photos with diffusion models of which every part can be swapped.
+    """Restore photos with diffusion models. Every part of them can be replaced.
 
-    Exit codes: 0 done; 1 something failed, the rest was done; 2 wrong usage, option, plug-in or model.
+    Exit codes: 0: success; 1: something failed, the rest was done; 2: wrong usage, option, plug-in or model.
     """

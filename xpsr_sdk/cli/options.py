@@ -1,4 +1,4 @@
-"""Options of commands that are settings: their type, choices, range and help are those of the config's field."""
+"""Makes command-line options of settings. Type, choices, range and help come from the field of the config."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from pydantic.fields import FieldInfo
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<", "min_length": "length ≥", "max_length": "length ≤"}
-"""What pydantic calls the bounds of a field, and how they are written."""
+"""pydantic's names of the bounds of a field, and how they are written."""
 
 
 def setting(config: type[BaseModel], field: str, flag: str | None = None) -> Callable[[Command], Command]:
-    """An option that sets ``config.field``. It is None where it is not given, so that the config's default holds.
+    """An option that sets ``config.field``. If it is not given, it is None, so that the config's default applies.
 
     Args:
-        config: The model that has the field.
-        field: The field's name, and that of the command's parameter.
-        flag: The option. None: the field's name with hyphens.
+        config: The pydantic model that has the field.
+        field: The name of the field and of the command's parameter.
+        flag: The option. None: the name of the field, with hyphens.
     """
     info = config.model_fields[field]
     flag = flag or f"--{field.replace('_', '-')}"
@@ -43,7 +43,7 @@ def bounds(field: FieldInfo) -> Iterator[tuple[str, Any]]:
 
 
 def _plain(annotation: Any) -> Any:
-    """The type of a field without None, bounds and tables: the first that a word on the command line can be."""
+    """The first type of a field, without None and bounds. It can be written on the command line; tables cannot."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         return _plain(arguments[0])

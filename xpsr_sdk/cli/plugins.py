@@ -34,7 +34,7 @@ CALLS = {
     "upscaler": "build_pipeline(upscaler={})",
     "metric": "default_registry().create('metric', choice={})",
 }
-"""What chooses a component of each kind, in Python."""
+"""For each kind, how to choose a component in Python."""
 COMMANDS = {
     "prompt_provider": "xpsr upscale photo.jpg -o restored.png --prompt-provider {}",
     "degradation_model": "xpsr data prepare photos/ -o pairs/ --degradation {}",
@@ -42,7 +42,7 @@ COMMANDS = {
     "upscaler": "xpsr upscale photo.jpg -o restored.png --upscaler {}",
     "metric": "xpsr evaluate restored/ originals/ --metrics {}",
 }
-"""What chooses it on the command line."""
+"""For each kind, how to choose it on the command line."""
 TABLES = {
     "prompt_provider": "prompt_provider",
     "fusion_attention": "model.fusion",
@@ -50,7 +50,7 @@ TABLES = {
     "backbone": "backbone",
     "upscaler": "upscaler",
 }
-"""The table that chooses it in a config file."""
+"""For each kind, the table that chooses it in a config file."""
 HEADINGS = {"python": "In Python", "command": "On the command line", "toml": "In a TOML file"}
 
 
@@ -61,11 +61,11 @@ def plugins(ctx: click.Context, as_json: bool) -> None:
     """List the parts that can be chosen.
 
     Plug-ins are found in the entry-point group xpsr_sdk of the installed distributions. XPSR_PLUGINS limits
-    them to a comma-separated list of distributions (empty: none); XPSR_STRICT=1 makes a broken one an error.
+    them to a comma-separated list of distributions (empty: none). XPSR_STRICT=1 makes a broken plug-in an error.
     """
     if ctx.invoked_subcommand is not None:
         return
-    with redirect_stdout(sys.stderr):  # what plug-ins print when they are loaded is no result
+    with redirect_stdout(sys.stderr):  # plug-ins may print while they are loaded, which is not a result
         registry = default_registry()
     components = [component for kind in KINDS for component in registry.components(kind)]
     if as_json:
@@ -84,9 +84,9 @@ def plugins(ctx: click.Context, as_json: bool) -> None:
 @click.argument("name")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def show(kind: str, name: str, as_json: bool) -> None:
-    """Show what a part is, its options and an example.
+    """Describe a part, with its options and an example.
 
-    NAME may be distribution:name, which tells two parts of the same name apart.
+    If two parts have the same name, write NAME as distribution:name.
     """
     with redirect_stdout(sys.stderr):
         registry = default_registry()
@@ -118,14 +118,14 @@ def show(kind: str, name: str, as_json: bool) -> None:
     help="Folder to write, which must not exist.  [default: xpsr-NAME]",
 )
 def new(kind: str, name: str, output: Path | None) -> None:
-    """Write a plug-in to begin with: a part that works, with its hook, packaging and tests.
+    """Write a new plug-in to start from: a part that works, with its hook, packaging and tests.
 
     KIND is one of prompt_provider, fusion_attention, degradation_model, sampler, backbone, upscaler and metric; NAME
     is what people will choose it by, for instance film-grain.
     """
     folder = write_plugin(kind, name, default_registry(), output)
     package = f"xpsr_{name.replace('-', '_')}"
-    click.echo(f"{folder} is a {kind.replace('_', ' ')} that works; make it yours in {folder / package / kind}.py.\n")
+    click.echo(f"{folder} is a {kind.replace('_', ' ')} that works; change it in {folder / package / kind}.py.\n")
     click.echo(f"    pip install -e '{folder}[test]'\n    pytest {folder}\n    xpsr plugins show {kind} {name}")
 
 
@@ -165,7 +165,7 @@ def _listing(components: list[RegisteredComponent], failures: list[PluginFailure
 def option_records(
     fields: Mapping[str, FieldInfo], defaults: Mapping[str, Any], prefix: str = ""
 ) -> Iterator[dict[str, Any]]:
-    """A record for each option; the options of a group of options follow as ``group.option``."""
+    """A record for each option. An option in a group of options is called ``group.option``."""
     for name, field in fields.items():
         default = defaults.get(name, field.get_default(call_default_factory=True, validated_data={}))
         if isinstance(default, BaseModel):
@@ -209,7 +209,7 @@ def _option_table(options: list[dict[str, Any]]) -> Table:
 
 
 def _examples(component: RegisteredComponent, options: list[dict[str, Any]]) -> dict[str, str]:
-    """How to choose the component, with those of its options that are plain values; ... is to be filled in."""
+    """How to choose the component, with its options that are plain values. The user must replace each ``...``."""
     choice = {"name": component.spec.name}
     for option in options:
         plain = isinstance(option["default"], bool | int | float | str) and "." not in option["name"]

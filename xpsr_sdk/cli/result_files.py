@@ -1,4 +1,4 @@
-"""Which file each photo's restored version goes to."""
+"""Decides to which file each restored photo is written."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from xpsr_sdk.errors import ConfigError
 
 
 def plan_result_files(inputs: Iterable[Path], output: Path, file_type: str | None = None) -> list[tuple[Path, Path]]:
-    """Each photo with the file that its restored version goes to.
+    """Pair each photo with the file for its restored version.
 
     Args:
-        inputs: Photos, and folders of them.
+        inputs: Photos, and folders of photos.
         output: A folder, or a file for a single photo.
-        file_type: Type of the results in a folder, for instance ``png``; None: as the photos, or PNG for those whose
-            type is not written.
+        file_type: Type of the results in a folder, for instance ``png``. None: that of the photo, or PNG if its type
+            cannot be written.
 
     Raises:
-        ConfigError: There is nothing to do, or two photos (or a photo and its own result) would share a file.
+        ConfigError: There are no photos, or two photos (or a photo and its own result) would have the same file.
     """
     sources = list(inputs)
     names_file = output.suffix.lower() in WRITABLE and not output.is_dir()
     if names_file and (len(sources) > 1 or sources[0].is_dir()):
-        raise ConfigError(f"{output} names a file, but several photos may come: name a folder.")
+        raise ConfigError(f"{output} is the name of a file, but there may be several photos: name a folder.")
     if names_file and file_type:
-        raise ConfigError(f"{output} says the type of the result by itself: leave out --format, or name a folder.")
+        raise ConfigError(f"The type of the result is given by {output}: leave out --format, or name a folder.")
     if not output.is_dir() and _is_another_image_type(output.suffix.lower()):
         raise ConfigError(f"{output}: {output.suffix} cannot be written; use one of {listed(WRITABLE)}.")
     if output.is_file() and not names_file:
@@ -54,7 +54,7 @@ def _refuse_shared(jobs: list[tuple[Path, Path]]) -> None:
 
 
 def _is_another_image_type(suffix: str) -> bool:
-    from PIL import Image  # not for --help
+    from PIL import Image  # imported late, to keep --help quick
 
     return suffix in (READABLE | Image.registered_extensions().keys()) - WRITABLE
 
@@ -62,7 +62,7 @@ def _is_another_image_type(suffix: str) -> bool:
 def _photos(source: Path, output: Path, file_type: str | None) -> Iterator[tuple[Path, Path]]:
     """The photos of an input, each with its name below the output folder.
 
-    Of a folder that holds the output folder, what lies there is left out: those are results of an earlier run.
+    If the output folder lies inside the input folder, its files are left out: they are results of an earlier run.
     """
     if not source.is_dir():
         yield source, _named(Path(source.name), file_type)
@@ -74,7 +74,7 @@ def _photos(source: Path, output: Path, file_type: str | None) -> Iterator[tuple
     shared = Counter(names)
     for photo, name in zip(photos, names, strict=True):
         own = photo.relative_to(source)
-        # a.heic beside a.png becomes a.heic.png
+        # if there are a.heic and a.png, the result of a.heic is a.heic.png
         yield photo, own.with_name(own.name + name.suffix) if shared[name] > 1 and name != own else name
 
 

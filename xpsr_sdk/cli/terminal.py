@@ -1,4 +1,4 @@
-"""What commands print on standard output: tables for people, JSON for programs."""
+"""How commands print: tables for people, JSON for programs, progress bars, warnings and tracebacks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 PIPE_WIDTH = 240
-"""Columns when the output is not a terminal: lines are then rarely folded, and can be searched."""
+"""Columns if the output is not a terminal. Lines are then rarely folded, and can be searched."""
 
 
 def print_json(value: object) -> None:
@@ -25,14 +25,14 @@ def print_json(value: object) -> None:
 
 
 def print_table(table: Table) -> None:
-    """Print a table, as wide as the terminal. Square brackets in its cells are not taken for markup."""
+    """Print a table, as wide as the terminal. Square brackets in its cells are not read as markup."""
     console = Console()
     width = console.width if console.is_terminal else PIPE_WIDTH
     Console(width=width, markup=False, highlight=False).print(table)
 
 
 def progress_bar() -> Progress:
-    """A progress bar on standard error, so that standard output stays for results; none where that is no terminal."""
+    """A progress bar on standard error, since standard output is for results. Hidden if that is not a terminal."""
     console = Console(stderr=True)
     return Progress(
         TextColumn("{task.description}", markup=False),
@@ -46,26 +46,26 @@ def progress_bar() -> Progress:
 
 
 def print_traceback() -> None:
-    """Print where the error that is being handled came from, if the environment variable ``XPSR_TRACEBACK`` is 1."""
+    """Print the traceback of the current error, if the environment variable ``XPSR_TRACEBACK`` is 1."""
     if os.environ.get("XPSR_TRACEBACK") == "1":
         traceback.print_exc()
 
 
 def is_first_process() -> bool:
-    """Of the processes that a launcher started, only the first one speaks."""
+    """Whether this is the first of the processes that a launcher started. Only this one prints."""
     return os.environ.get("RANK", "0") == "0"
 
 
 def leave_processes() -> None:
-    """Say goodbye to the other processes that a launcher started, if it did."""
+    """End the process group, if a launcher started several processes."""
     from accelerate import PartialState
 
     PartialState().destroy_process_group()
 
 
 @contextmanager
-def warnings_told() -> Iterator[None]:
-    """Within the block, warnings for users are lines on standard error."""
+def warnings_on_stderr() -> Iterator[None]:
+    """Within the block, print warnings for users as lines on standard error."""
     with warnings.catch_warnings():
         warnings.simplefilter("default", UserWarning)
         warnings.showwarning = lambda message, *_: click.echo(f"Warning: {message}", err=True)
@@ -73,7 +73,7 @@ def warnings_told() -> Iterator[None]:
 
 
 def quiet_libraries() -> None:
-    """Let the libraries below speak of errors alone: their warnings are for people who call them."""
+    """Hide the warnings of libraries, which are meant for programmers. Their errors are still shown."""
     os.environ["TRANSFORMERS_VERBOSITY"] = os.environ["DIFFUSERS_VERBOSITY"] = "error"
     os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
     os.environ["TQDM_DISABLE"] = "1"

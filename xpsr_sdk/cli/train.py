@@ -13,7 +13,7 @@ from xpsr_sdk.cli.terminal import (
     print_table,
     progress_bar,
     quiet_libraries,
-    warnings_told,
+    warnings_on_stderr,
 )
 from xpsr_sdk.config import read_toml
 
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("config", type=click.Path(path_type=Path))
 @click.argument("overrides", nargs=-1)
-@click.option("--dry-run", is_flag=True, help="Say what would be trained, the memory and the time; write nothing.")
+@click.option("--dry-run", is_flag=True, help="Print what would be trained, the memory and the time; write nothing.")
 def train(config: Path, overrides: tuple[str, ...], dry_run: bool) -> None:
-    """Train as the TOML file CONFIG says, going on where an earlier run with the same output stopped.
+    """Train with the TOML file CONFIG. It continues where an earlier run with the same output stopped.
 
     OVERRIDES replace single fields: steps=1000 model.fusion=serial
 
@@ -36,7 +36,7 @@ def train(config: Path, overrides: tuple[str, ...], dry_run: bool) -> None:
 
     run = read_toml(TrainConfig, config, overrides)
     quiet_libraries()
-    with warnings_told():
+    with warnings_on_stderr():
         (_print_dry_run if dry_run else _train)(run)
     leave_processes()
 

@@ -16,7 +16,7 @@ import click
 from xpsr_sdk.cli.components import part_options, with_options
 from xpsr_sdk.cli.options import setting
 from xpsr_sdk.cli.result_files import plan_result_files
-from xpsr_sdk.cli.terminal import print_traceback, progress_bar, quiet_libraries, warnings_told
+from xpsr_sdk.cli.terminal import print_traceback, progress_bar, quiet_libraries, warnings_on_stderr
 from xpsr_sdk.config import (
     ExecutionConfig,
     Offload,
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from xpsr_sdk import Pipeline, Result
 
 INTERRUPTED = 130
-"""Exit code after Ctrl-C, as shells have it."""
+"""The usual exit code after Ctrl-C."""
 
 
 @click.command()
@@ -41,9 +41,13 @@ INTERRUPTED = 130
 @click.option(
     "--format", "file_type", type=click.Choice(sorted(s[1:] for s in WRITABLE)), help="Type of the results in a folder."
 )
-@click.option("--overwrite", is_flag=True, help="Restore again what exists already; else it is skipped.")
-@click.option("--log", type=click.Path(path_type=Path), help="File to append a line of JSON to for each photo.")
-@click.option("--config", type=click.Path(path_type=Path), help="TOML file of settings; options go before it.")
+@click.option(
+    "--overwrite", is_flag=True, help="Restore photos again whose results exist already; by default they are skipped."
+)
+@click.option("--log", type=click.Path(path_type=Path), help="Log file; one line of JSON is appended for each photo.")
+@click.option(
+    "--config", type=click.Path(path_type=Path), help="TOML file with settings; command-line options override it."
+)
 @setting(PipelineConfig, "scale")
 @setting(PipelineConfig, "model")
 @setting(PipelineConfig, "checkpoint")
@@ -80,7 +84,7 @@ INTERRUPTED = 130
 @setting(PipelineConfig, "dtype")
 @setting(PipelineConfig, "speed")
 @setting(ExecutionConfig, "offload")
-@click.option("--explain", is_flag=True, help="Tell how each photo would be cut to fit into memory, and restore none.")
+@click.option("--explain", is_flag=True, help="Print how each photo would be cut to fit into memory; restore nothing.")
 def upscale(
     inputs: tuple[Path, ...],
     output: Path,
@@ -92,10 +96,10 @@ def upscale(
     explain: bool,
     **options: Any,
 ) -> None:
-    """Restore and enlarge the photos INPUTS: files, or folders, whose names and tree are kept.
+    """Restore and enlarge the photos INPUTS: files, or folders, whose file names and subfolders are kept.
 
-    What exists already is skipped. What fails is named and the rest is done; the exit code is then 1. Ctrl-C stops
-    after the current photo, a second one at once; nothing half-written is left.
+    Photos whose results exist already are skipped. If a photo fails, the command says so and does the others; the exit
+    code is then 1. Ctrl-C stops after the current photo; a second Ctrl-C stops at once. No incomplete file is left.
     """
     jobs = plan_result_files(inputs, output, file_type)
     registry = default_registry()
@@ -105,7 +109,7 @@ def upscale(
     todo = todo if overwrite else [job for job in todo if not summary.skip_existing(*job)]
     if todo:
         quiet_libraries()
-        from xpsr_sdk import build_pipeline  # after what can be told at once, since it loads torch
+        from xpsr_sdk import build_pipeline  # after the quick checks, since it loads torch
 
         pipeline = build_pipeline(settings, registry=registry)
         if explain:
@@ -114,7 +118,7 @@ def upscale(
         else:
             _restore_all(pipeline, todo, summary)
     if not (explain and todo):
-        summary.tell()
+        summary.print()
     if summary.failed or summary.interrupted or summary.log_failed:
         raise click.exceptions.Exit(INTERRUPTED if summary.interrupted else 1)
 
@@ -122,7 +126,7 @@ def upscale(
 def _settings(
     file: Path | None, offload: Offload | None, options: dict[str, Any], registry: Registry
 ) -> PipelineConfig:
-    """The options, and for the rest what stands in the file; what is misspelt is told before anything is loaded."""
+    """The settings of the file, overridden by the options. Misspelt names are reported before any model is loaded."""
     of_file = read_toml(PipelineConfig, file) if file else None
     for kind in ("prompt_provider", "sampler", "upscaler"):
         flag, chosen = kind.replace("_", "-"), options.pop(f"{kind}_option")
@@ -140,7 +144,7 @@ def _settings(
 
 
 def _opened(log: Path | None) -> Path | None:
-    """The log, once it is known that it can be written to."""
+    """The log file, after a check that it can be written."""
     if log:
         try:
             log.parent.mkdir(parents=True, exist_ok=True)
@@ -152,12 +156,12 @@ def _opened(log: Path | None) -> Path | None:
 
 @dataclass
 class Summary:
-    """What became of the photos so far, told at the end, and in the log a line each.
+    """Counts what happened to the photos, for the summary at the end, and writes a line to the log for each.
 
     Attributes:
-        photos: How many there are to do.
-        where: What the results are: a file or a folder.
-        log: File of JSON lines, if any.
+        photos: The number of photos.
+        where: The file or folder of the results.
+        log: A file of JSON lines, if there is a log.
     """
 
     photos: int
@@ -172,20 +176,20 @@ class Summary:
     megapixels: float = 0
 
     def fail_missing(self, source: Path, target: Path) -> bool:
-        """Whether there is no such photo."""
+        """Whether the photo is missing, which counts as a failure."""
         if not source.exists():
             self.fail(source, target, f"{source} does not exist.")
         return not source.exists()
 
     def skip_existing(self, source: Path, target: Path) -> bool:
-        """Whether the result is there already."""
+        """Whether the result exists already, so that the photo is skipped."""
         if target.exists():
             self.skipped += 1
             self._note(source, target, "skipped")
         return target.exists()
 
     def add(self, source: Path, target: Path, result: Result) -> None:
-        """A photo was restored."""
+        """Count a photo that was restored."""
         width, height = result.picture.size
         self.restored += 1
         self.seconds += result.timings["total"]
@@ -201,7 +205,7 @@ class Summary:
         self._note(source, target, "restored", **details)
 
     def fail(self, source: Path, target: Path, reason: str) -> None:
-        """A photo could not be restored."""
+        """Count a photo that could not be restored, and print the reason."""
         self.failed += 1
         click.echo(f"Failed: {reason}", err=True)
         self._note(source, target, "failed", error=reason)
@@ -213,16 +217,16 @@ class Summary:
             try:
                 with self.log.open("a", encoding="utf-8", errors="backslashreplace") as file:
                     file.write(json.dumps(line, ensure_ascii=False) + "\n")
-            except OSError as error:  # the photos matter more
+            except OSError as error:  # an error of the log must not stop the restoration of photos
                 click.echo(f"The log {self.log} ends here: {error.strerror}.", err=True)
                 self.log, self.log_failed = None, True
 
-    def tell(self) -> None:
-        """Print the summary, if anything is there to show."""
+    def print(self) -> None:
+        """Print the summary, if there are any results."""
         left = self.photos - self.restored - self.skipped - self.failed
         parts = [f"{self.restored} of {self.photos} restored"]
         if self.restored:
-            parts[0] += f" in {self.seconds:.1f} s ({self.seconds / self.megapixels:.1f} s a megapixel)"
+            parts[0] += f" in {self.seconds:.1f} s ({self.seconds / self.megapixels:.1f} s per megapixel)"
         if self.skipped:
             parts.append(f"{self.skipped} skipped, since they exist (--overwrite restores them again)")
         if self.failed:
@@ -242,7 +246,7 @@ def _explain(pipeline: Pipeline, source: Path, target: Path, summary: Summary) -
 
 
 def _restore_all(pipeline: Pipeline, jobs: list[tuple[Path, Path]], summary: Summary) -> None:
-    """Restore photo after photo, until Ctrl-C."""
+    """Restore one photo after the other, until Ctrl-C."""
     with progress_bar() as bar, _interrupts() as interrupted:
         task = bar.add_task("", total=len(jobs))
         for done, (source, target) in enumerate(jobs):
@@ -260,12 +264,12 @@ def _restore_all(pipeline: Pipeline, jobs: list[tuple[Path, Path]], summary: Sum
 def _restore(
     pipeline: Pipeline, source: Path, target: Path, progress: Callable[[int, int], None], summary: Summary
 ) -> None:
-    """Restore a photo; a failure is told, and costs the other photos nothing."""
-    from xpsr_sdk.data.images import check_fits  # not for --help
+    """Restore a photo. A failure is reported, and does not stop the other photos."""
+    from xpsr_sdk.data.images import check_fits  # imported late, to keep --help quick
     from xpsr_sdk.data.photo import load_photo
 
     try:
-        with warnings_told():
+        with warnings_on_stderr():
             settings = pipeline.resolve({})
             photo = load_photo(source, settings)
             check_fits(target, *photo.target_size(settings.scale))
@@ -273,7 +277,7 @@ def _restore(
             result.save(target)
     except XPSRError as error:
         summary.fail(source, target, str(error))
-    except Exception as error:  # of a plug-in, of a decoder, or for want of memory
+    except Exception as error:  # from a plug-in or a decoder, or because memory ran out
         print_traceback()
         summary.fail(source, target, f"{source}: {one_line(error)}")
     else:
@@ -282,25 +286,26 @@ def _restore(
 
 @contextmanager
 def _interrupts() -> Iterator[Callable[[], bool]]:
-    """Within the block, Ctrl-C is but a wish that can be asked for; a second one raises KeyboardInterrupt.
+    """Within the block, the first Ctrl-C is only recorded; the function that is returned says whether it came.
 
-    So does SIGTERM, but as an exit, so that temporary files go.
+    A second Ctrl-C raises KeyboardInterrupt. SIGTERM raises SystemExit, so that temporary files are removed.
     """
-    wished = False
+    interrupted = False
 
-    def wish(*_: object) -> None:
-        nonlocal wished
-        if wished:
+    def interrupt(*_: object) -> None:
+        nonlocal interrupted
+        if interrupted:
             raise KeyboardInterrupt
-        wished = True
+        interrupted = True
         click.echo("Stopping after this photo; Ctrl-C again stops at once.", err=True)
 
     def terminate(number: int, _: object) -> None:
         raise SystemExit(128 + number)
 
-    before = {which: signal.signal(which, how) for which, how in ((signal.SIGINT, wish), (signal.SIGTERM, terminate))}
+    handlers = ((signal.SIGINT, interrupt), (signal.SIGTERM, terminate))
+    before = {which: signal.signal(which, handler) for which, handler in handlers}
     try:
-        yield lambda: wished
+        yield lambda: interrupted
     finally:
         for which, how in before.items():
             signal.signal(which, how)

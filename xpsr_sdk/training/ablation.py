@@ -51,35 +51,35 @@ def _prompts(config: TrainConfig, registry: Registry) -> dict[str, Changes]:
 FACTORS: dict[str, Callable[[TrainConfig, Registry], dict[str, Changes]]] = {
     "fusion": _fusions, "constraint": _constraint, "prompts": _prompts
 }  # fmt: skip
-"""What can be varied: each gives its variants by name, with the fields of the config that they change."""
+"""What can be varied. Each function returns its variants by name, with the fields of the config that they change."""
 
 
 @dataclass(frozen=True)
 class VariantScores:
-    """The figures of a variant.
+    """The scores of a variant.
 
     Attributes:
         variant: Its name.
-        scores: For each metric, one figure a seed.
+        scores: For each metric, one score per seed.
     """
 
     variant: str
     scores: dict[str, list[float]]
 
     def mean(self, metric: str) -> float:
-        """Over the seeds."""
+        """The mean of a metric over the seeds."""
         return statistics.fmean(self.scores[metric])
 
 
 @dataclass(frozen=True)
 class Ablation:
-    """The figures of all variants, the full model first.
+    """The scores of all variants.
 
     Attributes:
-        rows: One a variant, and one of bicubic enlargement.
-        losses: For each variant, (step, loss) of its first seed.
-        steps: How long each was trained.
-        images: How many held-out images the figures are the means of.
+        rows: Bicubic enlargement, the full model, then the variants.
+        losses: For each variant, pairs (step, loss) of its first seed.
+        steps: How many steps each variant was trained.
+        images: The number of held-out images that the scores are averages of.
     """
 
     rows: list[VariantScores]
@@ -88,7 +88,7 @@ class Ablation:
     images: int
 
     def table(self) -> str:
-        """As Markdown: means over the seeds, deviations if there are several, and differences to the full model."""
+        """A table in Markdown: means over the seeds, standard deviations, and differences to the full model."""
         metrics = list(self.rows[0].scores)
         full = next(row for row in self.rows if row.variant == FULL)
         lines = ["| variant | " + " | ".join(f"{name.upper()} | Δ" for name in metrics) + " |"]
@@ -108,17 +108,18 @@ def ablate(
     registry: Registry | None = None,
     progress: Callable[[str, int, int], object] = lambda variant, done, total: None,
 ) -> Ablation:
-    """Train the model as it is and with each change, for equally many steps on the same images, and measure all.
+    """Train the model as it is and with each change, and compare the results.
 
-    Writes ``ablation.json``, ``ablation.md`` and ``ablation.png`` to ``output``, beside a folder for each run. What is
-    trained already is not trained again, so that a call that was stopped can be repeated.
+    All variants are trained for the same number of steps on the same images. The function writes ``ablation.json``,
+    ``ablation.md``, ``ablation.png`` and a folder for each run to ``output``. Finished runs are not trained again, so
+    the same call continues after it was stopped.
 
     Args:
-        config: The run; its validation section names the held-out images.
-        over: Any of ``FACTORS``.
+        config: The run. Its validation section names the held-out images.
+        over: Names of what to vary, keys of ``FACTORS``.
         output: Folder of the result.
-        seeds: How many runs of each, with seeds that count up from the config's.
-        registry: Where components are looked up; None: the built-in and the installed plug-ins.
+        seeds: The number of runs of each variant. Their seeds count up from that of the config.
+        registry: The registry in which components are looked up. None: the built-in and the installed plug-ins.
         progress: ``progress(variant, done, total)``, in steps.
 
     Raises:
@@ -127,7 +128,7 @@ def ablate(
     """
     registry = registry or default_registry()
     if config.validation is None:
-        raise ConfigError("There is nothing to measure with: name held-out images, as validation.folders=[...].")
+        raise ConfigError("There are no held-out images to measure: name them with validation.folders=[...].")
     variants = _variants(config, over, registry)
     total, done = config.steps * seeds * len(variants), 0
     rows, losses = [], {}
@@ -159,16 +160,16 @@ def _variants(config: TrainConfig, over: Sequence[str], registry: Registry) -> d
     variants: dict[str, Changes] = {FULL: {}}
     for factor in over:
         if factor not in FACTORS:
-            raise ConfigError(f"--over: {factor!r} can't be varied. {did_you_mean(factor, FACTORS)}")
+            raise ConfigError(f"--over: {factor!r} cannot be varied. {did_you_mean(factor, FACTORS)}")
         found = FACTORS[factor](config, registry)
         if not found:
-            raise ConfigError(f"--over: there is nothing else to choose for {factor}; a plug-in may offer it.")
+            raise ConfigError(f"--over: there is only one {factor}, so it cannot be varied: install a plug-in for it.")
         variants |= found
     return variants
 
 
 def _changed(config: TrainConfig, changes: Changes, output: Path, seed: int) -> TrainConfig:
-    """The run of a variant: one checkpoint, and one validation at its end."""
+    """The config of a variant, with one checkpoint and one validation at its end."""
     values = config.model_dump(exclude_unset=True)
     values |= {"output": output, "seed": seed, "checkpoint_every": config.steps, "keep_checkpoints": 1}
     values["validation"]["every"] = config.steps
@@ -179,7 +180,7 @@ def _changed(config: TrainConfig, changes: Changes, output: Path, seed: int) -> 
 
 
 def _bicubic(config: TrainConfig, registry: Registry) -> VariantScores:
-    """What enlargement alone gives."""
+    """The scores of bicubic enlargement."""
     backbone = registry.create("backbone", trained_backbone(config.model))
     backbone.load(config.model.base_folder, torch.float32, from_scratch=config.model.from_scratch)
     figures = Validation(config, backbone, registry).bicubic()
@@ -202,7 +203,7 @@ def _write(result: Ablation, output: Path) -> None:
 
 
 def plots() -> Any:
-    """matplotlib's pyplot; None where it is not installed."""
+    """matplotlib's pyplot, or None if it is not installed."""
     try:
         import_module("matplotlib").use("Agg")
         return import_module("matplotlib.pyplot")
@@ -211,7 +212,7 @@ def plots() -> Any:
 
 
 def _plot(result: Ablation, file: Path) -> None:
-    """A panel with the losses, and one for each metric with a bar for each variant."""
+    """Plot the losses in one panel, and each metric in another, with a bar for each variant."""
     pyplot, metrics = plots(), list(result.rows[0].scores)
     figure, (curves, *panels) = pyplot.subplots(1, 1 + len(metrics), figsize=(5 * (1 + len(metrics)), 4))
     for name, points in result.losses.items():

@@ -1,7 +1,7 @@
 """Checkpoints of a run. They are written under a temporary name and renamed when complete, and verified when they are
 read. The newest ones and the best one are kept.
 
-checkpoint-N/unet/, controlnet/    EMA weights in the published form
+checkpoint-N/unet/, controlnet/    EMA weights in the published layout
 checkpoint-N/state.pt              the state_dict() of the run: trained weights, optimiser, EMA weights, step
 checkpoint-N/manifest.json         size and SHA-256 of each file
 """
@@ -32,26 +32,26 @@ class Checkpoints:
 
     Args:
         output: The folder.
-        keep: How many of the newest stay.
+        keep: How many of the newest checkpoints are kept.
     """
 
     def __init__(self, output: Path, keep: int) -> None:
         self._output, self._keep = output, keep
 
     def folder_of(self, step: int) -> Path:
-        """Where the checkpoint after ``step`` steps is."""
+        """The folder of the checkpoint after ``step`` steps."""
         return self._output / f"checkpoint-{step}"
 
     def write(self, step: int, write_models: Callable[[Path], object], state: Callable[[], Mapping[str, Any]]) -> None:
-        """Write the checkpoint after ``step`` steps, whole or not at all.
+        """Write the checkpoint after ``step`` steps. If it fails, no incomplete checkpoint remains.
 
         Args:
-            step: How many steps are done.
+            step: The number of finished steps.
             write_models: Writes the models into a folder.
-            state: Gives the rest of what the run needs to go on: its ``state_dict``.
+            state: Returns everything else that the run needs to continue: its ``state_dict``.
 
         Raises:
-            TrainingError: It cannot be written; older checkpoints stay as they are.
+            TrainingError: The checkpoint cannot be written. Older checkpoints stay as they are.
         """
         target = self.folder_of(step)
         with writing(target), whole_folder(target) as folder:
@@ -65,7 +65,7 @@ class Checkpoints:
         return state
 
     def newest(self) -> Path | None:
-        """The newest whole checkpoint, or None where there is none at all. Damaged ones are warned of.
+        """The newest undamaged checkpoint, or None if there are no checkpoints. Damaged ones cause a warning.
 
         Raises:
             TrainingError: There are checkpoints, but all are damaged.
@@ -74,10 +74,10 @@ class Checkpoints:
         for folder in reversed(found):
             if not (damage := _damage(folder)):
                 return folder
-            warnings.warn(f"{folder} is damaged and is not gone on from: {damage}.", stacklevel=2)
+            warnings.warn(f"{folder} is damaged, and the run does not continue from it: {damage}.", stacklevel=2)
         if found:
             raise TrainingError(
-                f"Every checkpoint in {self._output} is damaged: delete them to begin anew, or choose another output."
+                f"Every checkpoint in {self._output} is damaged: delete them to start again, or choose another output."
             )
         return None
 
@@ -87,13 +87,13 @@ class Checkpoints:
             shutil.rmtree(partial, ignore_errors=True)
 
     def remove_old(self, best: int | None) -> None:
-        """Remove all but the newest, and that of the step ``best``."""
+        """Remove all checkpoints except the newest, and except that of the step ``best``."""
         for old in self._all()[: -self._keep]:
             if old != (best is not None and self.folder_of(best)):
                 shutil.rmtree(old)
 
     def steps(self) -> list[int]:
-        """The steps that there are checkpoints of."""
+        """The steps of all checkpoints."""
         return [_step(folder) for folder in self._all()]
 
     def _all(self) -> list[Path]:
@@ -102,7 +102,7 @@ class Checkpoints:
 
 
 def _write_manifest(folder: Path) -> None:
-    """Size and hash of every file, as they are read back; by then what is written is on the disk."""
+    """Write the size and the hash of every file, after everything is flushed to the disk."""
     files = {}
     for file in sorted(file for file in folder.rglob("*") if file.is_file()):
         with file.open("r+b") as content:
@@ -112,13 +112,13 @@ def _write_manifest(folder: Path) -> None:
 
 
 def _damage(folder: Path) -> str:
-    """What is wrong with a checkpoint, or nothing."""
+    """What is wrong with a checkpoint, or an empty text."""
     try:
         files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         wrong = [name for name, fingerprint in files.items() if _fingerprint(folder / name) != fingerprint]
     except (OSError, ValueError, AttributeError) as error:
         return one_line(error)
-    return f"{wrong[0]} is not as it was written" if wrong else ""
+    return f"{wrong[0]} has changed since it was written" if wrong else ""
 
 
 def _fingerprint(file: Path) -> dict[str, Any]:

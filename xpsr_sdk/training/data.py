@@ -1,7 +1,8 @@
-"""Which image a step reads at which place, and the loader that fetches batches ahead.
+"""Decides which images a step reads, and fetches batches in advance.
 
-An image's place in a run, its position, is all that its crop, its degradation and its noise depend on: the same images
-are drawn whatever the number of processes, workers and accumulated parts, and after a resume.
+Images are numbered over the whole run. The crop, the degradation and the noise of an image depend only on this number,
+its position. So the same images are drawn for any number of processes, workers and accumulation parts, and after a
+resume.
 """
 
 from __future__ import annotations
@@ -40,10 +41,10 @@ class TrainingData:
     """All images of a run.
 
     Args:
-        section: Where they are and what becomes of them.
-        seed: Of the order, the crops and the degradations.
-        registry: Where components are looked up.
-        upscaler: What enlarges the inputs that were not enlarged ahead.
+        section: The folders, and how their images are used.
+        seed: The seed of the order, the crops and the degradations.
+        registry: The registry in which components are looked up.
+        upscaler: Enlarges those inputs for which no enlarged image is stored.
 
     Raises:
         TrainingError: A folder is missing, empty or damaged.
@@ -65,18 +66,18 @@ class TrainingData:
         return self._ends[-1]
 
     def batch(self, positions: Sequence[int]) -> Batch:
-        """The images at these places of the run."""
+        """The images at these positions in the run."""
         return collate([self.sample(position) for position in positions], positions)
 
     def sample(self, position: int) -> Sample:
-        """The image at a place of the run; the next one takes the place of one that is damaged, with a warning."""
+        """The image at a position in the run. A damaged image causes a warning, and the next image is used."""
         index = self._order_of(position // len(self))[position % len(self)]
         for distance in range(TRIES):
             try:
                 return self._draw((index + distance) % len(self), generator_for(self.seed, "sample", position))
             except DamagedImage as error:
                 last = error
-                warnings.warn(f"{error} The next image takes its place.", stacklevel=2)
+                warnings.warn(f"{error} The next image is used instead.", stacklevel=2)
         raise TrainingError(f"{TRIES} images in a row are damaged, the last: {last}")
 
     def _draw(self, index: int, generator: torch.Generator) -> Sample:
@@ -95,7 +96,7 @@ class TrainingData:
 
 
 def open_sources(folders: Sequence[Path], crop: int, keep_in_memory: int = 0) -> list[Source]:
-    """What the folders hold: shards, pairs or photos. A ``*`` in a folder's name stands for all that match.
+    """The images in the folders: shards, pairs or photos. A ``*`` in the name of a folder matches any characters.
 
     Raises:
         TrainingError: A folder is missing, empty or damaged.
@@ -114,38 +115,38 @@ def open_sources(folders: Sequence[Path], crop: int, keep_in_memory: int = 0) ->
     return sources
 
 
-def batches(data: TrainingData, places: Iterable[Sequence[int]], pin_memory: bool = False) -> Iterator[Batch]:
-    """Batches of the images at ``places`` of the run, fetched ahead by worker processes if there are any.
+def batches(data: TrainingData, positions: Iterable[Sequence[int]], pin_memory: bool = False) -> Iterator[Batch]:
+    """Batches of the images at ``positions`` in the run. Worker processes, if there are any, fetch them in advance.
 
-    Workers look components up in a registry of their own, of the same plug-ins as the run's.
+    Each worker has its own registry, with the same plug-ins as that of the run.
 
     Raises:
         PluginError: A worker cannot import a plug-in, see ``Registry``.
     """
     if not data.section.workers:
-        return map(data.batch, places)
+        return map(data.batch, positions)
     loader = DataLoader(
         _InWorker(data.section, data.seed, data.registry, data.upscaler),
-        batch_sampler=places,  # type: ignore[arg-type]  # any iterable of lists will do
+        batch_sampler=positions,  # type: ignore[arg-type]  # any iterable of lists will do
         num_workers=data.section.workers,
         collate_fn=_only,
         pin_memory=pin_memory,
-        multiprocessing_context="spawn",  # torch has threads by now, and a fork with threads may hang
-        generator=torch.Generator(),  # not the global one, which belongs to the step
+        multiprocessing_context="spawn",  # torch has started threads, and a fork of a process with threads may hang
+        generator=torch.Generator(),  # the global generator is left for the steps
     )
     return iter(loader)
 
 
 class _InWorker(Dataset[Batch]):
-    """The images of a run, opened in the worker: what is open can't be handed to another process."""
+    """The images of a run. Files are opened in the worker, since open files cannot be sent to another process."""
 
     def __init__(self, section: DataSection, seed: int, registry: Registry, upscaler: Component) -> None:
-        self._made_of = section, seed, registry, upscaler
+        self._arguments = section, seed, registry, upscaler
         self._data: TrainingData | None = None
 
     def __getitems__(self, positions: list[int]) -> list[Batch]:
         if self._data is None:
-            self._data = TrainingData(*self._made_of)
+            self._data = TrainingData(*self._arguments)
         return [self._data.batch(positions)]
 
 

@@ -23,14 +23,14 @@ class DryRun:
     """What a run would do.
 
     Attributes:
-        trained: Parameters that are trained, by group.
-        frozen: Parameters that are not, by network.
-        images: How many images there are.
-        steps: How many steps are left.
-        epochs: How often each image is drawn in them.
-        seconds: What a step takes, on average of three.
-        memory: What a step needs, on one process.
-        processes: How many processes share the work.
+        trained: The number of trained parameters in each group.
+        frozen: The number of frozen parameters in each network.
+        images: The number of images.
+        steps: The number of remaining steps.
+        epochs: How often each image is drawn in these steps.
+        seconds: The time of a step, as the mean of three.
+        memory: The memory that a step needs in one process.
+        processes: The number of processes.
     """
 
     trained: dict[str, int]
@@ -51,7 +51,7 @@ class DryRun:
         return table
 
     def sentences(self) -> Iterator[str]:
-        """The rest, in words."""
+        """Sentences about memory, time and images."""
         parts = ", ".join(f"{name} {size}" for name, size in self.memory.rows() if name != "total")
         yield f"Memory of a step: {dict(self.memory.rows())['total']} of tensors ({parts})."
         hours, minutes = divmod(round(self.steps * self.seconds / 60), 60)
@@ -63,14 +63,14 @@ class DryRun:
 
 
 def dry_run(config: TrainConfig, registry: Registry | None = None) -> DryRun:
-    """Build all that a run needs, count the memory of a step, and time three; errors are those of ``train``."""
+    """Build all parts of a run, count the memory of a step, and time three steps. Raises the errors of ``train``."""
     run = TrainingRun(config, registry)
     run.accelerator.wait_for_everyone()
     done = max(run.checkpoints.steps(), default=0)
     networks = (run.unet, run.controlnet, run.backbone.text_encoder, run.backbone.vae)
     batch = run.data.batch(range(config.batch_size // (config.gradient_accumulation * run.accelerator.num_processes)))
     memory = step_memory(networks, run.trained, config.optimizer.name, lambda: run.losses(run.draw(batch))["loss"])
-    run.one_step()  # the first one is slower: it makes the optimiser's state, and may compile
+    run.one_step()  # the first step is slower: it makes the optimiser's state, and may compile
     began = time.perf_counter()
     for _ in range(MEASURED_STEPS):
         run.one_step()

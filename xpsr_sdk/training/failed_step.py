@@ -18,12 +18,12 @@ from xpsr_sdk.training.objective import StepInputs
 
 
 def write_failed_step(target: Path, batch: Batch, inputs: StepInputs) -> None:
-    """Write the folder ``target``, whole or not at all.
+    """Write the folder ``target``. If it fails, no incomplete folder remains.
 
     Raises:
         TrainingError: It cannot be written.
     """
-    # Copies: some of them are one tensor, which safetensors would refuse to write twice.
+    # Tensors are copied, since some share memory, which safetensors does not accept.
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in vars(inputs).items()}
     words = {"positions": batch.positions, "high": batch.high, "low": batch.low}
     with writing(target), whole_folder(target) as folder:

@@ -1,4 +1,4 @@
-"""Errors while a run writes a file or a folder."""
+"""Turns errors of writing files into errors of training."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from xpsr_sdk.errors import TrainingError, one_line
 
 @contextmanager
 def writing(target: Path) -> Iterator[None]:
-    """Turn what goes wrong in the block into a ``TrainingError`` about ``target``."""
+    """Turn an error in the block into a ``TrainingError`` about ``target``."""
     try:
         yield
-    except (OSError, RuntimeError, SafetensorError) as error:  # the last two: a full disk in torch and in safetensors
+    except (OSError, RuntimeError, SafetensorError) as error:  # a full disk is the last two in torch and safetensors
         raise TrainingError(f"{target} cannot be written: {one_line(error)}") from error

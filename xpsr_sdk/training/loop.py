@@ -49,20 +49,20 @@ def train(
     registry: Registry | None = None,
     on_step: Callable[[int, dict[str, float]], object] = lambda step, losses: None,
 ) -> Path:
-    """Train, going on from the newest whole checkpoint in ``config.output`` if there is one.
+    """Train a model, and continue from the newest undamaged checkpoint in ``config.output`` if there is one.
 
-    Started by ``accelerate launch`` or ``torchrun``, each process computes its share of every step's images.
+    If ``accelerate launch`` or ``torchrun`` started several processes, each computes a part of the images of a step.
 
     Args:
         config: The run.
-        registry: Where components are looked up; None: the built-in and the installed plug-ins.
+        registry: The registry in which components are looked up. None: the built-in and the installed plug-ins.
         on_step: Called after each step, with its number and the terms of the loss.
 
     Returns:
         The folder of the last checkpoint: ``checkpoint-N/`` with EMA weights.
 
     Raises:
-        ConfigError: Options do not go together, or need a package that is not installed.
+        ConfigError: Options do not fit together, or need a package that is not installed.
         TrainingError: The data, the patterns or an older checkpoint do not fit, the loss is no longer finite or
             diverges, or a checkpoint cannot be written (older ones stay).
     """
@@ -85,11 +85,11 @@ def train(
 
 
 class TrainingRun:
-    """Models, optimiser, EMA weights and position of a run.
+    """The models, optimiser, EMA weights and position of a run.
 
-    All that is random for an image is drawn from a generator that is seeded with the run's seed and the image's
-    position in the run, and likewise the order of an epoch. So a resumed run needs no other state than the numbers in
-    it, and how many processes share the work changes nothing.
+    All random numbers of an image come from a generator that is seeded with the run's seed and the image's position in
+    the run; the order of an epoch is drawn in the same way. So a resumed run needs no state of random generators, and
+    the number of processes does not change the result.
     """
 
     def __init__(self, config: TrainConfig, registry: Registry | None = None) -> None:
@@ -98,7 +98,7 @@ class TrainingRun:
         self.step = 0
         self.accelerator = make_accelerator(config)
         self.device = self.accelerator.device
-        torch.manual_seed(config.seed)  # of fresh weights
+        torch.manual_seed(config.seed)  # for the initialisation of fresh weights
         self.backbone: Any
         self.backbone, self.unet, self.controlnet = build_for_training(config.model, registry)
         _check_heads(config, self.controlnet.config)
@@ -128,21 +128,21 @@ class TrainingRun:
         self.validation = Validation(config, self.backbone, registry) if config.validation else None
 
     def _choose_parameters(self) -> None:
-        """What is trained, in float32; and where everything is."""
+        """Choose the trained parameters, and move all networks to the device in the right precision."""
         config = self.config
         patterns = config.model.train
         if config.model.lora_rank:
             add_lora(self.unet, config.model.lora_rank)
             patterns = (*patterns, LORA_PATTERN)
         models = {"unet": self.unet, "controlnet": self.controlnet, "text_encoder": self.backbone.text_encoder}
-        # Not every model has fusions in its U-Net, so that one of the default patterns may match nothing.
+        # Not every U-Net has fusions, so one of the default patterns may match nothing.
         self.trained = select_parameters(models, patterns, each_must_match="train" in config.model.model_fields_set)
         self.shards = config.model.shard_frozen and self.accelerator.num_processes > 1
         self.trains_text = any(name.startswith("text_encoder.") for name in self.trained)
         self.backbone.vae.requires_grad_(False)
         for network in (self.unet, self.controlnet):
             if config.model.frozen_in_half:
-                _halve_what_is_frozen(network, config.precision)
+                _halve_frozen_weights(network, config.precision)
             if config.gradient_checkpointing:
                 checkpoint_gradients(network)
             if config.compile:
@@ -152,18 +152,20 @@ class TrainingRun:
         if self.shards:
             shard_frozen(self.unet, self.device, self.accelerator.num_processes)
         if config.optimizer.name == "adamw-8bit":
-            for parameter in self.trained.values():  # bitsandbytes lays them so anyhow, and kernels round by that
+            # bitsandbytes makes them contiguous anyway. The memory layout changes how kernels round, so it is set here.
+            for parameter in self.trained.values():
                 parameter.data = parameter.data.contiguous()
 
     def one_step(self) -> dict[str, float]:
         """Draw a batch, take a gradient step, and update the EMA weights.
 
         Returns:
-            The terms of the loss, the gradient's norm, in all and by group, the learning rate, and what it cost.
+            The terms of the loss, the norms of the gradient in total and for each group, the learning rate, the images
+            per second, and the seconds that were spent waiting for data.
         """
         began = time.perf_counter()
         key = self.config.seed, "step", self.step, self.accelerator.process_index
-        torch.manual_seed(generator_for(*key).initial_seed())  # for plug-ins that draw from there
+        torch.manual_seed(generator_for(*key).initial_seed())  # for plug-ins that use torch's global generator
         options, parts = self.config.optimizer, self.config.gradient_accumulation
         rate = learning_rate(options, self.step, self.config.steps)
         for group in self.optimizer.param_groups:
@@ -191,7 +193,7 @@ class TrainingRun:
         }  # fmt: skip
 
     def _add_gradients(self, batch: Batch, parts: int) -> dict[str, float]:
-        """The gradients of a part of the step's images, and their share of the terms of the loss."""
+        """Add the gradients of a part of the step's images. Returns its share of each term of the loss."""
         inputs = self.draw(batch)
         terms: dict[str, Tensor] = self.objective(inputs)
         names = list(terms)
@@ -202,7 +204,7 @@ class TrainingRun:
         return {name: value / parts for name, value in values.items()}
 
     def draw(self, batch: Batch) -> StepInputs:
-        """Latents, noise, timesteps and encoded prompts for a batch."""
+        """Draw the latents, noise, timesteps and encoded prompts for a batch."""
         generators = [generator_for(self.config.seed, "noise", position) for position in batch.positions]
         hr, lr, upscaled = (image.to(self.device) for image in (batch.hr, batch.lr, batch.upscaled))
         with torch.no_grad():
@@ -222,7 +224,7 @@ class TrainingRun:
         return self.config.loss.mean_share > 0 or self.config.loss.estimate_share > 0
 
     def losses(self, inputs: StepInputs) -> dict[str, Tensor]:
-        """Each term of the loss, already weighted, and their sum."""
+        """Each term of the loss, with its weight, and their sum."""
         terms: dict[str, Tensor] = self.objective(inputs)
         return terms
 
@@ -230,21 +232,21 @@ class TrainingRun:
         """Write ``checkpoint-N/``.
 
         Raises:
-            TrainingError: It cannot be written; older checkpoints stay as they are.
+            TrainingError: It cannot be written. Older checkpoints stay as they are.
         """
         if self.accelerator.is_main_process:
             self.checkpoints.write(self.step, self.write_models, self.state_dict)
         else:
             for network in (self.unet, self.controlnet):
-                gathered(merged_state(network))  # the main process needs this one's shards
+                gathered(merged_state(network))  # the main process needs the shards of this process
         self.accelerator.wait_for_everyone()
 
     def write_models(self, folder: Path) -> None:
-        """Write the networks with their EMA weights, and the rest of the model where the text encoder is trained."""
-        with self.averaged_weights():
+        """Write the networks with their EMA weights. If the text encoder is trained, write a complete model."""
+        with self.ema_weights():
             for name, network in (("unet", self.unet), ("controlnet", self.controlnet)):
                 write_model(network, folder / name, gathered(merged_state(network)))
-            if self.trains_text:  # a whole model, so that a later run can take it as its base
+            if self.trains_text:  # a complete model, which a later run can use as its base
                 self.backbone.text_encoder.save_pretrained(folder / "text_encoder")
                 for part in ("tokenizer", "scheduler", "vae"):
                     shutil.copytree(self.config.model.base_folder / part, folder / part)
@@ -252,7 +254,7 @@ class TrainingRun:
                 (folder / "model_index.json").write_text(index, encoding="utf-8")
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the run needs to go on, beside its config."""
+        """Everything that the run needs to continue, except its config."""
         scaler = self.accelerator.scaler
         return {
             "step": self.step,
@@ -264,14 +266,14 @@ class TrainingRun:
         }
 
     def load_state_dict(self, state: Mapping[str, Any], source: Path) -> None:
-        """Go to where a run was when it gave ``state``.
+        """Restore the state of a run.
 
         Args:
-            state: What ``state_dict`` gave.
-            source: The checkpoint that it was read from, for messages.
+            state: The result of ``state_dict``.
+            source: The checkpoint that it was read from, for error messages.
 
         Raises:
-            TrainingError: It holds other parameters than those that are trained, or of other shapes.
+            TrainingError: The parameters in ``state`` are not those that are trained, or have other shapes.
         """
         found, expected = ({n: x.shape for n, x in ws.items()} for ws in (state["weights"], self.trained))
         if found.keys() != expected.keys():
@@ -279,7 +281,7 @@ class TrainingRun:
         if found != expected:
             name = next(name for name in found if found[name] != expected[name])
             raise TrainingError(
-                f"{source} is of another architecture than this config: {name} has shape"
+                f"{source} has another architecture than this config: {name} has shape"
                 f" {tuple(found[name])}, not {tuple(expected[name])}; choose another output."
             )
         with torch.no_grad():
@@ -288,7 +290,9 @@ class TrainingRun:
         self.optimizer.load_state_dict(state["optimizer"])
         if self.ema is not None:
             if state["ema"] is None:
-                raise TrainingError(f"{source} holds no EMA weights: set optimizer.ema_decay to 0, or another output.")
+                raise TrainingError(
+                    f"{source} holds no EMA weights: set optimizer.ema_decay to 0, or choose another output."
+                )
             self.ema.load_state_dict(state["ema"])
         if self.accelerator.scaler is not None and state["scaler"]:
             self.accelerator.scaler.load_state_dict(state["scaler"])
@@ -296,11 +300,11 @@ class TrainingRun:
         self.step = state["step"]
 
     def resume(self) -> None:
-        """Go on from the newest whole checkpoint in the output folder, if there is one.
+        """Continue from the newest undamaged checkpoint in the output folder, if there is one.
 
         Raises:
-            TrainingError: It holds other parameters than those that are trained, or of other shapes, or every
-                checkpoint is damaged.
+            TrainingError: Its parameters are not those that are trained, or have other shapes; or every checkpoint is
+                damaged.
         """
         if self.accelerator.is_main_process:
             self.checkpoints.remove_partial()
@@ -310,67 +314,67 @@ class TrainingRun:
         self.log.start(self.step)
 
     def validate(self) -> None:
-        """Measure held-out images, if it is time to and was not done before."""
+        """Validate on held-out images, if this step is due and was not validated before."""
         section, validation = self.config.validation, self.validation
         if section is None or validation is None or self.step % section.every:
             return
         is_done = self.log.has_validation(self.step)
-        self.accelerator.wait_for_everyone()  # all have read the log before one writes to it
-        # A sharded network is computed by all processes together.
+        self.accelerator.wait_for_everyone()  # all processes must read the log before one writes to it
+        # A sharded network needs all processes.
         if not is_done and (self.shards or self.accelerator.is_main_process):
-            with self.averaged_weights():
+            with self.ema_weights():
                 metrics, grid = validation.run(self.unet, self.controlnet, self.accelerator.autocast())
             if self.accelerator.is_main_process:
                 self.log.log_validation(self.step, metrics, grid)
         self.accelerator.wait_for_everyone()
 
     def remove_old_checkpoints(self) -> None:
-        """Remove all checkpoints but the newest and the best."""
+        """Remove all checkpoints except the newest ones and the best."""
         if self.accelerator.is_main_process:
             section = self.config.validation
             best = self.log.best_step(section, self.checkpoints.steps()) if section else None
             self.checkpoints.remove_old(best)
 
-    def averaged_weights(self) -> AbstractContextManager[None]:
-        """Within the block, the networks hold their EMA weights, if there are any."""
-        return nullcontext() if self.ema is None else _averaged(self.ema, list(self.trained.values()))
+    def ema_weights(self) -> AbstractContextManager[None]:
+        """Within the block, the networks have their EMA weights, if there are any."""
+        return nullcontext() if self.ema is None else _with_ema_weights(self.ema, list(self.trained.values()))
 
     def _next_batch(self) -> tuple[Batch, float]:
-        """This process's share of the next part of a step's images, and the seconds it was waited for."""
+        """The images of this process in the next part of a step, and the seconds that it waited for them."""
         began = time.perf_counter()
         if self._batches is None:
-            self._batches = batches(self.data, self._places(), self.device.type == "cuda")
+            self._batches = batches(self.data, self._positions(), self.device.type == "cuda")
         return next(self._batches), time.perf_counter() - began
 
-    def _places(self) -> Iterator[range]:
-        """The positions of this process's images, a part of a step at a time, from this step to the last."""
+    def _positions(self) -> Iterator[range]:
+        """The positions of this process's images for each part of each step, from this step to the last."""
         config, count = self.config, self.accelerator.num_processes
-        side = config.batch_size // (config.gradient_accumulation * count)
+        size = config.batch_size // (config.gradient_accumulation * count)
         parts = range(self.step * config.gradient_accumulation, config.steps * config.gradient_accumulation)
         for part in parts:
-            first = (part * count + self.accelerator.process_index) * side
-            yield range(first, first + side)
+            first = (part * count + self.accelerator.process_index) * size
+            yield range(first, first + size)
 
     def _without_gradient_exchange(self) -> AbstractContextManager[Any]:
-        """Until the last part of a step, gradients are not exchanged between processes."""
+        """Within the block, gradients are not averaged over processes, which is needed only in a step's last part."""
         context: AbstractContextManager[Any] = self.accelerator.no_sync(self.objective)
         return context
 
     def _check_loss(self, loss: float, batch: Batch, inputs: StepInputs) -> None:
         recent = self.recent_losses
-        trouble, advice = "", "try a lower learning rate"
+        problem, advice = "", "try a lower learning rate"
         if not math.isfinite(loss):
-            trouble = f"The loss is {loss} at step {self.step}"
+            problem = f"The loss is {loss} at step {self.step}"
         elif len(recent) == REMEMBERED:
             mean, spread = statistics.mean(recent), statistics.stdev(recent)
             if loss > mean + self.config.optimizer.divergence * spread:
-                trouble = f"The loss diverges at step {self.step}: it is {loss:.4g}, and was {mean:.4g} on average"
+                problem = f"The loss diverges at step {self.step}: it is {loss:.4g}, and was {mean:.4g} on average"
                 advice = "try a lower learning rate, or a larger optimizer.divergence"
-        if trouble:
+        if problem:
             where = self.config.output / f"failed-step-{self.step}"
             if self.accelerator.is_main_process:
                 write_failed_step(where, batch, inputs)
-            raise TrainingError(f"{trouble}: {advice}. The batch is kept in {where}.")
+            raise TrainingError(f"{problem}: {advice}. The batch is kept in {where}.")
 
     def _timestep(self, generator: torch.Generator) -> Tensor:
         loss, last = self.config.loss, self.schedule.last
@@ -385,7 +389,7 @@ class TrainingRun:
         return embeddings[[unique.index(text) for text in texts]]
 
     def _perceptual(self) -> PerceptualLoss | None:
-        """LPIPS of the decoded clean estimates. Left out at the last timestep, whose estimate is to stay the mean."""
+        """LPIPS of the decoded estimates, except at the last timestep, whose estimate should stay the mean."""
         loss = self.config.loss
         if not loss.perceptual_weight:
             return None
@@ -395,7 +399,7 @@ class TrainingRun:
             chosen = inputs.timesteps < self.schedule.last
             if not chosen.any():
                 return clean.new_zeros(())
-            with torch.autocast(self.device.type, enabled=False):  # autoencoders want full precision
+            with torch.autocast(self.device.type, enabled=False):  # autoencoders need full precision
                 images = self.backbone.decode(clean[chosen], inputs.upscaled[chosen])
             distances = lpips.distance((images + 1) / 2, (inputs.hr[chosen] + 1) / 2)
             return distances.sum() / len(chosen)
@@ -404,7 +408,7 @@ class TrainingRun:
 
 
 def _warn_of_other_parts(section: ModelSection) -> None:
-    """Tell that checkpoints, which are no whole models, will need parts that the base does not name."""
+    """Warn that checkpoints, which are not complete models, need parts that the base model does not name."""
     path = section.base_folder / "model_index.json"
     if not path.is_file():
         return
@@ -415,15 +419,15 @@ def _warn_of_other_parts(section: ModelSection) -> None:
         own, trained = (part if isinstance(part, dict) else {"name": part} for part in (of_base, chosen))
         if chosen is not None and own != trained:
             warnings.warn(
-                f"{section.base} names the {kind} {of_base!r}, but this trains with {chosen!r}: what uses its "
-                f"checkpoints needs {kind} = {chosen!r} (build_pipeline, or xpsr upscale --config), or that entry in "
-                "the base's model_index.json.",
+                f"{section.base} names the {kind} {of_base!r}, but this trains with {chosen!r}. To use its checkpoints,"
+                f" set {kind} = {chosen!r} (in build_pipeline, or for xpsr upscale --config), or write it into the "
+                "base's model_index.json.",
                 stacklevel=2,
             )
 
 
 def _check_heads(config: TrainConfig, controlnet: Any) -> None:
-    """The Degradation-Free Constraint needs what a ControlNet may have been made without."""
+    """Raise an error if the Degradation-Free Constraint has a weight, but the ControlNet lacks its heads."""
     missing = [name for name in ("return_rgbs", "use_latent_pred") if not controlnet[name]]
     if missing and config.loss.constraint_weight:
         raise TrainingError(
@@ -433,15 +437,15 @@ def _check_heads(config: TrainConfig, controlnet: Any) -> None:
         )
 
 
-def _halve_what_is_frozen(network: nn.Module, precision: str) -> None:
-    """Round matrices that are not trained to what autocast rounds them to anyhow; vectors stay as they are."""
+def _halve_frozen_weights(network: nn.Module, precision: str) -> None:
+    """Store frozen matrices in the precision of autocast, which would round them anyway. Vectors stay in float32."""
     for parameter in network.parameters():
         if not parameter.requires_grad and parameter.ndim > 1:
             parameter.data = parameter.data.to(getattr(torch, precision))
 
 
 @contextmanager
-def _averaged(ema: EMAModel, parameters: list[nn.Parameter]) -> Iterator[None]:
+def _with_ema_weights(ema: EMAModel, parameters: list[nn.Parameter]) -> Iterator[None]:
     ema.store(parameters)
     ema.copy_to(parameters)
     try:

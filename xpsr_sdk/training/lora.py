@@ -18,7 +18,7 @@ def add_lora(unet: Any, rank: int) -> None:
 
 
 def merged_state(model: nn.Module) -> dict[str, Tensor]:
-    """The weights of a model with its LoRA added to them, under the names that they have without one."""
+    """The weights of a model with its LoRA merged in, under the names of a model without LoRA."""
     state = {
         name.replace(".base_layer.", "."): tensor.detach()
         for name, tensor in model.state_dict().items()

@@ -15,10 +15,10 @@ from xpsr_sdk.training.config import ErrorMeasure, LossSection
 def diffusion_loss(
     prediction: Tensor, target: Tensor, weights: Tensor | None = None, error: ErrorMeasure = "mse"
 ) -> Tensor:
-    """L_D, each image's error times its weight (B).
+    """L_D, the mean of each image's error times its weight (B).
 
-    ``mse`` is the mean squared error. ``log-mse`` is its logarithm, which counts relative improvements as PSNR does, so
-    that images that nobody could restore do not outweigh the others.
+    ``mse`` is the mean squared error. ``log-mse`` is its logarithm. Like PSNR, it measures relative improvements, so
+    that images that are impossible to restore do not dominate the loss.
     """
     if weights is None and error == "mse":
         return mse_loss(prediction.float(), target.float())
@@ -29,9 +29,10 @@ def diffusion_loss(
 
 
 def timestep_weights(schedule: NoiseSchedule, timesteps: Tensor, loss: LossSection) -> Tensor | None:
-    """The weight of each image's L_D (B), or None for equal ones.
+    """The weight of each image's L_D (B), or None if all are equal.
 
-    min-SNR (arXiv 2303.09556) weighs the clean-latents error by min(SNR, gamma); here for the prediction type at hand.
+    min-SNR (arXiv 2303.09556) weights the error of the clean latents by min(SNR, gamma). The weights are converted to
+    the prediction type of the model.
     """
     if loss.weighting == "uniform":
         return None
@@ -45,7 +46,7 @@ def timestep_weights(schedule: NoiseSchedule, timesteps: Tensor, loss: LossSecti
 def constraint_losses(
     rgbs: Sequence[Tensor], latent_predictions: Sequence[Tensor], hr: Tensor, hr_latents: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """L_DFC, the Degradation-Free Constraint, in its two parts (unweighted).
+    """The two parts of L_DFC, the Degradation-Free Constraint, without their weight.
 
     Args:
         rgbs: Images that the conditioning encoder predicts, B 3 H/2^k W/2^k.
@@ -54,7 +55,7 @@ def constraint_losses(
         hr_latents: Their latents, B C h w.
 
     Returns:
-        Sum over the heads of the mean L1 to the resized images, and to the resized latents.
+        The mean L1 distances to the resized images and to the resized latents, each summed over the heads.
     """
     return _sum_of_l1(rgbs, hr), _sum_of_l1(latent_predictions, hr_latents)
 

@@ -1,7 +1,7 @@
-"""How much memory a training step needs: counted, byte by byte, on real tensors or on ones without content.
+"""Counts the memory that a training step needs, on real tensors or on fake ones without content.
 
-What is counted is every tensor that PyTorch's operations make, for as long as it lives. Not counted is what kernels and
-libraries use inside, and what an allocator keeps back.
+All tensors are counted that PyTorch's operations make, as long as they exist. The temporary memory of kernels and
+libraries is not counted, and neither is memory that the allocator keeps in reserve.
 """
 
 from __future__ import annotations
@@ -21,41 +21,42 @@ class StepMemory:
     """The bytes of a training step.
 
     Attributes:
-        weights: All networks' weights.
+        weights: The weights of all networks.
         gradients: The gradients of the trained parameters.
         optimizer: The state of the optimiser.
-        averages: The EMA weights.
+        ema_weights: The EMA weights.
         activations: The peak of everything else: features, copies in half precision, intermediate results.
     """
 
     weights: int
     gradients: int
     optimizer: int
-    averages: int
+    ema_weights: int
     activations: int
 
     @property
     def total(self) -> int:
-        """At the peak. Gradients grow while activations go, so that both together are an upper bound."""
-        return self.weights + self.gradients + self.optimizer + self.averages + self.activations
+        """An upper bound of the peak: gradients are allocated while activations are freed, but all are added here."""
+        return self.weights + self.gradients + self.optimizer + self.ema_weights + self.activations
 
     def rows(self) -> Iterator[tuple[str, str]]:
-        """Each part and the total, in GiB, for a table."""
-        for name in ("weights", "gradients", "optimizer", "averages", "activations", "total"):
-            yield name, f"{getattr(self, name) / GIB:.2f} GiB"
+        """The name and size of each part and of the total."""
+        for name in ("weights", "gradients", "optimizer", "ema_weights", "activations", "total"):
+            yield name.replace("ema_", "EMA "), f"{getattr(self, name) / GIB:.2f} GiB"
 
 
 def step_memory(
     networks: Iterable[nn.Module], trained: Mapping[str, nn.Parameter], optimizer: str, forward: Callable[[], Tensor]
 ) -> StepMemory:
-    """Count the memory of a step. What stays from step to step follows from the sizes of the parameters; the rest is
-    counted while a step runs.
+    """Count the memory of a step.
+
+    What is kept between steps is computed from the sizes of the parameters. The rest is counted while a step runs.
 
     Args:
-        networks: All that hold weights.
+        networks: All networks of the run.
         trained: The parameters that are trained.
         optimizer: ``"adamw"`` or ``"adamw-8bit"``.
-        forward: Gives the loss. The gradients that follow from it are thrown away.
+        forward: Computes the loss. Its gradients are computed and discarded.
     """
     weights = list({id(p): p for network in networks for p in (*network.parameters(), *network.buffers())}.values())
     numbers = [parameter.numel() for parameter in trained.values()]
@@ -65,7 +66,7 @@ def step_memory(
         loss = forward()
         forward_peak = counted.peak - before
         loss.backward()
-        # In the backward pass the gradients so far are alive, too; at its end all of them.
+        # In the backward pass gradients exist, too. They have a field of their own, so they are subtracted here.
         activations = max(forward_peak, counted.peak - before - size)
     for parameter in trained.values():
         parameter.grad = None
@@ -73,13 +74,13 @@ def step_memory(
         weights=sum(map(_bytes, weights)),
         gradients=size,
         optimizer=sum(optimizer_bytes(optimizer, number) for number in numbers),
-        averages=size,
+        ema_weights=size,
         activations=activations,
     )
 
 
 def optimizer_bytes(optimizer: str, number: int) -> int:
-    """The state of a tensor of so many parameters: two moments, and the step or the scales of 8-bit blocks."""
+    """Bytes of the state for a tensor of ``number`` parameters: two moments, and the step or the scales of blocks."""
     if optimizer == "adamw" or number < 4096:  # bitsandbytes holds small tensors in 32 bits
         return 8 * number + (4 if optimizer == "adamw" else 0)
     return 2 * (number + 4 * -(-number // 256))

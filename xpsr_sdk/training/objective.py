@@ -1,4 +1,4 @@
-"""What a step minimises, as one module: from latents and text to the terms of the loss."""
+"""The objective of training as one module: from latents and text to the terms of the loss."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from xpsr_sdk.training.losses import constraint_losses, diffusion_loss, timestep
 
 @dataclass(frozen=True)
 class StepInputs:
-    """What the losses of a step are computed from.
+    """The inputs of the losses of a step.
 
     Attributes:
-        hr: B 3 H W in [-1, 1].
-        lr: The inputs resized to the HR size, B 3 H W in [0, 1].
-        upscaled: The inputs as the model's upscaler enlarges them, B 3 H W in [0, 1].
-        latents: Of the HR images, B C h w.
-        photo: Latents of the inputs themselves, B C h w: what the mean is estimated from.
-        noise: B C h w.
-        timesteps: B.
-        high: B T D.
-        low: B T D.
-        from_estimate: B; which images are noised from the model's own estimate of the mean, not from ``latents``.
+        hr: The HR images, B 3 H W in [-1, 1].
+        lr: The LR images, resized to the HR size, B 3 H W in [0, 1].
+        upscaled: The LR images, enlarged by the model's upscaler, B 3 H W in [0, 1].
+        latents: Latents of the HR images, B C h w.
+        photo: Latents of the LR images, B C h w, from which the model estimates the mean.
+        noise: Noise, B C h w.
+        timesteps: Timesteps, B.
+        high: High-level text, B T D.
+        low: Low-level text, B T D.
+        from_estimate: For which images noise is added to the model's estimate of the mean instead of ``latents``, B.
     """
 
     hr: Tensor
@@ -44,24 +44,24 @@ class StepInputs:
     from_estimate: Tensor
 
     def where(self, chosen: Tensor) -> StepInputs:
-        """The images that ``chosen`` (B, booleans) says."""
+        """The inputs of those images for which ``chosen`` (B, booleans) is true."""
         return StepInputs(*(getattr(self, each.name)[chosen] for each in fields(self)))
 
 
 PerceptualLoss = Callable[[Tensor, StepInputs], Tensor]
-"""Of the estimates of the clean latents (B C h w) and what they were made from."""
+"""``loss(clean, inputs)``, where ``clean`` are the estimates of the clean latents, B C h w."""
 
 
 class Objective(nn.Module):
-    """Forward pass and losses: one module, since that is what distributes over processes.
+    """The forward pass and the losses. It is one module, because DDP wraps one module.
 
     Args:
-        unet: Predicts.
-        controlnet: Conditions.
-        text_encoder: Takes no part here, but its gradients belong to the step.
+        unet: Predicts the noise.
+        controlnet: Conditions the U-Net on the input.
+        text_encoder: It is not called here, but DDP must average its gradients.
         schedule: The noise schedule.
-        loss: What is minimised.
-        perceptual: The perceptual term, if it has a weight.
+        loss: The options of the loss.
+        perceptual: The perceptual term. None: there is none.
     """
 
     def __init__(
@@ -78,16 +78,18 @@ class Objective(nn.Module):
         self.schedule, self.loss, self.perceptual = schedule, loss, perceptual
 
     def forward(self, inputs: StepInputs) -> dict[str, Tensor]:
-        """Each term of the loss, already weighted, and their sum."""
+        """Compute each term of the loss, with its weight, and their sum."""
         schedule, loss, t = self.schedule, self.loss, inputs.timesteps
         start = self._start(inputs)
         noisy = schedule.add_noise(start, inputs.noise, t)
         if loss.mean_share:
-            # At the last timestep there is next to no signal, so that the best guess is the mean: it needs no noise.
+            # At the last timestep there is almost no signal, so the best prediction is the mean, which needs no noise.
             noisy = torch.where((t == schedule.last).view(-1, 1, 1, 1), inputs.photo, noisy)
         out, prediction = self._predict(noisy, t, inputs, heads=loss.constraint_weight > 0)
         signal, level = schedule.levels(t, start)
-        noise = inputs.noise + (signal / level) * (start - inputs.latents)  # what hides the HR latents in noisy
+        noise = inputs.noise + (signal / level) * (
+            start - inputs.latents
+        )  # the noise in noisy, relative to the latents
         target = schedule.target(inputs.latents, noise, t)
         pixel, latent = constraint_losses(out.rgbs, out.latents, inputs.hr, inputs.latents)
         terms = {
@@ -108,7 +110,7 @@ class Objective(nn.Module):
 
     @torch.no_grad()
     def _start(self, inputs: StepInputs) -> Tensor:
-        """What is noised: the latents of the HR images, or for some what sampling from the mean starts with."""
+        """The latents that noise is added to: those of the HR images, or for some images the estimated mean."""
         chosen = inputs.from_estimate & (inputs.timesteps < self.schedule.last)
         if not chosen.any():
             return inputs.latents

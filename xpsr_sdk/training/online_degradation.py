@@ -1,4 +1,4 @@
-"""Online degradation: photos without an LR image are degraded, and described, as they are drawn."""
+"""Online degradation: photos without an LR image are degraded and described when they are drawn."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ class OnlineDegrader:
         self.degradation, self.provider = degradation, provider
 
     def degrade(self, hr: Tensor, generator: torch.Generator) -> Tensor:
-        """1 3 H W in [0, 1] to 1 3 H/s W/s."""
+        """Degrade an image, 1 3 H W in [0, 1]. Returns 1 3 H/s W/s."""
         scale = self.degradation.scale
         if hr.shape[-1] % scale:
             raise TrainingError(f"crop is {hr.shape[-1]}: it must be a multiple of the degradation's scale, {scale}.")
         return self.degradation(hr, [generator])
 
     def quality(self, image: Tensor) -> str:
-        """The provider's description of 1 3 H W in [0, 1]; if the provider fails, it is empty."""
+        """The provider's description of an image, 1 3 H W in [0, 1]. It is empty if the provider fails."""
         return describe(self.provider, [Item(to_image(image))], ["low"])[0].low or ""

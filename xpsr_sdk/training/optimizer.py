@@ -1,4 +1,4 @@
-"""What is trained, in which groups, by which optimiser, and at which learning rate."""
+"""The trained parameters and their groups, the optimiser, and the learning rate."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ GROUPS = {
     "pixel_attention": (".pixel_attentions.",),
     "heads": (".conv_degradation", ".to_rgbs."),
 }
-"""The parts of a network whose gradient norms are logged separately, each with the marks in its parameters' names."""
+"""The parts of a network whose gradient norms are logged separately, and what the names of their parameters contain."""
 
 
 def select_parameters(
@@ -29,7 +29,7 @@ def select_parameters(
     """Freeze everything but the parameters whose names (``unet.up_blocks.0...``) match a pattern.
 
     Raises:
-        TrainingError: A pattern matches nothing, though each must match.
+        TrainingError: A pattern matches nothing, and ``each_must_match`` is true.
     """
     named = {f"{prefix}.{n}": p for prefix, model in models.items() for n, p in model.named_parameters()}
     for pattern in patterns:
@@ -65,14 +65,14 @@ def make_optimizer(parameters: Iterable[nn.Parameter], options: OptimizerSection
 
 
 def learning_rate(options: OptimizerSection, step: int, steps: int) -> float:
-    """The learning rate of a step: a linear rise, then constant, or a line or half a cosine down to zero."""
+    """The learning rate of a step: a linear warm-up, then constant, linear decay or cosine decay to zero."""
     rise = min(1.0, (step + 1) / (options.warmup_steps + 1))
     falls = {"constant": 1.0, "linear": 1 - step / steps, "cosine": 0.5 * (1 + math.cos(math.pi * step / steps))}
     return options.learning_rate * rise * falls[options.schedule]
 
 
 def group_of(name: str) -> str:
-    """The group of a parameter: its network, and its part where that has a name of its own."""
+    """The group of a parameter: its network, and its part if that is one of ``GROUPS``."""
     network = name.partition(".")[0]
     part = next((part for part, marks in GROUPS.items() if any(mark in name for mark in marks)), None)
     return f"{network}.{part}" if part else network

@@ -16,23 +16,23 @@ from xpsr_sdk.training.config import TrainConfig
 
 
 def make_accelerator(config: TrainConfig) -> Accelerator:
-    """Set up what a run computes on.
+    """Set up the device, the processes and the trackers of a run.
 
     Raises:
-        ConfigError: The device, the precision, the batch size and the number of processes do not go together, or a
+        ConfigError: The device, the precision, the batch size and the number of processes do not fit together, or a
             tracker is unknown or not installed.
     """
     device = find_device(config.device)
     if config.precision == "float16" and device.type == "cpu":
-        raise ConfigError("precision is float16, which trains on a GPU alone: use bfloat16.")
+        raise ConfigError("precision is float16, which needs a GPU for training: use bfloat16.")
     is_launched = "RANK" in os.environ  # by accelerate launch or torchrun
-    reset_accelerate(keep_processes=is_launched)  # a run may follow another one of other precision or device
+    reset_accelerate(keep_processes=is_launched)  # an earlier run may have used another precision or device
     if device.type == "cuda" and device.index is not None and not is_launched:
         torch.cuda.set_device(device)
     accelerator = Accelerator(
         mixed_precision={"float32": "no", "bfloat16": "bf16", "float16": "fp16"}[config.precision],
         cpu=device.type == "cpu",
-        # Without the constraint its heads get no gradient, if they are trained at all.
+        # Without the constraint, its heads get no gradients.
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=config.loss.constraint_weight == 0)],
         log_with=list(trackers_of(config)) or None,
         project_dir=config.output / "trackers",

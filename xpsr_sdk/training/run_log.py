@@ -1,4 +1,4 @@
-"""What a run reports: a log in its output folder, the results of validation, and trackers.
+"""The reports of a run: a log in its output folder, the results of validation, and trackers.
 
 log.jsonl              a line every log_every steps
 validation.jsonl       a line of metrics for each validation
@@ -30,7 +30,7 @@ PROJECT = "xpsr"
 
 
 class RunLog:
-    """The log of a run and of its validation; only the main process writes the files.
+    """The log of a run and of its validation. Only the main process writes files.
 
     Args:
         config: The run.
@@ -42,7 +42,7 @@ class RunLog:
         self._folder = config.output
 
     def start(self, step: int) -> None:
-        """Remove the lines beyond ``step``, from where the run goes on, and start the trackers."""
+        """Start the trackers, and remove lines after ``step``, the step from which the run continues."""
         if self._accelerator.is_main_process:
             for name in ("log.jsonl", "validation.jsonl"):
                 if (self._folder / name).exists():
@@ -55,14 +55,14 @@ class RunLog:
             self._accelerator.init_trackers(PROJECT, config=flat, init_kwargs=options)
 
     def log_step(self, step: int, values: Mapping[str, float]) -> None:
-        """Log the values of a step, and the peak of the memory."""
+        """Log the values of a step, and the peak memory."""
         line = {"step": step, **values, "peak_memory": _peak_memory(self._accelerator.device)}
         if self._accelerator.is_main_process:
             self._append(self._folder / "log.jsonl", line)
         self._accelerator.log({name: value for name, value in line.items() if name != "step"}, step=step)
 
     def log_validation(self, step: int, metrics: Mapping[str, float], grid: Image.Image) -> None:
-        """Log the metrics of held-out images, and a picture of some. The line comes last: it says that all is done."""
+        """Log the metrics of held-out images, and a picture of some. The line is written last: it marks the end."""
         try:
             write_image(grid, self._folder / "validation" / f"step-{step}.png")
         except ImageError as error:
@@ -79,7 +79,7 @@ class RunLog:
         return any(line["step"] == step for line in self._validations())
 
     def best_step(self, section: ValidationSection, steps: Iterable[int]) -> int | None:
-        """The step among ``steps`` whose validation was the best; None if there was none."""
+        """The step among ``steps`` with the best validation, or None if none was validated."""
         metric = section.best or section.metrics[0]
         sign = -1 if metric in LOWER_IS_BETTER else 1
         candidates = set(steps)
@@ -87,8 +87,8 @@ class RunLog:
         return max(scores, key=lambda step: scores[step], default=None)
 
     def close(self) -> None:
-        """Let the trackers write what they still hold."""
-        for tracker in self._accelerator.trackers:  # not end_training, which would end the processes' group as well
+        """Let the trackers write everything that they still hold."""
+        for tracker in self._accelerator.trackers:  # end_training would also end the process group
             tracker.finish()
 
     def _validations(self) -> list[dict[str, Any]]:
@@ -109,7 +109,7 @@ class RunLog:
 
 
 def read_lines(file: Path) -> list[dict[str, Any]]:
-    """The lines of a log; one that was cut off by a kill is left out."""
+    """The lines of a log. A line that is incomplete, because the process was killed, is left out."""
     found = []
     for line in file.read_text(encoding="utf-8").splitlines():
         try:
@@ -120,7 +120,7 @@ def read_lines(file: Path) -> list[dict[str, Any]]:
 
 
 def _peak_memory(device: torch.device) -> float:
-    """In GiB: of the GPU, or of this process on a CPU."""
+    """The peak memory of the GPU or, on a CPU, of this process, in GiB."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
     return peak_resident_bytes() / 2**30

@@ -1,6 +1,6 @@
 """FSDP (arXiv 2304.11277) for frozen layers: each process holds a shard, and a layer is gathered when it is used.
 
-Trained parameters are not sharded: each process holds all of them, and gradients are averaged (DDP).
+Trained parameters are not sharded: each process holds all of them, and DDP averages their gradients.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ LAYERS = (ResnetBlock2D, Transformer2DModel, Downsample2D, Upsample2D)
 
 
 def shard_frozen(network: nn.Module, device: torch.device, processes: int) -> None:
-    """Shard those layers of a network that hold no trained parameter."""
+    """Shard the layers of a network that have no trained parameters."""
     mesh = init_device_mesh(device.type, (processes,))
     for layer in _frozen_layers(network):
         for parameter in layer.parameters():
-            parameter.data = parameter.data.contiguous()  # shards are cut from plain rows
+            parameter.data = parameter.data.contiguous()  # FSDP cuts shards along the first dimension
         fully_shard(layer, mesh=mesh)
 
 
 def leave_shards_alone(module: nn.Module) -> None:
-    """Let DDP, which will wrap ``module``, ignore the sharded parameters."""
+    """Make DDP, which will wrap ``module``, ignore the sharded parameters."""
     exclude_from_ddp(module, (name for name, x in module.named_parameters() if isinstance(x, DTensor)))
 
 
 def gathered(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Whole tensors. All processes must call this together."""
+    """Gather sharded tensors. All processes must call this together."""
     return {name: x.full_tensor() if isinstance(x, DTensor) else x for name, x in state.items()}
 
 

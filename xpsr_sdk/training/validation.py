@@ -1,4 +1,4 @@
-"""Validation: held-out images are restored with the current model, each time from the same inputs and noise."""
+"""Validation: restores held-out images with the current model, each time with the same inputs and noise."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Validation:
     Args:
         config: The config of the run, which must have a validation section.
         backbone: The backbone of the run, with its weights loaded.
-        registry: Where components are looked up.
+        registry: The registry in which components are looked up.
 
     Raises:
         ConfigError: A metric or a setting is unknown.
@@ -80,7 +80,7 @@ class Validation:
         modes = [network.training for network in networks]
         unet.eval(), controlnet.eval()
         with compilation_kept(*networks), autocast:
-            pipeline = self._pipeline(unet, controlnet)  # runs them uncompiled
+            pipeline = self._pipeline(unet, controlnet)  # it runs the networks without compilation
             restored = [self._restore(pipeline, image) for image in self.images]
         for network, mode in zip(networks, modes, strict=True):
             network.train(mode)
@@ -136,7 +136,7 @@ class Validation:
         hr, lr = (None if x is None else Image.fromarray(x) for x in (example.hr, example.lr))
         assert hr is not None
         scale = degrader.degradation.scale if lr is None else max(hr.width // lr.width, 1)
-        # The pipeline pads to whole latents, but what is measured should not depend on that.
+        # The pipeline would pad other sizes to whole latents, which should not influence the metrics.
         grain = math.lcm(scale, int(self._backbone.stride))
         side = min(crop, *hr.size) // grain * grain or min(hr.size) // scale * scale
         if side // scale < SMALLEST_SIDE:
@@ -156,7 +156,7 @@ class Validation:
 
 
 def sheet(columns: Sequence[str], rows: Sequence[Sequence[Image.Image]]) -> Image.Image:
-    """Pictures in rows and columns, under the columns' names."""
+    """Pictures in rows and columns, with the names of the columns above."""
     width, height = (max(picture.size[axis] for row in rows for picture in row) for axis in (0, 1))
     whole = Image.new("RGB", (width * len(columns), LABEL_HEIGHT + height * len(rows)), "white")
     draw = ImageDraw.Draw(whole)
