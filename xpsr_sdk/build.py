@@ -1,4 +1,4 @@
-"""Turns names into objects: the only file that does."""
+"""Builds a pipeline from a config: its networks, and its parts by their names."""
 
 from __future__ import annotations
 
@@ -22,8 +22,7 @@ from xpsr_sdk.config import (
 from xpsr_sdk.contracts import Backbone, PromptProvider, Sampler, Upscaler
 from xpsr_sdk.engine.memory import is_out_of_memory
 from xpsr_sdk.errors import CheckpointError, ConfigError
-from xpsr_sdk.hardware.devices import find_device as find_device
-from xpsr_sdk.hardware.devices import find_dtype
+from xpsr_sdk.hardware.devices import find_device, find_dtype
 from xpsr_sdk.models.checkpoints import WEIGHTS, read_checkpoint, read_json, read_model
 from xpsr_sdk.models.controlnet import XPSRControlNet
 from xpsr_sdk.models.find_model import find_model

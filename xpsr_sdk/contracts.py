@@ -374,11 +374,9 @@ class Conditioning:
 
     Attributes:
         embeddings: B T D.
-        pooled: B D, for backbones that use it.
     """
 
     embeddings: torch.Tensor
-    pooled: torch.Tensor | None = None
 
 
 class Backbone(Protocol):

@@ -32,7 +32,7 @@ CALLS = {
     "sampler": "build_pipeline(sampler={})",
     "backbone": "build_pipeline(backbone={})",
     "upscaler": "build_pipeline(upscaler={})",
-    "metric": "default_registry().create('metric', choice={})",
+    "metric": "evaluate_folders(restored, originals, metrics=[{}])",
 }
 """For each kind, how to choose a component in Python."""
 COMMANDS = {
@@ -46,6 +46,7 @@ COMMANDS = {
 TABLES = {
     "prompt_provider": "prompt_provider",
     "fusion_attention": "model.fusion",
+    "degradation_model": "data.degradation",
     "sampler": "sampler",
     "backbone": "backbone",
     "upscaler": "upscaler",
