@@ -20,7 +20,6 @@ from typing import Any
 import click
 from torch.nn import Module
 
-from xpsr_sdk.build import build_for_training
 from xpsr_sdk.cli.main import xpsr
 from xpsr_sdk.cli.plugins import option_records
 from xpsr_sdk.cli.upscale import upscale
@@ -38,6 +37,7 @@ from xpsr_sdk.training.config import (
     TrainConfig,
     ValidationSection,
 )
+from xpsr_sdk.training.models import build_for_training
 
 HERE = Path(__file__).parent
 MODELS: tuple[type[Settings], ...] = (

@@ -11,10 +11,8 @@ from huggingface_hub.utils import filter_repo_objects
 
 from tests.support import tiny
 from xpsr_sdk import ConfigError, Registry, UnknownComponent, build, build_pipeline
-from xpsr_sdk.build import build_for_training
 from xpsr_sdk.builtin.residual import ResidualBackbone
 from xpsr_sdk.models.find_model import HUB_FILES, find_model
-from xpsr_sdk.training.config import ModelSection
 
 # Models
 
@@ -108,34 +106,6 @@ def test_a_model_that_the_hub_does_not_give_is_a_clear_error(here: Path, monkeyp
 def test_a_name_is_no_config() -> None:
     with pytest.raises(ConfigError, match=r"The config is 'nano', not a PipelineConfig: a model is named as model="):
         build_pipeline("nano")  # type: ignore[arg-type]
-
-
-# Training
-
-
-@pytest.mark.parametrize("from_scratch", [False, True])
-def test_a_backbone_is_loaded_for_training_as_its_contract_says(
-    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, from_scratch: bool, registry: Registry
-) -> None:
-    tiny.write_configs(tmp_path / "base")
-    load = ResidualBackbone.load
-    loaded: list[tuple[torch.dtype, bool]] = []
-
-    def strict(self: ResidualBackbone, folder: Path, dtype: torch.dtype, from_scratch: bool = False) -> None:
-        loaded.append((dtype, from_scratch))
-        load(self, folder, dtype, from_scratch)
-
-    monkeypatch.setattr(ResidualBackbone, "load", strict)
-    base = tmp_path / "base" if from_scratch else tiny_model
-    widths = {"conditioning_widths": tiny.CONDITIONING_WIDTHS} if from_scratch else {}
-    build_for_training(ModelSection.model_validate({"base": base, "from_scratch": from_scratch, **widths}), registry)
-    assert loaded == [(torch.float32, from_scratch)]
-
-
-def test_from_scratch_and_from_a_checkpoint_do_not_go_together(tiny_model: Path, registry: Registry) -> None:
-    section = ModelSection(base=tiny_model, backbone="residual", from_scratch=True, checkpoint=tiny_model)
-    with pytest.raises(ConfigError, match=r"model\.from_scratch is true, but model\.checkpoint names .*: leave one"):
-        build_for_training(section, registry)
 
 
 @pytest.mark.parametrize("part", ["sampler", "prompt_provider"])

@@ -40,6 +40,17 @@ def files_of(room: str) -> list[Path]:
     return [file for file in files if "templates" not in file.parts]
 
 
+def imported_rooms(room: str) -> set[str]:
+    """The rooms that the files of a room import from."""
+    found = {home_of(module) for file in files_of(room) for module in imports(file) if module.startswith("xpsr_sdk.")}
+    return {module.split(".")[1] for module in found}
+
+
+@pytest.mark.parametrize("room", sorted(RULES.keys() - {"cli"}))
+def test_a_room_may_import_nothing_that_it_does_not_need(room: str) -> None:
+    assert RULES[room] - imported_rooms(room) == set()
+
+
 def test_every_room_is_described() -> None:
     modules = {file.stem for file in SDK.glob("*.py")} - {"__init__", "__main__"}
     assert {*ROOMS, *modules} == RULES.keys()

@@ -30,7 +30,7 @@ from xpsr_sdk.toolkit import (
     init_fusions,
     one_line,
     read_json,
-    resize,
+    resize_aliased,
     short,
     to_8_bit,
 )
@@ -45,7 +45,7 @@ class Darker(DrawnDegradation[float]):
         return torch.rand((), generator=generator).item()
 
     def apply(self, hr: torch.Tensor, record: float, generator: torch.Generator) -> torch.Tensor:
-        return resize(hr * record, (hr.shape[1] // self.scale, hr.shape[2] // self.scale), "area")
+        return resize_aliased(hr * record, (hr.shape[1] // self.scale, hr.shape[2] // self.scale), "area")
 
 
 def seeded(*seeds: int) -> list[torch.Generator]:
@@ -63,7 +63,7 @@ def test_a_degradation_that_draws_is_a_draw_and_what_is_done_with_it() -> None:
 
 @pytest.mark.parametrize("mode", RESIZE_MODES)
 def test_resizing_keeps_a_flat_image_flat(mode: ResizeMode) -> None:
-    assert torch.allclose(resize(torch.full((3, 8, 8), 0.25), (3, 5), mode), torch.full((3, 3, 5), 0.25))
+    assert torch.allclose(resize_aliased(torch.full((3, 8, 8), 0.25), (3, 5), mode), torch.full((3, 3, 5), 0.25))
 
 
 @pytest.mark.parametrize(

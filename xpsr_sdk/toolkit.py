@@ -14,7 +14,7 @@ from xpsr_sdk.lazy import homes_of, lazy_names
 
 if TYPE_CHECKING:
     from xpsr_sdk.builtin import kernels
-    from xpsr_sdk.builtin.degrading import (
+    from xpsr_sdk.builtin.degradation_tools import (
         RESIZE_MODES,
         Dice,
         DrawnDegradation,
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
         check_batch,
         check_image,
         jpeg,
-        resize,
+        resize_aliased,
         to_8_bit,
     )
     from xpsr_sdk.builtin.measured import MEASURED_PHRASES
@@ -58,7 +58,7 @@ __all__ = [
     "one_line",
     "read_image",
     "read_json",
-    "resize",
+    "resize_aliased",
     "short",
     "to_8_bit",
     "to_image",
@@ -70,8 +70,8 @@ __all__ = [
 HOME_OF = homes_of(
     {
         "builtin": "kernels",
-        "builtin.degrading": "RESIZE_MODES Dice DrawnDegradation ResizeMode check_batch check_image jpeg resize "
-        "to_8_bit",
+        "builtin.degradation_tools": "RESIZE_MODES Dice DrawnDegradation ResizeMode check_batch check_image jpeg "
+        "resize_aliased to_8_bit",
         "builtin.measured": "MEASURED_PHRASES",
         "builtin.samplers": "DiffusersSampler",
         "builtin.stable_diffusion": "StableDiffusion",

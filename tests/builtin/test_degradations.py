@@ -16,18 +16,18 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from xpsr_sdk.builtin import kernels
-from xpsr_sdk.builtin.bicubic import BicubicDegradation
-from xpsr_sdk.builtin.camera import CameraDegradation
-from xpsr_sdk.builtin.realesrgan import (
+from xpsr_sdk.builtin.bicubic_degradation import BicubicDegradation
+from xpsr_sdk.builtin.camera_degradation import CameraDegradation
+from xpsr_sdk.builtin.realesrgan_degradation import (
     Blur,
     DegradationRecord,
     RealESRGANDegradation,
     Sinc,
     StageRecord,
 )
-from xpsr_sdk.builtin.sharpen import sharpen
 from xpsr_sdk.contracts import DegradationModel
 from xpsr_sdk.errors import ImageError
+from xpsr_sdk.preparation.sharpen import sharpen
 
 ALL = [RealESRGANDegradation, CameraDegradation, BicubicDegradation]
 QUIET = {

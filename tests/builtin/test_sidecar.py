@@ -65,7 +65,7 @@ def test_an_empty_file_is_empty_text_and_a_missing_one_an_error(tmp_path: Path) 
     assert found.errors["high"] == (
         f"There is no {tmp_path / 'a.high.txt'}, and no other file with its high-level prompt."
     )
-    assert "from no file" in describe(SidecarPrompts(), [Item(tiny.photo(16, 16))], ["low"])[0].errors["low"]
+    assert "has no file" in describe(SidecarPrompts(), [Item(tiny.photo(16, 16))], ["low"])[0].errors["low"]
 
 
 def test_files_that_are_no_utf8(tmp_path: Path) -> None:

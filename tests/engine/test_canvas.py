@@ -13,7 +13,7 @@ import torch
 from tests.support import tiny
 from xpsr_sdk.data.picture import from_pil, picture_of
 from xpsr_sdk.engine.canvas import Canvas
-from xpsr_sdk.engine.enlarge import enlarge
+from xpsr_sdk.engine.region_input import resized_region
 from xpsr_sdk.engine.regions import Region, plan_regions
 from xpsr_sdk.errors import ImageError
 
@@ -25,10 +25,10 @@ def test_a_result_of_regions_is_the_one_of_the_whole(mode: str, overlap: int) ->
         tiny.photo(50, 40).convert("L").convert(mode) if mode == "LA" else tiny.photo(50, 40).convert(mode)
     )
     whole = Canvas(200, 160, picture, on_disk=False)
-    whole.paste(region := Region(0, 0, 200, 160), *enlarge(picture, region, 200, 160))
+    whole.paste(region := Region(0, 0, 200, 160), *resized_region(picture, region, 200, 160))
     canvas = Canvas(200, 160, picture, on_disk=True)
     for region in plan_regions(200, 160, 80, overlap, 4):
-        canvas.paste(region, *enlarge(picture, region, 200, 160))
+        canvas.paste(region, *resized_region(picture, region, 200, 160))
     expected, found = (np.asarray(c.picture().to_pil(), int) for c in (whole, canvas))
     assert np.abs(expected - found).max() <= 1  # both sides of a fade are rounded before it
 

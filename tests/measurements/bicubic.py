@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 from PIL import Image
 
-from xpsr_sdk.data.images import find_images
+from xpsr_sdk.data.files import find_images
 
 
 @click.command()

@@ -26,7 +26,8 @@ from rich.progress import track
 from torch import Tensor
 
 from xpsr_sdk import Pipeline, build_pipeline
-from xpsr_sdk.data.images import find_images, resize, to_image, to_tensor
+from xpsr_sdk.data.files import find_images
+from xpsr_sdk.data.images import resize, to_image, to_tensor
 from xpsr_sdk.evaluation.metrics import psnr, ssim
 from xpsr_sdk.evaluation.perceptual import Perceptual
 

@@ -20,7 +20,7 @@ import ncnn  # type: ignore[import-untyped, unused-ignore]
 import numpy as np
 from PIL import Image
 
-from xpsr_sdk.data.images import find_images
+from xpsr_sdk.data.files import find_images
 
 MODEL = "REALESRGAN_X4PLUS_UP4X"
 

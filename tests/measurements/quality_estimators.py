@@ -28,7 +28,7 @@ from PIL import Image
 
 from xpsr_sdk.builtin.measured import MeasuredPrompts
 from xpsr_sdk.builtin.quality import CHROMA, LUMA, Quality, gaussian, measure
-from xpsr_sdk.builtin.realesrgan import DegradationRecord, RealESRGANDegradation, StageRecord
+from xpsr_sdk.builtin.realesrgan_degradation import DegradationRecord, RealESRGANDegradation, StageRecord
 from xpsr_sdk.contracts import Item
 
 SIDE = 512

@@ -15,7 +15,7 @@ import pyvips
 
 from xpsr_sdk.data.images import read_picture, write_picture
 from xpsr_sdk.engine.canvas import Canvas
-from xpsr_sdk.engine.enlarge import enlarge
+from xpsr_sdk.engine.region_input import resized_region
 from xpsr_sdk.engine.regions import plan_regions
 
 
@@ -37,7 +37,7 @@ def stream(side: int, region: int) -> None:
         picture = read_picture(Path(folder, "photo.jpg"))
         canvas = Canvas(side, side, picture, on_disk=True)
         for each in plan_regions(side, side, region, 128, 4):
-            canvas.paste(each, *enlarge(picture, each, side, side))
+            canvas.paste(each, *resized_region(picture, each, side, side))
         write_picture(canvas.picture(), Path(folder, "enlarged.tif"))
 
 

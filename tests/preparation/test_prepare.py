@@ -25,11 +25,11 @@ from xpsr_sdk import (
     UnknownComponent,
     hookimpl,
 )
-from xpsr_sdk.builtin.bicubic import BicubicDegradation
-from xpsr_sdk.builtin.sharpen import sharpen
+from xpsr_sdk.builtin.bicubic_degradation import BicubicDegradation
 from xpsr_sdk.data.images import read_image, to_image, to_tensor
 from xpsr_sdk.preparation.prepare import prepare_pairs
 from xpsr_sdk.preparation.report import Prepared
+from xpsr_sdk.preparation.sharpen import sharpen
 
 
 class Captioner:

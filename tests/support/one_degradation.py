@@ -7,4 +7,4 @@ from xpsr_sdk import ComponentSpec, hookimpl
 
 @hookimpl
 def xpsr_degradation_models() -> list[ComponentSpec]:
-    return [ComponentSpec("one", "xpsr_sdk.builtin.bicubic:BicubicDegradation", "One.")]
+    return [ComponentSpec("one", "xpsr_sdk.builtin.bicubic_degradation:BicubicDegradation", "One.")]

@@ -56,15 +56,15 @@ def xpsr_fusion_attentions() -> Iterable[ComponentSpec]:
 def xpsr_degradation_models() -> Iterable[ComponentSpec]:
     yield ComponentSpec(
         "realesrgan",
-        f"{__name__}.realesrgan:RealESRGANDegradation",
+        f"{__name__}.realesrgan_degradation:RealESRGANDegradation",
         "Second-order blur, resize, noise, JPEG (arXiv 2107.10833).",
     )
     yield ComponentSpec(
         "camera",
-        f"{__name__}.camera:CameraDegradation",
+        f"{__name__}.camera_degradation:CameraDegradation",
         "A camera that is too far away: blur, noise, sharpening, JPEG.",
     )
-    yield ComponentSpec("bicubic", f"{__name__}.bicubic:BicubicDegradation", "Bicubic downsampling alone.")
+    yield ComponentSpec("bicubic", f"{__name__}.bicubic_degradation:BicubicDegradation", "Bicubic downsampling alone.")
 
 
 @hookimpl

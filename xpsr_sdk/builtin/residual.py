@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 from xpsr_sdk.builtin.stable_diffusion import StableDiffusion
-from xpsr_sdk.models.wavelet import analyse, synthesise
+from xpsr_sdk.builtin.wavelet import analyse, synthesise
 
 TRANSFORMS = {"unshuffle": (pixel_unshuffle, pixel_shuffle), "wavelet": (analyse, synthesise)}
 """Functions that turn a residual into latents, and back."""
@@ -30,7 +30,7 @@ class ResidualAutoencoder(ModelMixin, ConfigMixin):
         stride: Pixels per latent, in each direction. Latents have 3 * stride^2 channels.
         scaling_factor: Factor on the residual (of an image in [-1, 1]) that gives latents of about unit variance.
         transform: ``"unshuffle"`` rearranges blocks of pixels into channels, ``"wavelet"`` uses overlapping patterns;
-            see ``xpsr_sdk.models.wavelet``.
+            see ``xpsr_sdk.builtin.wavelet``.
     """
 
     config_name = "config.json"

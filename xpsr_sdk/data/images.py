@@ -19,10 +19,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from xpsr_sdk.contracts import Item
-from xpsr_sdk.data.files import READABLE as READABLE
-from xpsr_sdk.data.files import WRITABLE as WRITABLE
-from xpsr_sdk.data.files import find_images as find_images
-from xpsr_sdk.data.files import listed as listed
+from xpsr_sdk.data.files import WRITABLE, listed
 from xpsr_sdk.data.picture import Picture, from_array, from_pil, from_vips, metadata_of, reason
 from xpsr_sdk.errors import ImageError
 

@@ -17,7 +17,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from xpsr_sdk.data.images import READABLE, write_image, write_whole
+from xpsr_sdk.data.files import READABLE
+from xpsr_sdk.data.images import write_image, write_whole
 from xpsr_sdk.data.samples import DamagedImage, Example, FindPrompt, Pair, ReadPixels
 from xpsr_sdk.errors import ImageError, TrainingError
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from xpsr_sdk.data.images import find_images
+from xpsr_sdk.data.files import find_images
 from xpsr_sdk.data.samples import DamagedImage, Example, FindPrompt, ReadPixels
 from xpsr_sdk.errors import ImageError, TrainingError
 

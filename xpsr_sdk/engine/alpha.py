@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 from torch.nn.functional import max_pool2d
+
+from xpsr_sdk.data.picture import Picture
+
+
+def alpha_of(picture: Picture) -> Picture:
+    """The transparency of a picture as a gray picture."""
+    return replace(picture, pixels=picture.pixels[picture.pixels.bands - 1].copy(interpretation="b-w"), profile=None)
 
 
 def restore_alpha(alpha: Tensor, restore: Callable[[Tensor], Tensor]) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -11,14 +12,14 @@ from torch.nn.functional import pad
 
 from xpsr_sdk.contracts import Sampler, StepCallback
 from xpsr_sdk.data.picture import Picture
-from xpsr_sdk.engine.alpha import restore_alpha
+from xpsr_sdk.engine.alpha import alpha_of, restore_alpha
 from xpsr_sdk.engine.canvas import Canvas
 from xpsr_sdk.engine.clock import Clock
 from xpsr_sdk.engine.decoding import decode_latents, finish
-from xpsr_sdk.engine.enlarge import alpha_of, enlarge, upscale
 from xpsr_sdk.engine.networks import Networks
 from xpsr_sdk.engine.plan import MemoryPlan
 from xpsr_sdk.engine.prepared import PreparedPhoto
+from xpsr_sdk.engine.region_input import resized_region, upscaled_region
 from xpsr_sdk.engine.regions import Region, noise_at
 from xpsr_sdk.engine.sampling import sample_latents
 from xpsr_sdk.engine.workload import Workload
@@ -69,7 +70,9 @@ class Restoration:
         canvases = [Canvas(width, height, like=photo.picture, on_disk=several) for photo in photos]
         tiles = 0
         for done, region in enumerate(regions, start=1):
-            resized, alphas = zip(*(enlarge(photo.picture, region, width, height) for photo in photos), strict=True)
+            resized, alphas = zip(
+                *(resized_region(photo.picture, region, width, height) for photo in photos), strict=True
+            )
             upscaled = [self._upscale(photo.picture, photo, region, width, height) for photo in photos]
             draws = several and self.networks.unet is not None
             noise = torch.cat([self._noise(region, photo.settings.seed) for photo in photos]) if draws else None
@@ -90,7 +93,8 @@ class Restoration:
         exact = upscaler.scale == 1 or picture.max_level > 255
         dtype = torch.float32 if exact else self.networks.dtype
         with self.clock.stage("upscale"):
-            return upscale(upscaler, picture, region, width, height, lambda x: self.workload.upscale(x, side, dtype))
+            run = partial(self.workload.upscale, side=side, dtype=dtype)
+            return upscaled_region(upscaler, picture, region, width, height, run)
 
     def _restore_image(
         self, upscaled: Tensor, resized: Tensor, photos: Sequence[PreparedPhoto], noise: Tensor | None = None

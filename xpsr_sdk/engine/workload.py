@@ -14,7 +14,7 @@ from xpsr_sdk.engine.memory import is_out_of_memory
 from xpsr_sdk.engine.networks import Networks
 from xpsr_sdk.engine.plan import MemoryPlan, plan_memory
 from xpsr_sdk.engine.rows import autoencoder_in_rows
-from xpsr_sdk.engine.upscaling import SMALLEST_TILE, upscale_in_tiles
+from xpsr_sdk.engine.upscaler_tiles import SMALLEST_UPSCALER_TILE, upscale_in_tiles
 from xpsr_sdk.resolved import ResolvedSettings
 
 Sample = Callable[[slice, MemoryPlan], Tensor]
@@ -105,10 +105,10 @@ class Workload:
             try:
                 return upscale_in_tiles(upscaler, images.to(device, dtype), side).to("cpu", torch.float32)
             except Exception as error:
-                if not is_out_of_memory(error) or side <= SMALLEST_TILE:
+                if not is_out_of_memory(error) or side <= SMALLEST_UPSCALER_TILE:
                     raise
             gc.collect()  # the traceback of the failed attempt still holds its tensors
-            side = max(side // 2, SMALLEST_TILE)
+            side = max(side // 2, SMALLEST_UPSCALER_TILE)
             self.decided = self.decided | {"upscaler_tile": side}
             self._free_memory()
             warnings.warn(f"Out of memory: trying again with upscaler_tile {side}.", stacklevel=2)

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from xpsr_sdk.data.images import READABLE, find_images, listed
+from xpsr_sdk.data.files import READABLE, find_images, listed
 from xpsr_sdk.errors import ConfigError
 
 SCALE_SUFFIX = re.compile(r"[_-]?x\d+$", re.IGNORECASE)

@@ -57,6 +57,34 @@ def write_checkpoint(folder: Path, unet: XPSRUNet, controlnet: XPSRControlNet) -
         write_model(controlnet, partial / "controlnet")
 
 
+def checkpoint_in(folder: Path) -> Path | None:
+    """The XPSR checkpoint that the folder of a model holds itself: the folder, or None for a base model."""
+    return folder if (folder / "controlnet").is_dir() else None
+
+
+def check_fit(unet: XPSRUNet, controlnet: XPSRControlNet, backbone: Any, where: str) -> None:
+    """Check that networks and backbone belong together, so that the first photo does not fail in the middle.
+
+    Args:
+        unet: The U-Net.
+        controlnet: The ControlNet.
+        backbone: A loaded ``xpsr_sdk.Backbone``.
+        where: The beginning of the message.
+
+    Raises:
+        CheckpointError: They were made for other latents, or for another text encoder.
+    """
+    conditioning_stride = 2 ** (len(controlnet.config.conditioning_embedding_out_channels) - 1)
+    facts = {
+        "channels of the latents": (unet.config.in_channels, backbone.latent_channels),
+        "pixels a latent": (conditioning_stride, backbone.stride),
+        "channels of the text": (unet.config.cross_attention_dim, backbone.text_width),
+    }
+    for fact, (made_for, found) in facts.items():
+        if made_for != found:
+            raise CheckpointError(f"{where}: it was made for {made_for} {fact}, not {found}.")
+
+
 def read_model(
     cls: type[Model],
     folder: Path,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from xpsr_sdk.config import load_config
-from xpsr_sdk.data.images import find_images
+from xpsr_sdk.data.files import find_images
 from xpsr_sdk.data.pairs import write_pair
 from xpsr_sdk.errors import ImageError, TrainingError
 from xpsr_sdk.plugin_system.registry import Registry, default_registry

@@ -10,20 +10,19 @@ import numpy as np
 import torch
 from PIL import Image
 
-from xpsr_sdk.builtin.sharpen import sharpen as sharpened
 from xpsr_sdk.contracts import Item
 from xpsr_sdk.data.images import read_image, to_image, to_tensor
+from xpsr_sdk.data.photo import SMALLEST_SIDE
 from xpsr_sdk.data.samples import Pair
 from xpsr_sdk.data.seeds import generator_for
-from xpsr_sdk.engine.upscaling import upscale_to
+from xpsr_sdk.engine.upscaler_tiles import upscale_to
 from xpsr_sdk.errors import ConfigError, ImageError
 from xpsr_sdk.plugin_system.registry import Registry
 from xpsr_sdk.preparation.recipe import Recipe
 from xpsr_sdk.preparation.report import Outcome
+from xpsr_sdk.preparation.sharpen import sharpen as sharpened
 from xpsr_sdk.prompts.describe import describe
 
-SMALLEST_LR = 16
-"""Pixels that an LR image needs in each direction."""
 FLAT = 1.5
 """In gray levels. If neighbouring pixels of the half-size image differ by less on average, the image counts as flat."""
 
@@ -57,7 +56,7 @@ class Preparer:
             return Outcome(failed=str(error), cause="damaged")
         scale = self.degradation.scale if self.degradation else 1
         width, height = (side - side % scale for side in item.image.size)
-        least = max(scale * SMALLEST_LR, recipe.crop or 0)
+        least = max(scale * SMALLEST_SIDE, recipe.crop or 0)
         if min(width, height) < least:
             reason = f"{width}x{height} is too small: at least {least} pixels in each direction are needed"
             return Outcome(failed=reason, cause="too small")

@@ -19,6 +19,7 @@ from xpsr_sdk.testing.restoring import check_training
 from xpsr_sdk.testing.subject import Choice, Subject, check_construction, for_all, require
 from xpsr_sdk.testing.tensors import (
     LEVEL,
+    correlation,
     devices,
     generators,
     global_random_state_kept,
@@ -164,7 +165,7 @@ def _alignment(subject: Subject) -> None:
         model = subject.build()
         hr = _hr(model.scale, rows=24, columns=24)
         original = interpolate(hr, size=(24, 24), mode="area")
-        likeness = [_correlation(_run(model, hr, seed), original) for seed in range(8)]
+        likeness = [correlation(_run(model, hr, seed), original) for seed in range(8)]
         mean = sum(likeness) / len(likeness)
         require(mean > 0.5, f"the results have a correlation of only {mean:.2f} with the downscaled original")
         _check_position(model)
@@ -179,7 +180,7 @@ def _check_position(model: Any) -> None:
     def likeness(rows: int = 0, columns: int = 0, channels: int = 0) -> float:
         """The correlation with the original, after that is moved by so many pixels and channels."""
         moved = original.roll((channels, rows, columns), (1, 2, 3))
-        return sum(_correlation(result, moved) for result in results) / len(results)
+        return sum(correlation(result, moved) for result in results) / len(results)
 
     own = likeness() + 0.03  # by chance, another position may correlate slightly better
     for rows, columns in ((rows, columns) for rows in (-1, 0, 1) for columns in (-1, 0, 1)):
@@ -188,10 +189,6 @@ def _check_position(model: Any) -> None:
     for channels in (1, 2):
         found = likeness(channels=channels) <= own
         require(found, "a channel of the result resembles another channel of the original more than its own")
-
-
-def _correlation(a: Tensor, b: Tensor) -> float:
-    return float(torch.corrcoef(torch.stack([a.flatten(), b.flatten()]).float())[0, 1].nan_to_num())
 
 
 def _pickling(subject: Subject) -> None:

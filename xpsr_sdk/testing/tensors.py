@@ -27,6 +27,11 @@ def noise(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Ten
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
 
 
+def correlation(a: Tensor, b: Tensor) -> float:
+    """Pearson's correlation of two tensors; 0 if one of them is constant."""
+    return float(torch.corrcoef(torch.stack([a.flatten(), b.flatten()]).float())[0, 1].nan_to_num())
+
+
 def devices() -> list[torch.device]:
     """The CPU and the accelerators that are present."""
     found = [torch.device("cpu")]

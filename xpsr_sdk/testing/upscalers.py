@@ -17,6 +17,7 @@ from xpsr_sdk.testing.restoring import check_restoration
 from xpsr_sdk.testing.subject import Choice, Subject, check_construction, for_all, require
 from xpsr_sdk.testing.tensors import (
     LEVEL,
+    correlation,
     devices,
     global_random_state_kept,
     inputs_kept,
@@ -159,7 +160,7 @@ def _alignment(subject: Subject) -> None:
             """The correlation with the bicubic enlargement, moved by so many pixels and channels; no border."""
             moved = enlarged.roll((channels, rows, columns), (1, 2, 3))
             inner = slice(border, side - border)
-            return _correlation(result[..., inner, inner], moved[..., inner, inner])
+            return correlation(result[..., inner, inner], moved[..., inner, inner])
 
         own = likeness()
         require(own > 0.5, f"the result has a correlation of only {own:.2f} with a bicubic enlargement")
@@ -170,10 +171,6 @@ def _alignment(subject: Subject) -> None:
         nearest = max(((rows, columns) for rows in steps for columns in steps), key=lambda place: likeness(*place))
         moved = f"the picture is shifted by {nearest[0]} pixels of the result down and {nearest[1]} to the right"
         require(likeness(*nearest) <= own + 0.01, moved)  # another position may correlate slightly better by chance
-
-
-def _correlation(a: Tensor, b: Tensor) -> float:
-    return float(torch.corrcoef(torch.stack([a.flatten(), b.flatten()]).float())[0, 1].nan_to_num())
 
 
 def _halo(subject: Subject) -> None:

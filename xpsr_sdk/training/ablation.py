@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 
-from xpsr_sdk.build import trained_backbone
 from xpsr_sdk.config import load_config
 from xpsr_sdk.data.images import write_whole
 from xpsr_sdk.errors import ConfigError, did_you_mean
@@ -21,6 +20,7 @@ from xpsr_sdk.evaluation.report import LOWER_IS_BETTER, METRICS
 from xpsr_sdk.plugin_system.registry import Registry, default_registry
 from xpsr_sdk.training.config import TrainConfig
 from xpsr_sdk.training.loop import train
+from xpsr_sdk.training.models import trained_backbone
 from xpsr_sdk.training.run_log import read_lines
 from xpsr_sdk.training.validation import Validation
 

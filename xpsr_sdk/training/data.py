@@ -20,13 +20,14 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from xpsr_sdk.config import Component
-from xpsr_sdk.data.images import find_images, read_image
+from xpsr_sdk.data.files import find_images
+from xpsr_sdk.data.images import read_image
 from xpsr_sdk.data.pairs import PairFolder
 from xpsr_sdk.data.photo_folder import PhotoFolder
 from xpsr_sdk.data.samples import Batch, DamagedImage, Pixels, Sample, Source, collate, draw_sample
 from xpsr_sdk.data.seeds import generator_for
 from xpsr_sdk.data.shards import ShardFolder, find_shards, read_part
-from xpsr_sdk.engine.upscaling import upscale_to
+from xpsr_sdk.engine.upscaler_tiles import upscale_to
 from xpsr_sdk.errors import TrainingError
 from xpsr_sdk.plugin_system.registry import Registry
 from xpsr_sdk.prompts.store import STORE_NAME, PromptStore

@@ -18,7 +18,6 @@ import torch
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 
-from xpsr_sdk.build import build_for_training, trained_index, trained_upscaler
 from xpsr_sdk.config import backbone_of, read_defaults
 from xpsr_sdk.data.samples import Batch
 from xpsr_sdk.data.seeds import generator_for
@@ -33,6 +32,7 @@ from xpsr_sdk.training.config import ModelSection, TrainConfig
 from xpsr_sdk.training.data import TrainingData, batches
 from xpsr_sdk.training.failed_step import write_failed_step
 from xpsr_sdk.training.lora import LORA_PATTERN, add_lora, merged_state
+from xpsr_sdk.training.models import build_for_training, trained_index, trained_upscaler
 from xpsr_sdk.training.objective import Objective, PerceptualLoss, StepInputs
 from xpsr_sdk.training.optimizer import gradient_norms, learning_rate, make_optimizer, select_parameters
 from xpsr_sdk.training.processes import make_accelerator

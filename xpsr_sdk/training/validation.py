@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from xpsr_sdk.build import trained_backbone, trained_upscaler
 from xpsr_sdk.config import RestoreConfig, load_config
 from xpsr_sdk.contracts import Item
 from xpsr_sdk.data.images import to_image, to_tensor
@@ -28,6 +27,7 @@ from xpsr_sdk.pipeline import Pipeline
 from xpsr_sdk.plugin_system.registry import Registry
 from xpsr_sdk.training.config import TrainConfig
 from xpsr_sdk.training.data import open_sources
+from xpsr_sdk.training.models import trained_backbone, trained_upscaler
 from xpsr_sdk.training.online_degradation import OnlineDegrader
 
 COLUMNS = ("LR", "bicubic", "restored", "HR")

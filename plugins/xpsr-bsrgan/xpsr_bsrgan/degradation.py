@@ -25,7 +25,7 @@ from xpsr_sdk.toolkit import (
     ResizeMode,
     jpeg,
     kernels,
-    resize,
+    resize_aliased,
     to_8_bit,
 )
 
@@ -66,7 +66,7 @@ class Resize:
     def to(self, hr_size: tuple[int, int]) -> Callable[[Tensor, torch.Generator], Tensor]:
         """The operation, for an HR image of this height and width."""
         height, width = (max(round(side * self.share), 1) for side in hr_size)
-        return lambda image, generator: resize(image, (height, width), self.mode)
+        return lambda image, generator: resize_aliased(image, (height, width), self.mode)
 
 
 @dataclass(frozen=True)

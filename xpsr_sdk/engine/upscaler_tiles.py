@@ -11,7 +11,7 @@ from xpsr_sdk.contracts import Upscaler
 from xpsr_sdk.data.images import resize
 from xpsr_sdk.engine.tiling import Tile
 
-SMALLEST_TILE = 32
+SMALLEST_UPSCALER_TILE = 32
 """The smallest side of a tile in pixels when memory runs out."""
 
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from xpsr_sdk.builtin.degrading import check_batch, to_8_bit
+from xpsr_sdk.builtin.degradation_tools import check_batch, to_8_bit
 from xpsr_sdk.contracts import Options
 
 

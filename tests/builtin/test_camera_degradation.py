@@ -9,7 +9,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from xpsr_sdk.builtin.camera import CameraDegradation
+from xpsr_sdk.builtin.camera_degradation import CameraDegradation
 
 QUIET = {
     "scale": 1,

@@ -12,7 +12,7 @@ from PIL import Image
 from tests.support import tiny
 from xpsr_sdk.data.images import resize, to_tensor
 from xpsr_sdk.data.picture import from_pil
-from xpsr_sdk.engine.enlarge import continue_color, enlarge
+from xpsr_sdk.engine.region_input import continue_color, resized_region
 from xpsr_sdk.engine.regions import Region
 
 
@@ -31,7 +31,7 @@ def test_a_region_is_a_part_of_the_whole(
     right, bottom = max(right, left + 1), max(bottom, top + 1)
     if right > w or bottom > h:
         return
-    part, _ = enlarge(picture, Region(left, top, right, bottom), w, h)
+    part, _ = resized_region(picture, Region(left, top, right, bottom), w, h)
     whole = resize(to_tensor(tiny.photo(width, height)), h, w).clamp(0, 1)
     torch.testing.assert_close(part, whole[..., top:bottom, left:right], atol=2e-5, rtol=0)
 
@@ -41,7 +41,7 @@ def test_hidden_colours_do_not_bleed_into_edges(hidden: str) -> None:
     image = Image.new("RGBA", (40, 40), hidden)
     image.putalpha(0)
     image.paste((40, 160, 80, 255), (10, 10, 30, 30))
-    color, alpha = enlarge(from_pil(image), Region(0, 0, 160, 160), 160, 160)
+    color, alpha = resized_region(from_pil(image), Region(0, 0, 160, 160), 160, 160)
     assert alpha is not None
     visible = (alpha > 1 / 255).expand_as(color)
     expected = torch.tensor([40, 160, 80])[:, None, None].expand_as(color) / 255

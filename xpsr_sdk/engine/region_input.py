@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -20,7 +19,7 @@ Box = tuple[float, float, float, float]
 """The left, top, right and bottom side, in pixels."""
 
 
-def enlarge(picture: Picture, region: Region, width: int, height: int) -> tuple[Tensor, Tensor | None]:
+def resized_region(picture: Picture, region: Region, width: int, height: int) -> tuple[Tensor, Tensor | None]:
     """A region of a picture that is enlarged to ``width`` x ``height``: colour, 1 3 H W, and alpha, 1 1 H W, in [0, 1].
 
     The enlargement is bicubic (a = -0.5). A pixel of the result does not depend on the region that it is computed
@@ -33,7 +32,7 @@ def enlarge(picture: Picture, region: Region, width: int, height: int) -> tuple[
     return color.expand(-1, 3, -1, -1).contiguous(), alpha
 
 
-def upscale(
+def upscaled_region(
     upscaler: Upscaler, picture: Picture, region: Region, width: int, height: int, run: Callable[[Tensor], Tensor]
 ) -> Tensor:
     """A region of a picture that an upscaler enlarges to ``width`` x ``height``: colour, 1 3 H W in [0, 1].
@@ -54,11 +53,6 @@ def upscale(
     enlarged = run(image)[0].permute(1, 2, 0).numpy()
     left, top, right, bottom = (side * upscaler.scale for side in inside)
     return _resized(enlarged, region, (left, top, right, bottom))
-
-
-def alpha_of(picture: Picture) -> Picture:
-    """The transparency of a picture as a gray picture."""
-    return replace(picture, pixels=picture.pixels[picture.pixels.bands - 1].copy(interpretation="b-w"), profile=None)
 
 
 def _window(picture: Picture, region: Region, width: int, height: int, margin: int) -> tuple[np.ndarray, Box]:

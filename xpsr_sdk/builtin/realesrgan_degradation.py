@@ -17,16 +17,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from xpsr_sdk.builtin import kernels
-from xpsr_sdk.builtin.degrading import (
-    RESIZE_MODES,
-    Dice,
-    DrawnDegradation,
-    ResizeMode,
-    jpeg,
-    resize,
-    to_8_bit,
-)
-from xpsr_sdk.builtin.ranges import (
+from xpsr_sdk.builtin.degradation_options import (
     AroundOne,
     CutoffRange,
     PositiveRange,
@@ -37,6 +28,15 @@ from xpsr_sdk.builtin.ranges import (
     Weight,
     WeightRange,
     some_positive,
+)
+from xpsr_sdk.builtin.degradation_tools import (
+    RESIZE_MODES,
+    Dice,
+    DrawnDegradation,
+    ResizeMode,
+    jpeg,
+    resize_aliased,
+    to_8_bit,
 )
 from xpsr_sdk.contracts import Options
 
@@ -254,7 +254,7 @@ class RealESRGANDegradation(DrawnDegradation[DegradationRecord]):
         image = _blur_resize_noise(image, record.second, small, generator)
         if not record.jpeg_last:
             image = jpeg(image, record.second.jpeg_quality)
-        image = _blur(resize(image, small, record.final_mode), record.final_sinc)
+        image = _blur(resize_aliased(image, small, record.final_mode), record.final_sinc)
         if record.jpeg_last:
             image = jpeg(image, record.second.jpeg_quality)
         return to_8_bit(image).to(hr)
@@ -303,7 +303,7 @@ def _blur_resize_noise(
 ) -> Tensor:
     """Apply a stage without its JPEG. ``reference`` is the height and width that its factor multiplies."""
     height, width = (max(1, int(n * stage.factor)) for n in reference)
-    image = resize(_blur(image, stage.blur), (height, width), stage.mode)
+    image = resize_aliased(_blur(image, stage.blur), (height, width), stage.mode)
     add = _gaussian_noise if stage.noise.kind == "gaussian" else _poisson_noise
     return add(image, stage.noise, generator).clamp(0, 1)
 

@@ -79,7 +79,7 @@ def to_8_bit(image: Tensor) -> Tensor:
     return (image.clamp(0, 1) * 255).round() / 255
 
 
-def resize(image: Tensor, size: tuple[int, int], mode: ResizeMode) -> Tensor:
+def resize_aliased(image: Tensor, size: tuple[int, int], mode: ResizeMode) -> Tensor:
     """Resize C H W to another height and width, without antialiasing: models should learn to repair aliasing."""
     # Channels are treated as a batch: with several channels, rounding in torch's bilinear kernel depends on the number
     # of threads, and a worker process has fewer threads than the main process.

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xpsr_sdk.models.wavelet import analyse, synthesise
+from xpsr_sdk.builtin.wavelet import analyse, synthesise
 from xpsr_sdk.testing.tensors import noise
 
 STRIDES = [1, 2, 4, 8, 16]

@@ -18,9 +18,9 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from xpsr_sdk.builtin.degrading import Dice, DrawnDegradation, jpeg, to_8_bit
+from xpsr_sdk.builtin.degradation_options import PositiveRange, QualityRange, WeightRange
+from xpsr_sdk.builtin.degradation_tools import Dice, DrawnDegradation, jpeg, to_8_bit
 from xpsr_sdk.builtin.kernels import blur, gaussian
-from xpsr_sdk.builtin.ranges import PositiveRange, QualityRange, WeightRange
 from xpsr_sdk.contracts import Options
 
 GAMMA = 2.2
