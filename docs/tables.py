@@ -20,6 +20,7 @@ from typing import Any
 import click
 from torch.nn import Module
 
+from xpsr_sdk.benchmark.protocol import DataSet, Method, Protocol
 from xpsr_sdk.cli.main import xpsr
 from xpsr_sdk.cli.plugins import option_records
 from xpsr_sdk.cli.upscale import upscale
@@ -43,6 +44,7 @@ HERE = Path(__file__).parent
 MODELS: tuple[type[Settings], ...] = (
     RestoreConfig, PipelineConfig, ExecutionConfig, ModelDefaults, Recipe,
     TrainConfig, ModelSection, DataSection, LossSection, OptimizerSection, ValidationSection,
+    Protocol, DataSet, Method,
 )  # fmt: skip
 TABLE = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
         UnknownComponent,
         XPSRError,
     )
+    from xpsr_sdk.evaluation.comparison import Comparison, compare_folders
     from xpsr_sdk.evaluation.report import Report, evaluate_folders
     from xpsr_sdk.models.controlnet import XPSRControlNet
     from xpsr_sdk.models.find_model import find_model
@@ -70,6 +71,7 @@ __all__ = [
     "Backbone",
     "BrokenPlugin",
     "CheckpointError",
+    "Comparison",
     "ComponentSpec",
     "Conditioning",
     "ConfigError",
@@ -113,6 +115,7 @@ __all__ = [
     "__version__",
     "build_pipeline",
     "caption_folder",
+    "compare_folders",
     "default_registry",
     "evaluate_folders",
     "find_model",
@@ -133,6 +136,7 @@ HOME_OF = homes_of(
         "Upscaler",
         "errors": "BrokenPlugin CheckpointError ConfigError DuplicateComponent ImageError "
         "IncompatiblePlugin PluginError QueueClosed QueueError QueueFull TrainingError UnknownComponent XPSRError",
+        "evaluation.comparison": "Comparison compare_folders",
         "evaluation.report": "Report evaluate_folders",
         "models.controlnet": "XPSRControlNet",
         "models.unet": "XPSRUNet",

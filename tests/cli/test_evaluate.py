@@ -39,6 +39,17 @@ def test_a_place_that_cannot_be_written_to(photo: Path) -> None:
     assert "Unexpected" not in result.stderr
 
 
+def test_a_bad_photo_is_told_and_the_exit_code_says_so(photo: Path, tmp_path: Path) -> None:
+    for folder in ("pred", "hr"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "good.png").write_bytes(photo.read_bytes())
+        (tmp_path / folder / "bad.png").write_bytes(b"no picture" if folder == "pred" else photo.read_bytes())
+    result = CliRunner().invoke(xpsr, ["evaluate", str(tmp_path / "pred"), str(tmp_path / "hr")])
+    assert result.exit_code == 1
+    assert "mean of 1" in result.stdout
+    assert "Not measured: bad: " in result.stderr
+
+
 def test_a_device_that_is_not_there_is_wrong_use(photo: Path) -> None:
     result = evaluate(photo, "--device", "cudaa")
     assert result.exit_code == 2

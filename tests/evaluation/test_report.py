@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from io import StringIO
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -13,8 +14,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from rich.console import Console
 
-from xpsr_sdk import __version__
-from xpsr_sdk.errors import ConfigError, ImageError
+from tests.support.registries import registry_with
+from xpsr_sdk import Options, Registry, __version__
+from xpsr_sdk.errors import ConfigError, UnknownComponent
 from xpsr_sdk.evaluation.matching import match
 from xpsr_sdk.evaluation.metrics import psnr
 from xpsr_sdk.evaluation.report import ImageScores, Report, evaluate_folders
@@ -137,31 +139,136 @@ def test_no_folder_and_no_image(folders, tmp_path):
 
 def test_sizes_that_differ_are_named(folders):
     save(folders[0] / "a.png", size=(12, 10))
-    with pytest.raises(ImageError, match=r"pred/a\.png has 12 x 10 pixels, but \S*hr/a\.png has 24 x 20"):
-        evaluate_folders(*folders, metrics=["psnr"])
+    report = evaluate_folders(*folders, metrics=["psnr"])
+    assert [row.name for row in report.rows] == ["sub/b"]
+    assert "pred/a.png has 12 x 10 pixels, but " in report.failures["a"]
+    assert report.failures["a"].endswith("hr/a.png has 24 x 20.")
 
 
 def test_an_unreadable_image_is_named(folders):
     (folders[0] / "a.png").write_text("no picture")
-    with pytest.raises(ImageError, match=r"pred/a\.png"):
-        evaluate_folders(*folders, metrics=["psnr"])
+    report = evaluate_folders(*folders, metrics=["psnr"])
+    assert "pred/a.png" in report.failures["a"]
+    assert list(report.rows[0].scores) == ["psnr"]
 
 
 def test_an_image_too_small_for_a_metric_is_named(folders):
-    with pytest.raises(ImageError, match=r"a\.png: SSIM needs at least 11 x 11 pixels, and this image is 14 x 10"):
-        evaluate_folders(*folders, metrics=["ssim"], crop=5)
+    report = evaluate_folders(*folders, metrics=["ssim", "psnr"], crop=5)
+    assert "a.png: SSIM needs at least 11 x 11 pixels, and this image is 14 x 10." in report.failures["a"]
+    assert [list(row.scores) for row in report.rows] == [["psnr"], ["psnr"]]
+    assert math.isnan(report.means["ssim"])
 
 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"metrics": ["pnsr"]}, "no metric 'pnsr'. Did you mean 'psnr'"),
+        (
+            {"metrics": ["pnsr"]},
+            r"No plug-in .* metric 'pnsr'. Did you mean 'psnr'\?.* plug-in xpsr-pyiqa",
+        ),
         ({"metrics": []}, "No metric"),
-        ({"metrics": ["psnr"], "channel": "ycbcr"}, "no channel 'ycbcr'"),
+        ({"metrics": ["psnr"], "channel": "ycbcr"}, "Input should be 'y' or 'rgb'"),
         ({"metrics": ["psnr"], "crop": -1}, "crop is -1"),
         ({"metrics": ["psnr"], "device": "cudaa"}, "The device 'cudaa' cannot be used"),
     ],
 )
 def test_wrong_options_are_named(folders, options, words):
-    with pytest.raises(ConfigError, match=words):
+    with pytest.raises((ConfigError, UnknownComponent), match=words):
         evaluate_folders(*folders, **options)
+
+
+class Mean:
+    """A metric without a reference, which counts its calls and refuses dark photos."""
+
+    class Config(Options):
+        pass
+
+    needs_reference = False
+    lower_is_better = True
+    min_side = 1
+    details = "mean; version 1"
+    calls: ClassVar[list[int]] = []
+
+    def __init__(self, config):
+        pass
+
+    def measure(self, images, references):
+        assert references is None
+        Mean.calls.append(len(images))
+        if (images.amax(dim=(1, 2, 3)) < 0.1).any():
+            raise ValueError("too dark")
+        return images.mean(dim=(1, 2, 3))
+
+
+class Spread(Mean):
+    """A metric of whole folders."""
+
+    needs_reference = True
+    details = "difference of means"
+
+    def measure(self, images, references):
+        return images.mean(dim=(2, 3))
+
+    def compare(self, features, references):
+        return float((features.mean() - references.mean()).abs())
+
+
+def measured(folders, part=Mean, **options):
+    Mean.calls.clear()
+    return evaluate_folders(*folders, metrics=["part"], registry=registry_with("metric", part), **options)
+
+
+def test_a_metric_that_fails_at_a_photo_is_told_and_the_others_are_measured(folders):
+    save(folders[0] / "a.png", 3)
+    report = measured(folders, batch=2)
+    assert report.failures["a"].endswith("a.png: PART failed: ValueError: too dark")
+    assert [row.scores.get("part") for row in report.rows] == [None, pytest.approx(125 / 255)]
+    assert report.problems() == [f"a: {report.failures['a']}"]
+
+
+def test_batches_hold_photos_of_one_size_and_change_no_figure(folders):
+    for name in ("c", "d", "e"):
+        save(folders[0] / f"{name}.png", 50, size=(30, 30) if name == "d" else (24, 20))
+        save(folders[1] / f"{name}.png", 50, size=(30, 30) if name == "d" else (24, 20))
+    alone = measured(folders)
+    assert Mean.calls == [1] * 5
+    assert measured(folders, batch=8).rows == alone.rows
+    assert Mean.calls == [2, 1, 2]
+
+
+def test_a_metric_of_folders_has_one_figure(folders):
+    report = measured(folders, Spread)
+    assert report.means == {"part": pytest.approx(5 / 255)}
+    assert [dict(row.scores) for row in report.rows] == [{}, {}]
+
+
+def test_figures_that_were_stored_are_not_computed_again(folders, tmp_path, monkeypatch):
+    store = tmp_path / "new" / "scores.jsonl"
+    first = measured(folders, scores=store)
+    assert measured(folders, scores=store).rows == first.rows
+    assert Mean.calls == []
+    save(folders[0] / "a.png", 200)
+    assert measured(folders, scores=store).means != first.means
+    assert Mean.calls == [1]
+    measured(folders, scores=store, crop=1)
+    assert Mean.calls == [1, 1]
+    monkeypatch.setattr(Mean, "details", "mean; version 2")
+    measured(folders, scores=store)
+    assert Mean.calls == [1, 1]
+
+
+def test_a_store_that_was_cut_off_by_a_kill_is_used_as_far_as_it_goes(folders, tmp_path):
+    store = tmp_path / "scores.jsonl"
+    measured(folders, scores=store)
+    store.write_bytes(store.read_bytes()[:-20])
+    measured(folders, scores=store)
+    assert Mean.calls == [1]
+    measured(folders, scores=store)
+    assert Mean.calls == []
+
+
+def test_a_preset_takes_what_there_is(folders):
+    report = evaluate_folders(*folders, metrics=["paper-seesr"], registry=Registry([]))
+    assert list(report.settings) == ["psnr", "ssim", "niqe"]
+    assert "plug-in xpsr-pyiqa" in report.skipped["lpips"]
+    assert "NIQE needs at least 96 x 96 pixels" in report.failures["a"]

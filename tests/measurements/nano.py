@@ -25,11 +25,12 @@ from PIL import Image
 from rich.progress import track
 from torch import Tensor
 
-from xpsr_sdk import Pipeline, build_pipeline
+from xpsr_sdk import Pipeline, build_pipeline, default_registry
 from xpsr_sdk.data.files import find_images
 from xpsr_sdk.data.images import resize, to_image, to_tensor
+from xpsr_sdk.evaluation.chosen import needed_metrics
 from xpsr_sdk.evaluation.metrics import psnr, ssim
-from xpsr_sdk.evaluation.perceptual import Perceptual
+from xpsr_sdk.evaluation.scoring import mean_figures
 
 METRICS = ("PSNR-Y", "SSIM-Y", "LPIPS", "DISTS", "grid")
 ALPHAS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
@@ -98,11 +99,11 @@ class Scorer:
     """All metrics of a restored photo."""
 
     def __init__(self, weights: Path) -> None:
-        self.distances = [Perceptual(name, weights=weights) for name in ("lpips", "dists")]
+        self.distances = needed_metrics(("lpips", "dists"), default_registry(), weights=weights)
 
     def __call__(self, image: Image.Image, original: Image.Image, learned: bool) -> list[float]:
         a, b = np.asarray(image), np.asarray(original)
-        distances = [distance(a, b) if learned else math.nan for distance in self.distances]
+        distances = mean_figures(self.distances, [(a, b)]).values() if learned else [math.nan] * 2
         return [psnr(a, b, channel="y"), ssim(a, b, channel="y"), *distances, grid(a)]
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from tests.support import tiny
 from tests.support.training_runs import VALIDATION, config, log_of, validations_of
-from xpsr_sdk import ConfigError, TrainingError, build_pipeline
+from xpsr_sdk import ConfigError, TrainingError, UnknownComponent, build_pipeline
 from xpsr_sdk.evaluation.metrics import psnr
 from xpsr_sdk.training.loop import TrainingRun, train
 
@@ -83,7 +83,7 @@ def test_photos_are_degraded_for_validation(tmp_path: Path, pairs: Path, tiny_mo
 def test_mistakes_are_found_before_training(
     tmp_path: Path, pairs: Path, tiny_model: Path, change: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(ConfigError, match=message.replace("?", r"\?")):
+    with pytest.raises((ConfigError, UnknownComponent), match=message.replace("?", r"\?")):
         TrainingRun(config(tmp_path, pairs, tiny_model, validation={"folders": [pairs], **VALIDATION, **change}))
 
 

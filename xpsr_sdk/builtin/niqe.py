@@ -1,16 +1,18 @@
 """NIQE: how far the statistics of a photo are from those of sharp photographs.
 
 Mittal, Soundararajan, Bovik: "Making a 'Completely Blind' Image Quality Analyzer", IEEE Signal Processing Letters 2013.
-The parameters are those of the authors' published model. Figures agree with the authors' MATLAB code and with BasicSR
-and pyiqa: rounded luma, blocks of 96 x 96 pixels without overlap, what does not fill a block is left out.
+The parameters are those of the authors' published model. Luma is rounded; blocks have 96 x 96 pixels and do not
+overlap; what does not fill a block is left out. The figures are those of pyiqa, or of BasicSR by the option ``luma``.
 """
 
 from __future__ import annotations
 
 import hashlib
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -23,33 +25,41 @@ PARAMETERS = PRESETS / "metrics" / "niqe.safetensors"
 BLOCK = 96
 SHAPES = torch.arange(200, 10001, dtype=torch.float64) / 1000
 """The shape parameters that are tried for a generalized Gaussian distribution."""
+RANGES = {"ycbcr": "16 to 235", "yiq": "0 to 255"}
 NEIGHBOURS = ((0, 1), (1, 0), (1, 1), (1, -1))
 
 
 class Niqe:
-    """NIQE; 0 is the statistics of sharp photographs. NaN: too few blocks with any texture to tell.
+    """NIQE; 0 is the statistics of sharp photographs. NaN: no block has any texture.
 
     It is computed on the CPU in float64, as the code of others does. See ``xpsr_sdk.Metric`` for the contract.
     """
 
     class Config(Options):
-        """It has no options."""
+        """The options."""
+
+        luma: Literal["ycbcr", "yiq"] = Field(
+            "yiq",
+            description="What is measured: Y from 0 to 255, as in pyiqa; or MATLAB's Y from 16 to 235, as in BasicSR.",
+        )
 
     needs_reference = False
     lower_is_better = True
     min_side = BLOCK
 
     def __init__(self, config: Config | None = None) -> None:
+        self._luma = (config or self.Config()).luma
         self._parameters = load_file(PARAMETERS)
         digest = hashlib.sha256(PARAMETERS.read_bytes()).hexdigest()
         self.details = (
-            f"on rounded Y (BT.601, 16 to 235), blocks of {BLOCK} x {BLOCK}; xpsr_sdk {__version__}; "
+            f"on rounded Y (BT.601, {RANGES[self._luma]}), blocks of {BLOCK} x {BLOCK}; xpsr_sdk {__version__}; "
             f"niqe.safetensors {digest}"
         )
 
     def measure(self, images: Tensor, references: Tensor | None = None) -> Tensor:
         """The NIQE of each photo, B."""
-        rounded = levels(images.cpu(), "y").round()
+        exact = images.cpu().double()
+        rounded = (levels(exact, "y") if self._luma == "ycbcr" else 255 * _gray(exact)).round()
         return torch.stack([self._distance(photo[None]) for photo in rounded]).to(images.device, images.dtype)
 
     def _distance(self, photo: Tensor) -> Tensor:
@@ -57,9 +67,11 @@ class Niqe:
         features = self._features(photo)
         mean = features.nanmean(dim=0)
         features = features[~features.isnan().any(dim=1)]
-        if len(features) < 2:
+        if len(features) == 0:
             return torch.tensor(torch.nan, dtype=features.dtype)
-        between = (self._parameters["covariance"] + torch.cov(features.T)) / 2
+        centered = features - features.mean(dim=0)
+        covariance = centered.T @ centered / max(len(features) - 1, 1)  # of a single block zero, as in pyiqa
+        between = (self._parameters["covariance"] + covariance) / 2
         away = self._parameters["mean"] - mean
         return (away @ torch.linalg.pinv(between) @ away).sqrt()
 
@@ -83,6 +95,12 @@ class Niqe:
         mean = around(photo)
         deviation = (around(photo.square()) - mean.square()).abs().sqrt()
         return (photo - mean) / (deviation + 1)
+
+
+def _gray(images: Tensor) -> Tensor:
+    """B 1 H W in [0, 1]: the Y of YIQ."""
+    weights = torch.tensor([0.299, 0.587, 0.114], dtype=images.dtype)
+    return torch.einsum("bchw,c->bhw", images, weights)[:, None]
 
 
 def _blocks(photo: Tensor, side: int) -> Tensor:

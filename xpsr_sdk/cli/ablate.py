@@ -37,6 +37,7 @@ def ablate(
     run = read_toml(TrainConfig, config, (*overrides, *([f"steps={steps}"] if steps else [])))
     output = output or run.output
     quiet_libraries()
+    from xpsr_sdk.evaluation.plots import pyplot
     from xpsr_sdk.training import ablation  # after the config is checked, since it loads torch
 
     with warnings_on_stderr(), progress_bar() as bar:
@@ -52,6 +53,6 @@ def ablate(
     if not is_first_process():
         return
     click.echo(result.table(), nl=False)
-    if ablation.plots() is None:
+    if pyplot() is None:
         click.echo("There is no plot, because matplotlib is not installed: pip install 'xpsr-sdk[plot]'", err=True)
     click.echo(f"Written to {output}")

@@ -1,25 +1,36 @@
-"""``xpsr evaluate``: compare restored photos with their originals."""
+"""``xpsr evaluate``: restored photos against their originals, and methods against each other."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from xpsr_sdk.builtin.pixel_metrics import Channel
 from xpsr_sdk.cli.terminal import print_table, progress_bar
 from xpsr_sdk.data.images import write_whole
-from xpsr_sdk.evaluation.report import METRICS, evaluate_folders
+from xpsr_sdk.evaluation.chosen import PRESETS
+from xpsr_sdk.evaluation.comparison import Comparison, compare_folders
+from xpsr_sdk.evaluation.page import write_page
+from xpsr_sdk.evaluation.plots import pyplot, trade_off
+from xpsr_sdk.evaluation.report import Report, evaluate_folders
+from xpsr_sdk.evaluation.tables import check_table_file, table_text
+
+FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+FILE = click.Path(dir_okay=False, path_type=Path)
 
 
 @click.command()
-@click.argument("pred", type=click.Path(exists=True, path_type=Path))
-@click.argument("hr", type=click.Path(exists=True, path_type=Path))
+@click.argument("photos", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.option("--reference", type=FOLDER, help="Folder of the originals; all PHOTOS are then methods to compare.")
+@click.option("--input", "degraded", type=FOLDER, help="Folder of the degraded photos, to be shown in the report.")
 @click.option(
     "--metrics",
     default="psnr,ssim",
     show_default=True,
-    help=f"Comma-separated list of {', '.join(METRICS)}; the last two need the extra xpsr-sdk[metrics].",
+    help="Comma-separated names of metrics (xpsr plugins lists them: psnr, ssim, niqe; with the plug-in xpsr-pyiqa "
+    f"lpips, dists, musiq, fid and many more), or of presets: {', '.join(PRESETS)}.",
 )
 @click.option(
     "--channel",
@@ -35,47 +46,125 @@ from xpsr_sdk.evaluation.report import METRICS, evaluate_folders
     show_default=True,
     help="Pixels left out at each side, for every metric.",
 )
+@click.option("--weights", type=FOLDER, help="Folder with the weights of metrics, to be used instead of downloads.")
+@click.option("--device", default="cpu", show_default=True, help="Where metrics are computed.")
 @click.option(
-    "--weights",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder with the weights of LPIPS and DISTS, to be used instead of a download.",
+    "--batch",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="How many photos of one size are measured together.",
 )
-@click.option("--device", default="cpu", show_default=True, help="Where LPIPS and DISTS are computed.")
 @click.option(
-    "--json",
-    "json_file",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Write the figures there too.",
+    "--scores",
+    type=FILE,
+    help="File of figures: those that were computed before are read there, and new ones are added at once.",
+)
+@click.option(
+    "--log",
+    "logs",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    multiple=True,
+    help="Log of xpsr upscale, of which the report takes times and prompts. Can be repeated.",
+)
+@click.option("--json", "json_file", type=FILE, help="Write the figures there too.")
+@click.option("--report", "page", type=FILE, help="Write an HTML page with figures, plots and pictures.")
+@click.option(
+    "--report-images",
+    type=click.Choice(["embed", "folder"]),
+    default="embed",
+    show_default=True,
+    help="Where the pictures of the page are: in it, or in a folder beside it.",
+)
+@click.option("--table", "tables", type=FILE, multiple=True, help="Write a table: .csv, .md or .tex. Can be repeated.")
+@click.option(
+    "--plot", "plots", type=FILE, multiple=True, help="Write the plot of perception and distortion: .svg, .png or .pdf."
 )
 def evaluate(
-    pred: Path,
-    hr: Path,
+    photos: tuple[Path, ...],
+    reference: Path | None,
+    degraded: Path | None,
     metrics: str,
     channel: Channel,
     crop: int,
     weights: Path | None,
     device: str,
+    batch: int,
+    scores: Path | None,
+    logs: tuple[Path, ...],
     json_file: Path | None,
+    page: Path | None,
+    report_images: str,
+    tables: tuple[Path, ...],
+    plots: tuple[Path, ...],
 ) -> None:
-    """Compare the restored photos in PRED with the originals in HR.
+    """Compare restored photos with the originals, and methods with each other.
 
-    PRED and HR are folders, whose files are paired by name, or two files.
+    \b
+    xpsr evaluate PRED HR                    one folder (or photo) of results
+    xpsr evaluate A B C --reference HR       several methods on the same photos
+    xpsr evaluate A --metrics niqe           without originals
+
+    Files are paired by name. The first method is the one that the others are compared with. A photo that cannot be
+    read, and a metric whose weights are missing, are told on standard error, and the exit code is 1; all else is
+    measured.
     """
-    names = [name.strip() for name in metrics.split(",") if name.strip()]
+    _check_outputs(tables, plots)
+    settings: dict[str, Any] = {
+        "metrics": [name.strip() for name in metrics.split(",") if name.strip()],
+        "channel": channel, "crop": crop, "weights": weights, "device": device, "batch": batch, "scores": scores,
+    }  # fmt: skip
+    methods = list(photos)
+    if len(methods) == 2 and reference is None:
+        reference = methods.pop()
+    alone = len(methods) == 1 and reference is not None and not (page or tables or plots or degraded or logs)
+    result: Report | Comparison
     with progress_bar() as bar:
         task = bar.add_task("measuring", total=None)
-        report = evaluate_folders(
-            pred,
-            hr,
-            metrics=names,
-            channel=channel,
-            crop=crop,
-            weights=weights,
-            device=device,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
-        )
-    print_table(report.table())
+        settings["progress"] = lambda done, total: bar.update(task, completed=done, total=total)
+        if alone and reference is not None:
+            result = evaluate_folders(methods[0], reference, **settings)
+        else:
+            result = compare_folders(methods, reference=reference, input=degraded, logs=logs, **settings)
+    print_table(result.table())
     if json_file is not None:
-        content = (report.to_json() + "\n").encode()
-        write_whole(json_file, lambda file: file.write(content))
-        click.echo(f"Written: {json_file}")
+        _write(json_file, result.to_json() + "\n")
+    if isinstance(result, Comparison):
+        _write_outputs(result, page, report_images == "folder", tables, plots)
+    for problem in result.problems():
+        click.echo(f"Not measured: {problem}", err=True)
+    if result.problems():
+        click.get_current_context().exit(1)
+
+
+def _check_outputs(tables: tuple[Path, ...], plots: tuple[Path, ...]) -> None:
+    """Before anything is measured."""
+    for file in tables:
+        check_table_file(file)
+    if wrong := [file for file in plots if file.suffix.lower() not in (".svg", ".png", ".pdf")]:
+        raise click.UsageError(f"{wrong[0]}: a plot is written as .svg, .png or .pdf.")
+    if plots and pyplot() is None:
+        raise click.UsageError("--plot needs matplotlib: pip install 'xpsr-sdk[plot]'.")
+
+
+def _write_outputs(
+    comparison: Comparison, page: Path | None, image_folder: bool, tables: tuple[Path, ...], plots: tuple[Path, ...]
+) -> None:
+    for file in tables:
+        _write(file, table_text(comparison, file))
+    for file in plots:
+        drawn = trade_off(comparison, file.suffix.lower().removeprefix("."))
+        if drawn is None:
+            raise click.UsageError(
+                "--plot needs a metric of fidelity (psnr, ssim) and a perceptual one (lpips, niqe, ...)."
+            )
+        _write(file, drawn)
+    if page is not None:
+        write_page(comparison, page, image_folder=image_folder)
+        click.echo(f"Written: {page}")
+
+
+def _write(file: Path, content: str | bytes) -> None:
+    data = content.encode("utf-8", "replace") if isinstance(content, str) else content
+    write_whole(file, lambda out: out.write(data))
+    click.echo(f"Written: {file}")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,12 +21,12 @@ class Pair:
     Attributes:
         name: What the paths of both have in common, below their folders and without extension.
         pred: The restored image.
-        hr: The original.
+        hr: The original; None if there is none.
     """
 
     name: str
     pred: Path
-    hr: Path
+    hr: Path | None
 
 
 def match(pred: Path, hr: Path) -> list[Pair]:
@@ -53,6 +55,63 @@ def match(pred: Path, hr: Path) -> list[Pair]:
             "Equal names are expected, but for the extension and a scale such as _x4."
         )
     return [Pair(name, preds[name], hrs[name]) for name in sorted(preds)]
+
+
+@dataclass(frozen=True)
+class Matched:
+    """The files of several methods, by the name of the photo.
+
+    Attributes:
+        methods: The files of each method.
+        references: The originals; empty if there are none.
+        inputs: The degraded photos; empty if there are none.
+        missing: For each method that lacks photos, their names.
+    """
+
+    methods: Mapping[str, Mapping[str, Path]]
+    references: Mapping[str, Path]
+    inputs: Mapping[str, Path]
+    missing: Mapping[str, tuple[str, ...]]
+
+
+def match_methods(methods: Mapping[str, Path], reference: Path | None, inputs: Path | None) -> Matched:
+    """Find the photos of several methods that belong together, by the rules of ``match``.
+
+    The photos are those of the references, or, without them, those that any method has. A method may lack some.
+
+    Raises:
+        ConfigError: A folder holds no image, or two of the same name; or a method has no photo of the references.
+    """
+    found = {name: _by_name(folder) for name, folder in methods.items()}
+    references = {} if reference is None else _by_name(reference)
+    wanted = references or {name: path for files in reversed(found.values()) for name, path in files.items()}
+    matched = {method: _partners(wanted, files) for method, files in found.items()}
+    for method, files in matched.items():
+        if not files:
+            raise ConfigError(f"None of the photos in {methods[method]} has the name of one in {reference}.")
+    missing = {
+        method: tuple(sorted(wanted.keys() - files.keys()))
+        for method, files in matched.items()
+        if wanted.keys() - files.keys()
+    }
+    return Matched(matched, references, {} if inputs is None else _partners(wanted, _by_name(inputs)), missing)
+
+
+def _partners(wanted: Mapping[str, Path], files: Mapping[str, Path]) -> dict[str, Path]:
+    """The file of each wanted name: of the same name, or of the one that differs by a scale at its end alone."""
+    bare_wanted = Counter(SCALE_SUFFIX.sub("", name) for name in wanted)
+    bare_files: dict[str, list[Path]] = {}
+    for name, path in files.items():
+        bare_files.setdefault(SCALE_SUFFIX.sub("", name), []).append(path)
+    partners = {}
+    for name in sorted(wanted):
+        bare = SCALE_SUFFIX.sub("", name)
+        alike = bare_files.get(bare, [])
+        if name in files:
+            partners[name] = files[name]
+        elif len(alike) == bare_wanted[bare] == 1:
+            partners[name] = alike[0]
+    return partners
 
 
 def _by_name(folder: Path) -> dict[str, Path]:

@@ -1,40 +1,25 @@
-"""Measure a folder of restored photos against their originals."""
+"""The figures of one folder of restored photos."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 
-import numpy as np
 import torch
 from rich.table import Table
 
-from xpsr_sdk import errors
-from xpsr_sdk.builtin.pixel_metrics import Channel, ChannelOptions, Psnr, Ssim
-from xpsr_sdk.data.images import read_image
-from xpsr_sdk.evaluation import metrics as pixelwise
-from xpsr_sdk.evaluation.matching import Pair, match
-from xpsr_sdk.evaluation.metrics import Image
-from xpsr_sdk.evaluation.perceptual import Perceptual
+from xpsr_sdk.builtin.pixel_metrics import Channel
+from xpsr_sdk.errors import ConfigError
+from xpsr_sdk.evaluation.chosen import ChosenMetric, MetricChoice, choose_metrics
+from xpsr_sdk.evaluation.matching import match
+from xpsr_sdk.evaluation.scoring import FolderScores, ImageScores, Scorer
+from xpsr_sdk.evaluation.store import ScoreStore
 from xpsr_sdk.hardware.devices import find_device
-
-METRICS = {"psnr": 2, "ssim": 4, "lpips": 4, "dists": 4}
-"""The metrics, with the decimals that papers print. For similar images, PSNR and SSIM are high, LPIPS and DISTS low."""
-LOWER_IS_BETTER = frozenset({"lpips", "dists"})
-
-Measure = Callable[[Image, Image], float]
-
-
-@dataclass(frozen=True)
-class ImageScores:
-    """The figures of one image: by metric, as in ``METRICS``."""
-
-    name: str
-    scores: Mapping[str, float]
+from xpsr_sdk.plugin_system.registry import Registry, default_registry
 
 
 @dataclass(frozen=True)
@@ -42,41 +27,55 @@ class Report:
     """The figures of a folder, and how they were measured.
 
     Attributes:
-        rows: One an image, sorted by name.
-        settings: For each metric, what exactly was computed and by which implementation.
+        rows: One for each image that could be read, sorted by name.
+        settings: For each metric, what exactly was computed, by which implementation and with which weights.
         crop: Pixels left out at each side, for every metric.
+        whole: Figures of the whole folder, for metrics that have no figure for an image.
+        failures: For each image that could not be measured, or not by every metric, the reason.
+        skipped: For each metric that could not be had, the reason.
     """
 
     rows: tuple[ImageScores, ...]
     settings: Mapping[str, str]
     crop: int
+    whole: Mapping[str, float] = field(default_factory=dict)
+    failures: Mapping[str, str] = field(default_factory=dict)
+    skipped: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def means(self) -> dict[str, float]:
-        """The mean over the images, by metric."""
-        return {name: sum(row.scores[name] for row in self.rows) / len(self.rows) for name in self.settings}
+        """The mean over the images that have a figure, or the figure of the folder, by metric."""
+        scores = FolderScores(self.rows, self.whole, self.failures)
+        return {name: scores.mean(name) for name in self.settings}
 
     def table(self) -> Table:
         """For the terminal: a line an image, then the means, then how they were measured."""
         how = "\n".join(f"{name.upper()}: {text}" for name, text in self.settings.items())
-        table = Table(caption=f"{how}\n{_crop_text(self.crop)}", caption_justify="left", show_footer=True)
+        table = Table(caption=f"{how}\n{crop_text(self.crop)}", caption_justify="left", show_footer=True)
         table.add_column("image", footer=f"mean of {len(self.rows)}")
         for name, mean in self.means.items():
-            table.add_column(name.upper(), footer=_printed(name, mean), justify="right")
+            table.add_column(name.upper(), footer=printed(mean), justify="right")
         for row in self.rows:
-            table.add_row(row.name, *(_printed(name, row.scores[name]) for name in self.settings))
+            table.add_row(row.name, *(printed(row.scores.get(name)) for name in self.settings))
         return table
 
+    def problems(self) -> list[str]:
+        """A line for each metric that was skipped and each image that failed."""
+        lines = [f"{name.upper()} was skipped: {reason}" for name, reason in self.skipped.items()]
+        return lines + [f"{name}: {reason}" for name, reason in self.failures.items()]
+
     def to_json(self) -> str:
-        """``means``, ``settings``, ``crop`` and ``images`` (``name`` and one key a metric).
+        """``means``, ``settings``, ``crop``, ``images`` (``name`` and one key a metric), ``failures`` and ``skipped``.
 
         An infinite PSNR (equal images) is the string ``"inf"``, since JSON has no such number.
         """
         content = {
-            "means": _finite(self.means),
+            "means": json_numbers(self.means),
             "settings": dict(self.settings),
             "crop": self.crop,
-            "images": [{"name": row.name, **_finite(row.scores)} for row in self.rows],
+            "images": [{"name": row.name, **json_numbers(row.scores)} for row in self.rows],
+            "failures": dict(self.failures),
+            "skipped": dict(self.skipped),
         }
         return json.dumps(content, indent=2)
 
@@ -85,95 +84,70 @@ def evaluate_folders(
     pred: str | PathLike[str],
     hr: str | PathLike[str],
     *,
-    metrics: Sequence[str],
+    metrics: Sequence[MetricChoice],
     channel: Channel = "y",
     crop: int = 0,
     weights: Path | None = None,
     device: str | torch.device = "cpu",
-    progress: Callable[[int, int], None] | None = None,
+    batch: int = 1,
+    scores: Path | None = None,
+    registry: Registry | None = None,
+    progress: Callable[[int, int], object] | None = None,
 ) -> Report:
     """Measure restored photos against their originals.
 
-    Which belong together: see ``xpsr_sdk.evaluation.matching.match``.
+    Which belong together: see ``xpsr_sdk.evaluation.matching.match``. A photo that cannot be read, and a metric whose
+    weights are missing, are listed in the report; the rest is measured.
 
     Args:
         pred: Folder of restored photos, with subfolders; or one file.
         hr: Folder of the originals; or one file.
-        metrics: Any of ``"psnr"``, ``"ssim"``, ``"lpips"``, ``"dists"``.
+        metrics: Names of metrics or of presets, or mappings with ``"name"`` and options.
         channel: What PSNR and SSIM measure: luma (``"y"``) or all three channels (``"rgb"``).
         crop: Pixels left out at each side, for every metric.
-        weights: Folder with the weights of LPIPS and DISTS, see ``xpsr_sdk.evaluation.perceptual``;
-            ``None`` lets pyiqa download them.
-        device: Where LPIPS and DISTS are computed.
+        weights: Folder with the weights of metrics; ``None`` leaves it to each metric where they come from.
+        device: Where to compute.
+        batch: How many photos of one size are measured together.
+        scores: File with figures that were computed before, to which new ones are added.
+        registry: Where metrics are looked up; None: the built-in and the installed plug-ins.
         progress: Called as ``progress(done, total)`` after each pair.
 
     Raises:
-        ConfigError: A metric, channel or device is unknown, the crop is negative, the folders do not hold the
-            same images, or pyiqa is needed and not installed.
-        CheckpointError: A weight file is missing or unusable.
-        ImageError: A pair cannot be read, differs in size, or is too small for a metric.
+        ConfigError: An option or the device is wrong, the crop is negative, the folders do not hold the same images, or
+            the weights of all metrics are missing.
+        PluginError: There is no such metric, or its plug-in is broken.
     """
-    pairs = match(Path(pred), Path(hr))
-    measures, settings = measures_of(metrics, channel, crop, weights, find_device(device))
-    rows = []
-    for done, pair in enumerate(pairs, start=1):
-        rows.append(_measure(pair, measures, crop))
-        if progress:
-            progress(done, len(pairs))
-    return Report(tuple(rows), settings, crop)
-
-
-def measures_of(
-    metrics: Sequence[str], channel: Channel, crop: int, weights: Path | None, device: torch.device
-) -> tuple[dict[str, Measure], dict[str, str]]:
-    """What to call for each metric, and its description; see ``evaluate_folders`` for arguments and errors."""
-    if channel not in ("y", "rgb"):
-        raise errors.ConfigError(f"There is no channel {channel!r}: PSNR and SSIM measure 'y' or 'rgb'.")
     if crop < 0:
-        raise errors.ConfigError(f"The crop is {crop}: it must be 0 or more pixels.")
-    if not metrics:
-        raise errors.ConfigError(f"No metric is given. Known: {', '.join(METRICS)}.")
-    measures: dict[str, Measure] = {}
-    settings: dict[str, str] = {}
-    for name in metrics:
-        if name not in METRICS:
-            raise errors.ConfigError(f"There is no metric {name!r}. {errors.did_you_mean(name, METRICS)}")
-        if name in ("lpips", "dists"):
-            perceptual = Perceptual(name, weights=weights, device=device)
-            measures[name], settings[name] = perceptual, perceptual.description
-        else:
-            measures[name], settings[name] = _pixelwise(name, channel)
-    return measures, settings
+        raise ConfigError(f"The crop is {crop}: it must be 0 or more pixels.")
+    pairs = match(Path(pred), Path(hr))
+    chosen, skipped = choose_metrics(metrics, registry or default_registry(), channel=channel, weights=weights)
+    scorer = Scorer(chosen, crop=crop, device=find_device(device), batch=batch, store=ScoreStore(scores))
+    found = scorer.score(pairs, progress)
+    return Report(found.rows, settings_of(chosen), crop, found.whole, found.failures, skipped)
 
 
-def _pixelwise(name: str, channel: Channel) -> tuple[Measure, str]:
-    options = ChannelOptions(channel=channel)
-    if name == "psnr":
-        return lambda a, b: pixelwise.psnr(a, b, channel=channel), Psnr(options).details
-    return lambda a, b: pixelwise.ssim(a, b, channel=channel), Ssim(options).details
+def settings_of(metrics: Sequence[ChosenMetric]) -> dict[str, str]:
+    """For each metric, what exactly is computed."""
+    return {chosen.name: chosen.metric.details for chosen in metrics}
 
 
-def _measure(pair: Pair, measures: Mapping[str, Measure], crop: int) -> ImageScores:
-    pred, hr = (np.asarray(read_image(path).image) for path in (pair.pred, pair.hr))
-    if pred.shape != hr.shape:
-        raise errors.ImageError(
-            f"{pair.pred} has {pred.shape[1]} x {pred.shape[0]} pixels, but {pair.hr} has "
-            f"{hr.shape[1]} x {hr.shape[0]}."
-        )
-    try:
-        pred, hr = pixelwise.cropped(pred, crop), pixelwise.cropped(hr, crop)
-        return ImageScores(pair.name, {name: measure(pred, hr) for name, measure in measures.items()})
-    except errors.ImageError as error:
-        raise errors.ImageError(f"{pair.pred}: {error}") from error
+def printed(score: float | None) -> str:
+    """A figure with as many decimals as papers print."""
+    if score is None or math.isnan(score):
+        return "-"
+    return f"{score:.{decimals(score)}f}"
 
 
-def _printed(name: str, score: float) -> str:
-    return f"{score:.{METRICS[name]}f}"
+def decimals(score: float) -> int:
+    """How many decimals papers print: two of PSNR or MUSIQ, four of SSIM or LPIPS."""
+    return 2 if abs(score) >= 10 else 4
 
 
-def _finite(scores: Mapping[str, float]) -> dict[str, float | str]:
+def json_numbers(scores: Mapping[str, float]) -> dict[str, float | str]:
+    """Figures as JSON can hold them: those that are not finite as strings."""
     return {name: score if math.isfinite(score) else str(score) for name, score in scores.items()}
 
 
-def _crop_text(crop: int) -> str:
+def crop_text(crop: int) -> str:
+    """How much was left out, for the end of a table."""
     return f"{crop} pixels left out at each side." if crop else "Whole images, nothing cropped."

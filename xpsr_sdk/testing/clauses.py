@@ -151,6 +151,7 @@ CLAUSES: dict[str, dict[str, str]] = {
     },
     "metric": COMMON
     | {
+        "listing": "name it with letters, digits, dots, hyphens, underscores and plus signs, and give it a summary",
         "attributes": "set needs_reference and lower_is_better to True or False, and min_side to a whole number from 1 "
         "on, in __init__ if they depend on an option",
         "details": "say in details, in one line, all that changes the figures: the variant, the library with its "

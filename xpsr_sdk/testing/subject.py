@@ -133,7 +133,9 @@ def check_common(subject: Subject) -> None:
     """Check the name, the summary and the options, which all kinds have in common."""
     spec = subject.component.spec
     with subject.clause("listing"):
-        fits = re.fullmatch(r"[a-z0-9]+([.-][a-z0-9]+)*", spec.name)
+        # Metrics keep the names by which papers know them, for instance clipiqa+_vitL14_512.
+        pattern = r"[A-Za-z0-9][A-Za-z0-9._+-]*" if subject.kind == "metric" else r"[a-z0-9]+([.-][a-z0-9]+)*"
+        fits = re.fullmatch(pattern, spec.name)
         require(bool(fits), f"the name {spec.name!r} is hard to write on a command line")
         require(bool(spec.summary.strip()), "the summary is empty")
     with subject.clause("options"):

@@ -7,7 +7,6 @@ import re
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,8 @@ import torch
 from xpsr_sdk.config import load_config
 from xpsr_sdk.data.images import write_whole
 from xpsr_sdk.errors import ConfigError, did_you_mean
-from xpsr_sdk.evaluation.report import LOWER_IS_BETTER, METRICS
+from xpsr_sdk.evaluation.plots import pyplot
+from xpsr_sdk.evaluation.report import decimals
 from xpsr_sdk.plugin_system.registry import Registry, default_registry
 from xpsr_sdk.training.config import TrainConfig
 from xpsr_sdk.training.loop import train
@@ -80,12 +80,14 @@ class Ablation:
         losses: For each variant, pairs (step, loss) of its first seed.
         steps: How many steps each variant was trained.
         images: The number of held-out images that the scores are averages of.
+        lower_is_better: The metrics of which that is true.
     """
 
     rows: list[VariantScores]
     losses: dict[str, list[tuple[int, float]]]
     steps: int
     images: int
+    lower_is_better: frozenset[str] = frozenset()
 
     def table(self) -> str:
         """A table in Markdown: means over the seeds, standard deviations, and differences to the full model."""
@@ -145,13 +147,14 @@ def ablate(
             train(run, registry, on_step)
             done += config.steps
             figures = next(line for line in read_lines(folder / "validation.jsonl") if line["step"] == config.steps)
-            for metric in figures.keys() - {"step"}:
-                scores.setdefault(metric, []).append(figures[metric])
-        order = [metric for metric in METRICS if metric in scores]
-        rows.append(VariantScores(name, {metric: scores[metric] for metric in order}))
+            for metric in figures:
+                if metric != "step":
+                    scores.setdefault(metric, []).append(figures[metric])
+        rows.append(VariantScores(name, scores))
         log = read_lines(output / _slug(name) / f"seed-{config.seed}" / "log.jsonl")
         losses[name] = [(line["step"], line["loss"]) for line in log]
-    result = Ablation([_bicubic(config, registry), *rows], losses, config.steps, config.validation.images)
+    baseline, lower = _bicubic(config, registry)
+    result = Ablation([baseline, *rows], losses, config.steps, config.validation.images, lower)
     _write(result, output)
     return result
 
@@ -179,16 +182,18 @@ def _changed(config: TrainConfig, changes: Changes, output: Path, seed: int) -> 
     return load_config(TrainConfig, values, "The variant")
 
 
-def _bicubic(config: TrainConfig, registry: Registry) -> VariantScores:
-    """The scores of bicubic enlargement."""
+def _bicubic(config: TrainConfig, registry: Registry) -> tuple[VariantScores, frozenset[str]]:
+    """The scores of bicubic enlargement, and the metrics for which lower scores are better."""
     backbone = registry.create("backbone", trained_backbone(config.model))
     backbone.load(config.model.base_folder, torch.float32, from_scratch=config.model.from_scratch)
-    figures = Validation(config, backbone, registry).bicubic()
-    return VariantScores(BICUBIC, {metric: [figures[metric]] for metric in METRICS if metric in figures})
+    validation = Validation(config, backbone, registry)
+    scores = {metric: [figure] for metric, figure in validation.bicubic().items()}
+    lower = frozenset(chosen.name for chosen in validation.metrics if chosen.metric.lower_is_better)
+    return VariantScores(BICUBIC, scores), lower
 
 
 def _cells(metric: str, row: VariantScores, full: VariantScores) -> tuple[str, str]:
-    places, values = METRICS[metric], row.scores[metric]
+    places, values = decimals(full.mean(metric)), row.scores[metric]
     spread = f" ± {statistics.stdev(values):.{places}f}" if len(values) > 1 else ""
     difference = "" if row is full else f"{row.mean(metric) - full.mean(metric):+.{places}f}"
     return f"{row.mean(metric):.{places}f}{spread}", difference
@@ -198,23 +203,14 @@ def _write(result: Ablation, output: Path) -> None:
     content = {"steps": result.steps, "images": result.images, "rows": [asdict(row) for row in result.rows]}
     for name, text in {"ablation.json": json.dumps(content, indent=2) + "\n", "ablation.md": result.table()}.items():
         write_whole(output / name, lambda file, text=text: file.write(text.encode()))  # type: ignore[misc]
-    if plots() is not None:
+    if pyplot() is not None:
         _plot(result, output / "ablation.png")
-
-
-def plots() -> Any:
-    """matplotlib's pyplot, or None if it is not installed."""
-    try:
-        import_module("matplotlib").use("Agg")
-        return import_module("matplotlib.pyplot")
-    except ImportError:
-        return None
 
 
 def _plot(result: Ablation, file: Path) -> None:
     """Plot the losses in one panel, and each metric in another, with a bar for each variant."""
-    pyplot, metrics = plots(), list(result.rows[0].scores)
-    figure, (curves, *panels) = pyplot.subplots(1, 1 + len(metrics), figsize=(5 * (1 + len(metrics)), 4))
+    drawing, metrics = pyplot(), list(result.rows[0].scores)
+    figure, (curves, *panels) = drawing.subplots(1, 1 + len(metrics), figsize=(5 * (1 + len(metrics)), 4))
     for name, points in result.losses.items():
         curves.plot(*zip(*points, strict=True), label=name, linewidth=1)
     curves.set(title="loss", xlabel="step")
@@ -227,11 +223,11 @@ def _plot(result: Ablation, file: Path) -> None:
         low, high = min(means), max(means)
         panel.set_xlim(low - 0.5 * (high - low) - 1e-3, high + 0.2 * (high - low) + 1e-3)
         panel.invert_yaxis()
-        better = "lower" if metric in LOWER_IS_BETTER else "higher"
+        better = "lower" if metric in result.lower_is_better else "higher"
         panel.set_title(f"{metric.upper()} ({better} is better)")
     figure.tight_layout()
     write_whole(file, lambda out: figure.savefig(out, dpi=100, format="png"))
-    pyplot.close(figure)
+    drawing.close(figure)
 
 
 def _slug(name: str) -> str:

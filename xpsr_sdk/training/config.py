@@ -130,13 +130,15 @@ class LossSection(Settings):
         " latents, as in sampling that starts from this estimate. The target is still the HR latents.",
     )
     perceptual_weight: float = Field(
-        0.0, ge=0, description="Weight of LPIPS on the clean estimate, except at the schedule's last timestep."
+        0.0, ge=0, description="Weight of the perceptual term, except at the schedule's last timestep."
     )
-    perceptual: Literal["lpips", "lpips-vgg"] = Field(
-        "lpips", description="The perceptual term: LPIPS with AlexNet, or with VGG16 (slower, fewer patterns)."
+    perceptual: str = Field(
+        "lpips",
+        description="The perceptual term, on the clean estimate: a metric that compares with a reference. lpips uses "
+        "AlexNet, lpips-vgg VGG16 (slower, fewer patterns); both come with the plug-in xpsr-pyiqa.",
     )
     perceptual_weights: Path | None = Field(
-        None, description="Folder with the weights of LPIPS. None: pyiqa downloads them."
+        None, description="Folder with the weights of that metric. None: they are downloaded."
     )
 
 
@@ -175,9 +177,7 @@ class ValidationSection(Settings):
     metrics: tuple[str, ...] = Field(
         ("psnr", "ssim"), min_length=1, description="Metrics to measure, with the names that xpsr evaluate uses."
     )
-    weights: Path | None = Field(
-        None, description="Folder with the weights of LPIPS and DISTS. None: they are downloaded."
-    )
+    weights: Path | None = Field(None, description="Folder with the weights of the metrics. None: they are downloaded.")
     best: str | None = Field(
         None, description="The checkpoint that is best by this metric is always kept. None: the first of metrics."
     )

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from xpsr_sdk.config import backbone_of, read_defaults
 from xpsr_sdk.data.samples import Batch
 from xpsr_sdk.data.seeds import generator_for
-from xpsr_sdk.errors import TrainingError
-from xpsr_sdk.evaluation.perceptual import Perceptual
+from xpsr_sdk.errors import ConfigError, TrainingError
+from xpsr_sdk.evaluation.chosen import needed_metrics
 from xpsr_sdk.models.blocks import checkpoint_gradients
 from xpsr_sdk.models.checkpoints import read_json, write_model
 from xpsr_sdk.models.schedule import NoiseSchedule
@@ -110,7 +110,12 @@ class TrainingRun:
             _warn_of_other_parts(config.model)
         self.schedule = NoiseSchedule(self.backbone.scheduler)
         objective = Objective(
-            self.unet, self.controlnet, self.backbone.text_encoder, self.schedule, config.loss, self._perceptual()
+            self.unet,
+            self.controlnet,
+            self.backbone.text_encoder,
+            self.schedule,
+            config.loss,
+            self._perceptual(registry),
         )
         objective.train()
         leave_shards_alone(objective)
@@ -331,8 +336,8 @@ class TrainingRun:
     def remove_old_checkpoints(self) -> None:
         """Remove all checkpoints except the newest ones and the best."""
         if self.accelerator.is_main_process:
-            section = self.config.validation
-            best = self.log.best_step(section, self.checkpoints.steps()) if section else None
+            validation = self.validation
+            best = self.log.best_step(validation.best, self.checkpoints.steps()) if validation else None
             self.checkpoints.remove_old(best)
 
     def ema_weights(self) -> AbstractContextManager[None]:
@@ -388,21 +393,27 @@ class TrainingRun:
         embeddings: Tensor = self.backbone.encode_text(unique).embeddings
         return embeddings[[unique.index(text) for text in texts]]
 
-    def _perceptual(self) -> PerceptualLoss | None:
-        """LPIPS of the decoded estimates, except at the last timestep, whose estimate should stay the mean."""
+    def _perceptual(self, registry: Registry) -> PerceptualLoss | None:
+        """A metric of the decoded estimates, except at the last timestep, whose estimate should stay the mean."""
         loss = self.config.loss
         if not loss.perceptual_weight:
             return None
-        lpips = Perceptual(loss.perceptual, weights=loss.perceptual_weights, device=self.device)
+        (chosen,) = needed_metrics([loss.perceptual], registry, channel="rgb", weights=loss.perceptual_weights)
+        metric = chosen.metric
+        if chosen.of_folders or not metric.needs_reference:
+            raise ConfigError(f"loss.perceptual: {chosen.name} does not compare a photo with its reference.")
+        sign = 1 if metric.lower_is_better else -1
 
         def distance(clean: Tensor, inputs: StepInputs) -> Tensor:
-            chosen = inputs.timesteps < self.schedule.last
-            if not chosen.any():
+            early = inputs.timesteps < self.schedule.last
+            if not early.any():
                 return clean.new_zeros(())
             with torch.autocast(self.device.type, enabled=False):  # autoencoders need full precision
-                images = self.backbone.decode(clean[chosen], inputs.upscaled[chosen])
-            distances = lpips.distance((images + 1) / 2, (inputs.hr[chosen] + 1) / 2)
-            return distances.sum() / len(chosen)
+                images = self.backbone.decode(clean[early], inputs.upscaled[early])
+            distances = sign * metric.measure((images + 1) / 2, (inputs.hr[early] + 1) / 2)
+            if images.requires_grad and not distances.requires_grad:
+                raise ConfigError(f"loss.perceptual: {chosen.name} gives no gradients.")
+            return distances.sum() / len(early)
 
         return distance
 

@@ -21,9 +21,9 @@ from PIL import Image
 
 from xpsr_sdk.data.images import write_image, write_whole
 from xpsr_sdk.errors import ImageError, TrainingError
-from xpsr_sdk.evaluation.report import LOWER_IS_BETTER
+from xpsr_sdk.evaluation.chosen import ChosenMetric
 from xpsr_sdk.hardware.process_memory import peak_resident_bytes
-from xpsr_sdk.training.config import TrainConfig, ValidationSection
+from xpsr_sdk.training.config import TrainConfig
 from xpsr_sdk.training.files import writing
 
 PROJECT = "xpsr"
@@ -78,12 +78,11 @@ class RunLog:
         """Whether the run was validated after ``step`` steps."""
         return any(line["step"] == step for line in self._validations())
 
-    def best_step(self, section: ValidationSection, steps: Iterable[int]) -> int | None:
-        """The step among ``steps`` with the best validation, or None if none was validated."""
-        metric = section.best or section.metrics[0]
-        sign = -1 if metric in LOWER_IS_BETTER else 1
+    def best_step(self, chosen: ChosenMetric, steps: Iterable[int]) -> int | None:
+        """The step among ``steps`` with the best validation by that metric, or None if none was validated."""
+        sign = -1 if chosen.metric.lower_is_better else 1
         candidates = set(steps)
-        scores = {line["step"]: sign * line[metric] for line in self._validations() if line["step"] in candidates}
+        scores = {line["step"]: sign * line[chosen.name] for line in self._validations() if line["step"] in candidates}
         return max(scores, key=lambda step: scores[step], default=None)
 
     def close(self) -> None:

@@ -20,7 +20,8 @@ from xpsr_sdk.data.photo import SMALLEST_SIDE
 from xpsr_sdk.data.samples import Example, Source
 from xpsr_sdk.data.seeds import generator_for
 from xpsr_sdk.errors import ConfigError, TrainingError, did_you_mean
-from xpsr_sdk.evaluation.report import measures_of
+from xpsr_sdk.evaluation.chosen import ChosenMetric, needed_metrics
+from xpsr_sdk.evaluation.scoring import mean_figures
 from xpsr_sdk.library_internals import compilation_kept
 from xpsr_sdk.models.checkpoints import read_json
 from xpsr_sdk.pipeline import Pipeline
@@ -53,7 +54,9 @@ class Validation:
         registry: The registry in which components are looked up.
 
     Raises:
-        ConfigError: A metric or a setting is unknown.
+        ConfigError: A setting is unknown, or a metric's option is wrong.
+        CheckpointError: The weights of a metric are missing.
+        PluginError: A metric is unknown, or its plug-in is broken.
         TrainingError: A folder is missing, empty or damaged.
     """
 
@@ -62,14 +65,19 @@ class Validation:
         self._config, self._section = config, config.validation
         self._backbone, self._registry = backbone, registry
         section = self._section
-        if section.best is not None and section.best not in section.metrics:
-            raise ConfigError(
-                f"validation.best: {section.best!r} is not measured. {did_you_mean(section.best, section.metrics)}"
-            )
         self._settings = load_config(RestoreConfig, section.settings, "validation.settings")
-        self._measures, _ = measures_of(section.metrics, "y", 0, section.weights, torch.device("cpu"))
+        self.metrics = needed_metrics(section.metrics, registry, channel="y", weights=section.weights)
+        names = [chosen.name for chosen in self.metrics]
+        if section.best is not None and section.best not in names:
+            raise ConfigError(f"validation.best: {section.best!r} is not measured. {did_you_mean(section.best, names)}")
         self._index = read_json(config.model.base_folder / "model_index.json")
         self.images = self._held_out_images()
+
+    @property
+    def best(self) -> ChosenMetric:
+        """The metric by which checkpoints are compared."""
+        wanted = self._section.best or self.metrics[0].name
+        return next(chosen for chosen in self.metrics if chosen.name == wanted)
 
     @torch.no_grad()
     def run(
@@ -96,7 +104,7 @@ class Validation:
 
     def _metrics(self, restored: Sequence[Image.Image]) -> dict[str, float]:
         pairs = [(np.asarray(a), np.asarray(image.hr)) for a, image in zip(restored, self.images, strict=True)]
-        return {name: sum(measure(*pair) for pair in pairs) / len(pairs) for name, measure in self._measures.items()}
+        return mean_figures(self.metrics, pairs)
 
     def _pipeline(self, unet: torch.nn.Module, controlnet: torch.nn.Module) -> Pipeline:
         parts = self._backbone

@@ -1,0 +1,112 @@
+"""``xpsr compare``: what is missing is restored, all is measured, and a second run does nothing again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from tests.support import tiny
+from xpsr_sdk.benchmark import compare as module
+from xpsr_sdk.benchmark.compare import run_protocol
+from xpsr_sdk.benchmark.protocol import Protocol
+from xpsr_sdk.cli.main import xpsr
+from xpsr_sdk.config import load_config, read_toml
+from xpsr_sdk.errors import ConfigError
+
+CONFIG = """
+output = "{folder}/out"
+metrics = ["psnr"]
+device = "cpu"
+
+[data.two]
+input = "{folder}/LR"
+reference = "{folder}/HR"
+
+[methods.bicubic.settings]
+model = "none"
+upscaler = "bicubic"
+
+[methods.tiny]
+seeds = [0, 1]
+
+[methods.tiny.settings]
+model = "{model}"
+num_inference_steps = 1
+
+[methods.theirs]
+folder = "{folder}/results/{{data}}"
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path, tiny_model: Path) -> Path:
+    for i, name in enumerate("ab"):
+        photo = tiny.photo(64, 64, i)
+        for folder in ("HR", "LR", "results/two"):
+            (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+            small = photo.resize((16, 16)) if folder == "LR" else photo
+            small.save(tmp_path / folder / f"{name}.png")
+    (tmp_path / "config.toml").write_text(CONFIG.format(folder=tmp_path, model=tiny_model))
+    return tmp_path / "config.toml"
+
+
+def test_a_protocol_is_run_and_goes_on_where_it_was(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = CliRunner().invoke(xpsr, ["compare", str(config)])
+    assert result.exit_code == 0, result.output
+    out = tmp_path / "out" / "two"
+    for label in ("bicubic", "tiny-seed-0", "tiny-seed-1"):
+        assert sorted(file.name for file in (out / label).iterdir()) == ["a.png", "b.png"]
+    assert (out / "tiny-seed-0" / "a.png").read_bytes() != (out / "tiny-seed-1" / "a.png").read_bytes()
+    for file in ("report.html", "figures.csv", "table.tex"):
+        assert (out / file).stat().st_size > 0
+    methods = json.loads((out / "figures.json").read_text())["methods"]
+    assert list(methods) == ["bicubic", "tiny-seed-0", "tiny-seed-1", "theirs"]
+    assert methods["theirs"]["means"]["psnr"]["mean"] == "inf"
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("a pipeline was built although nothing is missing")
+
+    monkeypatch.setattr(module, "build_pipeline", refuse)
+    stored = (tmp_path / "out" / "scores.jsonl").read_bytes()
+    assert CliRunner().invoke(xpsr, ["compare", str(config)]).exit_code == 0
+    assert (tmp_path / "out" / "scores.jsonl").read_bytes() == stored
+
+
+def test_a_bad_photo_is_told_and_the_rest_is_done(config: Path, tmp_path: Path) -> None:
+    (tmp_path / "LR" / "a.png").write_bytes(b"no picture")
+    result = CliRunner().invoke(xpsr, ["compare", str(config)])
+    assert result.exit_code == 1
+    assert "Failed: bicubic: " in result.stderr
+    assert "Failed: two: bicubic lacks a." in result.stderr
+    assert (tmp_path / "out" / "two" / "bicubic" / "b.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [
+        ({"folder": "x", "settings": {"scale": 2}}, "a folder of results, or a config and settings, not both"),
+        ({"settings": {"scales": 2}}, r"methods.m.settings.*scales"),
+    ],
+)
+def test_mistakes_are_told_first(tmp_path: Path, method: dict[str, Any], message: str) -> None:
+    values = {"output": tmp_path, "data": {"d": {"input": tmp_path}}, "methods": {"m": method}}
+    with pytest.raises(ConfigError, match=f"(?s){message}"):
+        run_protocol(load_config(Protocol, values, "the test"))
+
+
+def test_a_data_set_without_photos_is_told(tmp_path: Path) -> None:
+    values = {"output": tmp_path, "data": {"d": {"input": tmp_path / "nowhere"}}, "methods": {"m": {}}}
+    with pytest.raises(ConfigError, match=r"data\.d\.input: .*nowhere is no folder with images"):
+        run_protocol(load_config(Protocol, values, "the test"))
+
+
+def test_the_example_is_valid() -> None:
+    protocol = read_toml(Protocol, Path("examples/compare.toml"))
+    assert list(protocol.data) == ["DRealSR", "RealSR", "DIV2K"]
+    assert protocol.metrics == ("paper-seesr",)

@@ -1,0 +1,176 @@
+"""The metrics that were chosen: found by name or by preset, built, and asked for the figures of photos."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from xpsr_sdk.contracts import FolderMetric, Metric
+from xpsr_sdk.errors import CheckpointError, ConfigError, ImageError, PluginError, UnknownComponent, one_line
+from xpsr_sdk.plugin_system.registry import Registry
+
+PAPER = ("psnr", "ssim", "lpips", "dists", "fid", "niqe", "maniqa-pipal", "musiq", "clipiqa")
+PRESETS: dict[str, tuple[str, ...]] = {
+    "quick": ("psnr", "ssim", "niqe"),
+    "paper-xpsr": PAPER,
+    "paper-seesr": PAPER,
+    "paper-osediff": PAPER,
+}
+"""Metrics that are chosen together by one name; the guide to evaluation says where each list is known from."""
+MetricChoice = str | Mapping[str, Any]
+"""The name of a metric or of a preset, or ``{"name": ..., <options>}``."""
+
+
+@dataclass(frozen=True)
+class ChosenMetric:
+    """A metric, and what it is called in reports.
+
+    Attributes:
+        name: Its name, with the options that were given.
+        metric: The metric itself.
+        component: The plug-in's part, for messages.
+    """
+
+    name: str
+    metric: Metric
+    component: str
+
+    @property
+    def of_folders(self) -> bool:
+        """Whether it has one figure for a whole folder."""
+        return isinstance(self.metric, FolderMetric)
+
+    def check_size(self, width: int, height: int) -> None:
+        """Raise ImageError unless photos of that size can be measured."""
+        side = self.metric.min_side
+        if min(width, height) < side:
+            raise ImageError(
+                f"{self.name.upper()} needs at least {side} x {side} pixels, and this image is {width} x {height}."
+            )
+
+    def figures(self, images: Tensor, references: Tensor | None) -> list[float]:
+        """One figure for each photo; see ``xpsr_sdk.Metric.measure`` for the arguments.
+
+        Raises:
+            ImageError: The metric fails, or has no figure for a photo.
+            PluginError: It gives anything but one figure for each photo.
+        """
+        result = self._measured(images, references if self.metric.needs_reference else None)
+        if result.shape != (len(images),):
+            raise PluginError(
+                f"The {self.component} gave figures of shape {tuple(result.shape)}, not ({len(images)},)."
+            )
+        if bool(result.isnan().any()):
+            raise ImageError(f"{self.name.upper()} has no figure for this image.")
+        return result.tolist()
+
+    def features(self, images: Tensor) -> Tensor:
+        """The features of each photo, B D, for a metric of whole folders.
+
+        Raises:
+            ImageError: The metric fails.
+            PluginError: It gives anything but features for each photo.
+        """
+        result = self._measured(images, None)
+        if result.ndim != 2 or len(result) != len(images) or not bool(result.isfinite().all()):
+            shape = f"({len(images)}, D)"
+            raise PluginError(f"The {self.component} gave features of shape {tuple(result.shape)}, not finite {shape}.")
+        return result
+
+    def compare(self, features: Tensor, references: Tensor | None) -> float:
+        """The figure of a whole folder."""
+        metric = cast(FolderMetric, self.metric)
+        return float(metric.compare(features, references if metric.needs_reference else None))
+
+    def _measured(self, images: Tensor, references: Tensor | None) -> Tensor:
+        try:
+            with torch.no_grad():
+                result = self.metric.measure(images, references)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # whatever a metric makes of a photo that it cannot measure
+            raise ImageError(f"{self.name.upper()} failed: {one_line(error)}") from error
+        if not isinstance(result, Tensor):
+            raise PluginError(f"The {self.component} gave a {type(result).__name__}, not a tensor.")
+        return result.detach().cpu().double()
+
+
+def choose_metrics(
+    choices: Sequence[MetricChoice], registry: Registry, **shared: Any
+) -> tuple[list[ChosenMetric], dict[str, str]]:
+    """Build metrics.
+
+    Args:
+        choices: Names of metrics or presets, or mappings with a name and options.
+        registry: Where metrics are looked up.
+        shared: Options for all metrics that have them, for instance ``channel`` and ``weights``; None is left out.
+
+    Returns:
+        The metrics; and, for each that cannot be had because its weights are missing (or, for a metric of a preset,
+        its plug-in), the reason.
+
+    Raises:
+        ConfigError: None is chosen, an option is wrong, or not one of them can be had.
+        PluginError: There is no such metric, or its plug-in is broken.
+    """
+    if not choices:
+        raise ConfigError(f"No metric is given. {_known(registry)}")
+    chosen: dict[str, ChosenMetric] = {}
+    skipped: dict[str, str] = {}
+    for choice in choices:
+        members = PRESETS.get(choice) if isinstance(choice, str) else None
+        for member in members or (choice,):
+            name = _label(member)
+            try:
+                chosen.setdefault(name, _built(name, member, registry, shared))
+            except CheckpointError as error:
+                skipped[name] = str(error)
+            except PluginError as error:
+                if members is None:
+                    raise
+                skipped[name] = str(error)
+    if not chosen:
+        raise ConfigError(f"No metric is left: {' '.join(skipped.values())}")
+    return list(chosen.values()), skipped
+
+
+def needed_metrics(choices: Sequence[MetricChoice], registry: Registry, **shared: Any) -> list[ChosenMetric]:
+    """Build metrics that cannot be done without; see ``choose_metrics``.
+
+    Raises:
+        CheckpointError: The weights of one are missing.
+        ConfigError, PluginError: As ``choose_metrics``.
+    """
+    chosen, skipped = choose_metrics(choices, registry, **shared)
+    if skipped:
+        raise CheckpointError(" ".join(skipped.values()))
+    return chosen
+
+
+def _built(name: str, choice: MetricChoice, registry: Registry, shared: Mapping[str, Any]) -> ChosenMetric:
+    given = {"name": choice} if isinstance(choice, str) else dict(choice)
+    try:
+        fields = registry.resolve("metric", given["name"]).Config.model_fields
+    except UnknownComponent as error:
+        raise UnknownComponent(f"{error} Most others are in the plug-in xpsr-pyiqa.") from None
+    options = {key: value for key, value in shared.items() if key in fields and value is not None}
+    metric = registry.create("metric", {**options, **given})
+    return ChosenMetric(name, metric, str(registry.find("metric", given["name"])))
+
+
+def _label(choice: MetricChoice) -> str:
+    if isinstance(choice, str):
+        return choice
+    if "name" not in choice:
+        raise ConfigError(f'The metric {dict(choice)} has no name; write {{"name": "...", ...}}.')
+    options = ", ".join(f"{key}={value}" for key, value in choice.items() if key != "name")
+    return f"{choice['name']} ({options})" if options else str(choice["name"])
+
+
+def _known(registry: Registry) -> str:
+    names = [component.spec.name for component in registry.components("metric")]
+    return f"Known: {', '.join(names)}; presets: {', '.join(PRESETS)}."

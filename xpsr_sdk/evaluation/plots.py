@@ -1,0 +1,86 @@
+"""Plots of comparisons, by matplotlib (the extra ``plot``)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from importlib import import_module
+from io import BytesIO
+from typing import Any
+
+from xpsr_sdk.evaluation.chosen import ChosenMetric
+from xpsr_sdk.evaluation.comparison import Comparison, heading
+
+FIDELITY = ("psnr", "ssim")
+PERCEPTUAL = ("lpips", "dists", "maniqa-pipal", "musiq", "clipiqa", "niqe")
+"""The metrics of the axes, the first ones that were measured."""
+SWEEP = re.compile(r"(.*?)[-_ =]?(\d+(?:\.\d+)?)")
+"""Methods whose names differ by the number at their end alone are a sweep, as fidelity-0.2 and fidelity-0.8."""
+
+
+def pyplot() -> Any:
+    """matplotlib's pyplot, which draws to files; None where it is not installed."""
+    try:
+        import_module("matplotlib").use("Agg")
+        return import_module("matplotlib.pyplot")
+    except ImportError:
+        return None
+
+
+def trade_off_axes(metrics: Sequence[ChosenMetric]) -> tuple[ChosenMetric, ChosenMetric] | None:
+    """A metric of fidelity and a perceptual one, if both were measured."""
+    named = {chosen.name: chosen for chosen in metrics}
+    fidelity = [named[name] for name in FIDELITY if name in named]
+    perceptual = [named[name] for name in PERCEPTUAL if name in named]
+    return (fidelity[0], perceptual[0]) if fidelity and perceptual else None
+
+
+def trade_off(comparison: Comparison, file_type: str = "svg") -> bytes | None:
+    """Perception against distortion: a point for each method, a line for each sweep.
+
+    Blau and Michaeli, "The Perception-Distortion Tradeoff", CVPR 2018.
+
+    Args:
+        comparison: The figures.
+        file_type: Any type that matplotlib writes, for instance ``svg`` or ``png``.
+
+    Returns:
+        The file; None where matplotlib is not installed, or no metric for one of the axes was measured.
+    """
+    drawing, axes = pyplot(), trade_off_axes(comparison.metrics)
+    if drawing is None or axes is None:
+        return None
+    with drawing.rc_context({"svg.hashsalt": "xpsr"}):
+        figure, plot = drawing.subplots(figsize=(7, 5))
+        points = {
+            method: tuple(comparison.mean(method, chosen).mean for chosen in axes) for method in comparison.methods
+        }
+        for line in _sweeps(list(points)):
+            plot.plot(*zip(*(points[method] for method in line), strict=True), color="0.7", zorder=1)
+        for method, (x, y) in points.items():
+            plot.scatter(x, y, zorder=2)
+            plot.annotate(_plain(method), (x, y), xytext=(5, 5), textcoords="offset points")
+        for chosen, invert in zip(axes, (plot.invert_xaxis, plot.invert_yaxis), strict=True):
+            if chosen.metric.lower_is_better:
+                invert()
+        plot.set(xlabel=f"{heading(axes[0])} (fidelity)", ylabel=f"{heading(axes[1])} (perception)")
+        plot.set_title("Better is up and to the right")
+        figure.tight_layout()
+        file = BytesIO()
+        figure.savefig(file, format=file_type, dpi=150, metadata={"Date": None} if file_type == "svg" else None)
+        drawing.close(figure)
+    return file.getvalue()
+
+
+def _sweeps(methods: Sequence[str]) -> list[list[str]]:
+    """Methods that belong to one sweep, in the order of their numbers."""
+    groups: dict[str, list[tuple[float, str]]] = {}
+    for method in methods:
+        if found := SWEEP.fullmatch(method):
+            groups.setdefault(found[1], []).append((float(found[2]), method))
+    return [[method for _, method in sorted(group)] for group in groups.values() if len(group) > 1]
+
+
+def _plain(name: str) -> str:
+    """A name as matplotlib prints it: without line breaks, and with dollar signs that begin no formula."""
+    return "".join(c if c.isprintable() else " " for c in name).replace("$", r"\$")

@@ -1,0 +1,61 @@
+"""Figures that were computed before, in a file: by the content of the photos, and by what exactly was computed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+from xpsr_sdk.errors import ConfigError
+
+
+class ScoreStore:
+    """A file of figures, one JSON object a line, to which new ones are added at once.
+
+    A key holds the SHA-256 of both files, the crop, and ``Metric.details``, which changes with the version and the
+    weights of the metric. So nothing that is stored can be out of date. A line that was cut off by a kill is ignored.
+
+    Args:
+        file: The file; None keeps figures in memory only.
+
+    Raises:
+        ConfigError: The file cannot be read or written.
+    """
+
+    def __init__(self, file: Path | None) -> None:
+        self._file = file
+        self._figures: dict[str, float] = {}
+        if file is None:
+            return
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with file.open("a+b") as opened:
+                opened.seek(0)
+                lines = opened.read().decode(errors="replace").split("\n")
+                if lines[-1]:  # cut off: what is added must not join it
+                    opened.write(b"\n")
+        except OSError as error:
+            raise ConfigError(f"The file of figures {file} cannot be used: {error.strerror}.") from error
+        for line in lines:
+            try:
+                found = json.loads(line)
+                self._figures[found["key"]] = float(found["figure"])
+            except (ValueError, KeyError, TypeError):
+                continue
+
+    def get(self, key: str) -> float | None:
+        """The figure of a key, if it is known."""
+        return self._figures.get(key)
+
+    def add(self, key: str, figure: float, **about: str) -> None:
+        """Keep a figure; ``about`` is written beside it, for people who read the file."""
+        self._figures[key] = figure
+        if self._file is not None:
+            line = json.dumps({"key": key, "figure": repr(figure), **about}) + "\n"
+            with self._file.open("ab") as opened:
+                opened.write(line.encode())
+
+
+def score_key(details: str, crop: int, restored: str, reference: str | None) -> str:
+    """The key of a figure, by the SHA-256 of the files."""
+    return hashlib.sha256(json.dumps([details, crop, restored, reference]).encode()).hexdigest()
