@@ -283,8 +283,8 @@ class ModelDefaults(Settings):
     fidelity: Share = Field(0.0, description="1: closest to the input; 0: most realistic.")
     start: Literal["lr", "mean"] = Field(
         "lr",
-        description="The latents to which noise is added before sampling. lr: those of the input; the higher the"
-        " fidelity, the less noise. mean: the model's estimate of the mean of all sharp photos that fit the input;"
+        description="The latents to which noise is added before sampling. lr: those of the upscaled input; the higher"
+        " the fidelity, the less noise. mean: the model's estimate of the mean of all sharp photos that fit the input;"
         " fidelity then says how much of this estimate is blended into the result.",
     )
     noisiest_start: Share = Field(

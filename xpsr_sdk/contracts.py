@@ -432,13 +432,13 @@ class Backbone(Protocol):
         ...
 
     def encode(
-        self, image: torch.Tensor, lr: torch.Tensor, generators: Sequence[torch.Generator] | None = None
+        self, image: torch.Tensor, upscaled: torch.Tensor, generators: Sequence[torch.Generator] | None = None
     ) -> torch.Tensor:
         """Latents of an image.
 
         Args:
             image: B 3 H W in [-1, 1].
-            lr: The photo as the upscaler enlarged it, B 3 H W in [0, 1].
+            upscaled: The photo as the upscaler enlarged it, B 3 H W in [0, 1].
             generators: One for each image, to sample from the distribution of the latents. None: its mean is used.
 
         Returns:
@@ -446,8 +446,8 @@ class Backbone(Protocol):
         """
         ...
 
-    def decode(self, latents: torch.Tensor, lr: torch.Tensor) -> torch.Tensor:
-        """Decode scaled latents to an image, B 3 H W in [-1, 1]. ``lr`` is the upscaled photo in [0, 1], float32."""
+    def decode(self, latents: torch.Tensor, upscaled: torch.Tensor) -> torch.Tensor:
+        """Decode scaled latents to an image, B 3 H W in [-1, 1]; ``upscaled`` is the photo, in [0, 1] and float32."""
         ...
 
 

@@ -15,23 +15,24 @@ from xpsr_sdk.testing.tensors import noise
 @pytest.mark.parametrize("stride", [2, 8])
 def test_nothing_is_lost(transform: str, stride: int) -> None:
     autoencoder = ResidualAutoencoder(stride, transform=transform)
-    lr = noise(2, 3, 3 * stride, 4 * stride).sigmoid()
+    upscaled = noise(2, 3, 3 * stride, 4 * stride).sigmoid()
     image = noise(2, 3, 3 * stride, 4 * stride, seed=1).tanh()
-    latents = autoencoder.encode(image, lr)
+    latents = autoencoder.encode(image, upscaled)
     assert latents.shape == (2, 3 * stride**2, 3, 4)
-    torch.testing.assert_close(autoencoder.decode(latents, lr), image, rtol=0, atol=1e-5)
+    torch.testing.assert_close(autoencoder.decode(latents, upscaled), image, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("transform", TRANSFORMS)
 def test_zero_latents_are_the_upscaled_photo(transform: str) -> None:
     autoencoder = ResidualAutoencoder(4, transform=transform)
-    lr = noise(1, 3, 8, 8).sigmoid()
-    assert torch.equal(autoencoder.decode(torch.zeros(1, 48, 2, 2), lr), 2 * lr - 1)
+    upscaled = noise(1, 3, 8, 8).sigmoid()
+    assert torch.equal(autoencoder.decode(torch.zeros(1, 48, 2, 2), upscaled), 2 * upscaled - 1)
 
 
 def test_the_transform_is_saved_with_the_model(tmp_path: Path) -> None:
     ResidualAutoencoder(4, transform="wavelet").save_pretrained(tmp_path)
-    image, lr = noise(1, 3, 8, 8).tanh(), torch.zeros(1, 3, 8, 8)
+    image, upscaled = noise(1, 3, 8, 8).tanh(), torch.zeros(1, 3, 8, 8)
     loaded = ResidualAutoencoder.from_pretrained(tmp_path)
-    assert torch.equal(loaded.encode(image, lr), ResidualAutoencoder(4, transform="wavelet").encode(image, lr))
-    assert not torch.equal(loaded.encode(image, lr), ResidualAutoencoder(4).encode(image, lr))
+    same = ResidualAutoencoder(4, transform="wavelet")
+    assert torch.equal(loaded.encode(image, upscaled), same.encode(image, upscaled))
+    assert not torch.equal(loaded.encode(image, upscaled), ResidualAutoencoder(4).encode(image, upscaled))

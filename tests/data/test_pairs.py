@@ -33,12 +33,12 @@ def batch(*folders: Path, seed: int = 0, crop: int = 32, hr_as_input: float = 0,
 @given(seed=st.integers(0, 10_000))
 def test_crops_of_a_pair_show_the_same_place(pairs: Path, seed: int) -> None:
     found = batch(pairs, seed=seed)
-    assert found.hr.shape == found.lr.shape == (4, 3, 32, 32)
+    assert found.hr.shape == found.resized.shape == (4, 3, 32, 32)
     assert found.hr.min() >= -1
     assert found.hr.max() <= 1
-    assert found.lr.min() >= 0
-    assert found.lr.max() <= 1
-    difference = (found.hr + 1) / 2 - found.lr
+    assert found.resized.min() >= 0
+    assert found.resized.max() <= 1
+    difference = (found.hr + 1) / 2 - found.resized
     assert difference[..., 4:-4, 4:-4].abs().mean() < 0.03  # the LR images are plain bicubic ones
 
 
@@ -49,7 +49,7 @@ def test_the_generator_alone_says_where(pairs: Path) -> None:
 
 def test_hr_may_be_the_input_with_its_own_words(pairs: Path) -> None:
     found = batch(pairs, hr_as_input=1)
-    torch.testing.assert_close(found.lr, (found.hr + 1) / 2, atol=1e-6, rtol=0)
+    torch.testing.assert_close(found.resized, (found.hr + 1) / 2, atol=1e-6, rtol=0)
     assert set(found.low).isdisjoint(batch(pairs).low)
 
 
@@ -67,15 +67,15 @@ def test_words_come_from_their_files(tmp_path: Path) -> None:
 def test_lr_may_be_enlarged_already(tmp_path: Path) -> None:
     make_pair(tmp_path, hr=(64, 48), lr=(64, 48))
     found = batch(tmp_path)
-    torch.testing.assert_close(found.lr, (found.hr + 1) / 2, atol=1e-6, rtol=0)
+    torch.testing.assert_close(found.resized, (found.hr + 1) / 2, atol=1e-6, rtol=0)
 
 
 def test_images_kept_in_memory_are_the_same(pairs: Path) -> None:
     kept = TrainingData(DataSection(folders=(pairs,), crop=32, hr_as_input=0.5, keep_in_memory=100), 1, Registry([]))
     for _ in range(3):
         found = kept.batch(range(4))
-        assert torch.equal(found.lr, batch(pairs, seed=1, hr_as_input=0.5).lr)
-        found.lr.zero_()  # whoever changes a batch changes no image
+        assert torch.equal(found.resized, batch(pairs, seed=1, hr_as_input=0.5).resized)
+        found.resized.zero_()  # whoever changes a batch changes no image
 
 
 def test_a_star_stands_for_all_that_match(pairs: Path, tmp_path: Path) -> None:
@@ -132,12 +132,12 @@ def test_an_image_upscaled_ahead_is_cropped_and_flipped_with_hr(
     put_upscaled(folder)
     found = batch(folder, seed=seed)
     torch.testing.assert_close(found.upscaled, 1 - (found.hr + 1) / 2, atol=1e-5, rtol=0)
-    assert torch.equal(found.lr, batch(pairs, seed=seed).lr)  # it changes nothing else
+    assert torch.equal(found.resized, batch(pairs, seed=seed).resized)  # it changes nothing else
 
 
 def test_what_was_not_upscaled_ahead_is_upscaled_now(pairs: Path) -> None:
     found = batch(pairs)
-    torch.testing.assert_close(found.upscaled, found.lr, atol=1e-6, rtol=0)
+    torch.testing.assert_close(found.upscaled, found.resized, atol=1e-6, rtol=0)
 
 
 def test_hr_as_the_input_needs_no_upscaler(pairs: Path, tmp_path: Path) -> None:

@@ -145,9 +145,9 @@ def test_training_reads_what_was_prepared(photos: Path, tmp_path: Path) -> None:
     provider = {"name": "fixed", "high": "a house", "low": "blurry"}
     prepare_shards(photos, tmp_path, degradation="bicubic", prompt_provider=provider)
     found = batch(tmp_path)
-    assert found.hr.shape == found.lr.shape == (4, 3, 32, 32)
+    assert found.hr.shape == found.resized.shape == (4, 3, 32, 32)
     assert (set(found.high), set(found.low)) == ({"a house"}, {"blurry"})
-    assert ((found.hr + 1) / 2 - found.lr)[..., 4:-4, 4:-4].abs().mean() < 0.05
+    assert ((found.hr + 1) / 2 - found.resized)[..., 4:-4, 4:-4].abs().mean() < 0.05
     assert set(batch(tmp_path, levels=("low",)).high) == {""}
 
 
@@ -158,12 +158,12 @@ def test_photos_without_lr_are_degraded_as_they_are_drawn(photos: Path, tmp_path
     section = DataSection(folders=(folder,), crop=32, hr_as_input=0)
     data = TrainingData(section, 0, Registry([]))
     first, again, later = data.sample(0), data.sample(0), data.sample(len(data))
-    assert torch.equal(first.lr, again.lr)
+    assert torch.equal(first.resized, again.resized)
     assert "blur" in first.low
-    assert not torch.equal(data.batch(range(len(data))).lr, data.batch(range(len(data), 2 * len(data))).lr)
-    assert later.lr.shape == (3, 32, 32)
+    assert not torch.equal(data.batch(range(len(data))).resized, data.batch(range(len(data), 2 * len(data))).resized)
+    assert later.resized.shape == (3, 32, 32)
     clear = TrainingData(DataSection(folders=(folder,), crop=32, hr_as_input=1), 0, Registry([])).sample(0)
-    torch.testing.assert_close(clear.lr, (clear.hr + 1) / 2, atol=1e-6, rtol=0)
+    torch.testing.assert_close(clear.resized, (clear.hr + 1) / 2, atol=1e-6, rtol=0)
     assert clear.low
 
 

@@ -58,6 +58,6 @@ def test_a_worker_draws_the_same(pairs: Path) -> None:
     data = TrainingData(section, 3, Registry([]))
     (fetched,) = batches(data, [range(5, 8)])
     expected = data.batch(range(5, 8))
-    assert torch.equal(fetched.lr, expected.lr)
+    assert torch.equal(fetched.resized, expected.resized)
     assert torch.equal(fetched.hr, expected.hr)
     assert (fetched.high, fetched.low, fetched.positions) == (expected.high, expected.low, expected.positions)

@@ -41,15 +41,15 @@ class ResidualAutoencoder(ModelMixin, ConfigMixin):
         # A diffusers model gets its device and dtype from its tensors, so it needs one.
         self.register_buffer("scale", torch.tensor(scaling_factor))
 
-    def encode(self, image: Tensor, lr: Tensor) -> Tensor:
-        """Latents of ``image`` (B 3 H W in [-1, 1]) given the upscaled input ``lr`` (B 3 H W in [0, 1])."""
+    def encode(self, image: Tensor, upscaled: Tensor) -> Tensor:
+        """Latents of ``image`` (B 3 H W in [-1, 1]) given the upscaled photo (B 3 H W in [0, 1])."""
         to_latents, _ = TRANSFORMS[self.config.transform]
-        return to_latents((image - (2 * lr - 1)) * self.config.scaling_factor, self.config.stride)
+        return to_latents((image - (2 * upscaled - 1)) * self.config.scaling_factor, self.config.stride)
 
-    def decode(self, latents: Tensor, lr: Tensor) -> Tensor:
+    def decode(self, latents: Tensor, upscaled: Tensor) -> Tensor:
         """The image, B 3 H W in [-1, 1]."""
         _, to_image = TRANSFORMS[self.config.transform]
-        return to_image(latents, self.config.stride) / self.config.scaling_factor + (2 * lr - 1)
+        return to_image(latents, self.config.stride) / self.config.scaling_factor + (2 * upscaled - 1)
 
 
 class ResidualBackbone(StableDiffusion):
@@ -70,12 +70,12 @@ class ResidualBackbone(StableDiffusion):
         """Pixels per latent, in each direction."""
         return int(self.vae.config.stride)
 
-    def encode(self, image: Tensor, lr: Tensor, generators: Sequence[torch.Generator] | None = None) -> Tensor:
+    def encode(self, image: Tensor, upscaled: Tensor, generators: Sequence[torch.Generator] | None = None) -> Tensor:
         """Latents, B C h w. ``generators`` is not used, since no random numbers are drawn."""
-        latents: Tensor = self.vae.encode(image, lr)
+        latents: Tensor = self.vae.encode(image, upscaled)
         return latents
 
-    def decode(self, latents: Tensor, lr: Tensor) -> Tensor:
+    def decode(self, latents: Tensor, upscaled: Tensor) -> Tensor:
         """The image, B 3 H W in [-1, 1]."""
-        image: Tensor = self.vae.decode(latents, lr)
+        image: Tensor = self.vae.decode(latents, upscaled)
         return image

@@ -140,12 +140,12 @@ class StableDiffusion:
                 stacklevel=3,
             )
 
-    def encode(self, image: Tensor, lr: Tensor, generators: Sequence[torch.Generator] | None = None) -> Tensor:
+    def encode(self, image: Tensor, upscaled: Tensor, generators: Sequence[torch.Generator] | None = None) -> Tensor:
         """Latents, B C h w, scaled to about unit variance, of ``image`` (B 3 H W in [-1, 1]).
 
         Args:
             image: The images to encode.
-            lr: The resized input in [0, 1], which is not used here.
+            upscaled: The photo as the upscaler enlarged it, B 3 H W in [0, 1]; not used here.
             generators: One for each image, to sample the distribution of its latents. None: the mean is used.
         """
         distribution = self.vae.encode(image.to(self.vae.dtype)).latent_dist
@@ -153,8 +153,8 @@ class StableDiffusion:
         scaled: Tensor = latents * self.vae.config.scaling_factor
         return scaled
 
-    def decode(self, latents: Tensor, lr: Tensor) -> Tensor:
-        """Decode scaled latents to images, B 3 H W in [-1, 1]. ``lr``, the resized input, is not used here."""
+    def decode(self, latents: Tensor, upscaled: Tensor) -> Tensor:
+        """Decode scaled latents to images, B 3 H W in [-1, 1]. ``upscaled`` is not used here."""
         image: Tensor = self.vae.decode((latents / self.vae.config.scaling_factor).to(self.vae.dtype)).sample
         return image
 

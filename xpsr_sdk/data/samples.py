@@ -99,14 +99,14 @@ class Sample:
 
     Attributes:
         hr: 3 H W in [-1, 1].
-        lr: The input, resized to the HR size (bicubic), 3 H W in [0, 1].
+        resized: The input, resized to the HR size (bicubic), 3 H W in [0, 1].
         upscaled: The input as the model's upscaler enlarges it, 3 H W in [0, 1].
         high: What the image shows.
         low: How good the input is.
     """
 
     hr: Tensor
-    lr: Tensor
+    resized: Tensor
     upscaled: Tensor
     high: str
     low: str
@@ -118,7 +118,7 @@ class Batch:
 
     Attributes:
         hr: B 3 H W in [-1, 1].
-        lr: The inputs, resized to the HR size (bicubic), B 3 H W in [0, 1].
+        resized: The inputs, resized to the HR size (bicubic), B 3 H W in [0, 1].
         upscaled: The inputs as the model's upscaler enlarges them, B 3 H W in [0, 1].
         high: Content of each image.
         low: Quality of each input.
@@ -126,7 +126,7 @@ class Batch:
     """
 
     hr: Tensor
-    lr: Tensor
+    resized: Tensor
     upscaled: Tensor
     high: list[str]
     low: list[str]
@@ -137,7 +137,7 @@ def collate(samples: Sequence[Sample], positions: Sequence[int]) -> Batch:
     """A batch of samples of one size."""
     return Batch(
         hr=torch.stack([sample.hr for sample in samples]),
-        lr=torch.stack([sample.lr for sample in samples]),
+        resized=torch.stack([sample.resized for sample in samples]),
         upscaled=torch.stack([sample.upscaled for sample in samples]),
         high=[sample.high for sample in samples],
         low=[sample.low for sample in samples],

@@ -211,10 +211,10 @@ class TrainingRun:
     def draw(self, batch: Batch) -> StepInputs:
         """Draw the latents, noise, timesteps and encoded prompts for a batch."""
         generators = [generator_for(self.config.seed, "noise", position) for position in batch.positions]
-        hr, lr, upscaled = (image.to(self.device) for image in (batch.hr, batch.lr, batch.upscaled))
+        hr, resized, upscaled = (image.to(self.device) for image in (batch.hr, batch.resized, batch.upscaled))
         with torch.no_grad():
             latents = self.backbone.encode(hr, upscaled, generators)
-            photo = self.backbone.encode(2 * lr - 1, upscaled) if self._estimates_the_mean else latents
+            photo = self.backbone.encode(2 * resized - 1, upscaled) if self._estimates_the_mean else latents
         noise = torch.stack([torch.randn(latents.shape[1:], generator=g) for g in generators]).to(latents)
         drop = self.config.data.prompt_dropout
         with torch.set_grad_enabled(self.trains_text), self.accelerator.autocast():
@@ -222,7 +222,9 @@ class TrainingRun:
         timesteps = torch.stack([self._timestep(generator) for generator in generators]).to(self.device)
         share = self.config.loss.estimate_share
         from_estimate = torch.tensor([float(torch.rand((), generator=g)) < share for g in generators])
-        return StepInputs(hr, lr, upscaled, latents, photo, noise, timesteps, high, low, from_estimate.to(self.device))
+        return StepInputs(
+            hr, resized, upscaled, latents, photo, noise, timesteps, high, low, from_estimate.to(self.device)
+        )
 
     @property
     def _estimates_the_mean(self) -> bool:

@@ -21,7 +21,7 @@ class StepInputs:
 
     Attributes:
         hr: The HR images, B 3 H W in [-1, 1].
-        lr: The LR images, resized to the HR size, B 3 H W in [0, 1].
+        resized: The LR images, resized to the HR size, B 3 H W in [0, 1].
         upscaled: The LR images, enlarged by the model's upscaler, B 3 H W in [0, 1].
         latents: Latents of the HR images, B C h w.
         photo: Latents of the LR images, B C h w, from which the model estimates the mean.
@@ -33,7 +33,7 @@ class StepInputs:
     """
 
     hr: Tensor
-    lr: Tensor
+    resized: Tensor
     upscaled: Tensor
     latents: Tensor
     photo: Tensor
@@ -103,7 +103,7 @@ class Objective(nn.Module):
         return {"loss": torch.stack(list(terms.values())).sum(), **terms}
 
     def _predict(self, noisy: Tensor, t: Tensor, inputs: StepInputs, heads: bool) -> tuple[Any, Tensor]:
-        condition = condition_of(self.controlnet, inputs.upscaled, inputs.lr)
+        condition = condition_of(self.controlnet, inputs.upscaled, inputs.resized)
         out: Any = self.controlnet(noisy, t, inputs.high, condition, inputs.low, heads=heads)
         residuals = out.down_block_res_samples, out.mid_block_res_sample
         return out, self.unet(noisy, t, inputs.high, inputs.low, *residuals).sample.float()

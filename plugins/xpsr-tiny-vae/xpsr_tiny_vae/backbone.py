@@ -57,7 +57,7 @@ class TinyVAEStableDiffusion(StableDiffusion):
             )
         return tiny
 
-    def encode(self, image: Tensor, lr: Tensor, generators: Sequence[torch.Generator] | None = None) -> Tensor:
+    def encode(self, image: Tensor, upscaled: Tensor, generators: Sequence[torch.Generator] | None = None) -> Tensor:
         """Latents, B C h w, of ``image`` (B 3 H W in [-1, 1]). Nothing is drawn: ``generators`` is not needed here."""
         latents: Tensor = self.vae.encode(image.to(self.vae.dtype)).latents * self.vae.config.scaling_factor
         return latents

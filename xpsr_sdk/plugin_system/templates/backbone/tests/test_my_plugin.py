@@ -24,7 +24,7 @@ def test_mirrored_latents_give_the_mirrored_image(tmp_path: Path) -> None:
     tiny.write_stable_diffusion(tmp_path)
     backbone = MyPluginBackbone()
     backbone.load(tmp_path)
-    latents, lr = torch.randn(1, 4, 6, 5), torch.rand(1, 3, 24, 20)
+    latents, upscaled = torch.randn(1, 4, 6, 5), torch.rand(1, 3, 24, 20)
     with torch.no_grad():
-        image, mirrored = backbone.decode(latents, lr), backbone.decode(latents.flip(-1), lr.flip(-1))
+        image, mirrored = backbone.decode(latents, upscaled), backbone.decode(latents.flip(-1), upscaled.flip(-1))
     torch.testing.assert_close(mirrored, image.flip(-1))

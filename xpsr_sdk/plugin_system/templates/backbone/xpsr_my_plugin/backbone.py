@@ -30,8 +30,8 @@ class MyPluginBackbone(StableDiffusion):
     def __init__(self, config: Config | None = None) -> None:
         self.config: Any = config or self.Config()
 
-    def decode(self, latents: Tensor, lr: Tensor) -> Tensor:
-        """Decode latents, B C h w, to images, B 3 H W in [-1, 1]. ``lr`` is the resized input, B 3 H W in [0, 1]."""
-        image = super().decode(latents, lr)
-        mirrored = super().decode(latents.flip(-1), lr.flip(-1)).flip(-1)
+    def decode(self, latents: Tensor, upscaled: Tensor) -> Tensor:
+        """Decode latents, B C h w, to images, B 3 H W in [-1, 1]. ``upscaled`` is the photo, in [0, 1]."""
+        image = super().decode(latents, upscaled)
+        mirrored = super().decode(latents.flip(-1), upscaled.flip(-1)).flip(-1)
         return image + self.config.share * (mirrored - image)
