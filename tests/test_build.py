@@ -104,7 +104,7 @@ def test_a_model_that_the_hub_does_not_give_is_a_clear_error(here: Path, monkeyp
 
 
 def test_a_name_is_no_config() -> None:
-    with pytest.raises(ConfigError, match=r"The config is 'nano', not a PipelineConfig: a model is named as model="):
+    with pytest.raises(ConfigError, match=r"The config is 'nano', not a PipelineConfig: to name a model, write model="):
         build_pipeline("nano")  # type: ignore[arg-type]
 
 
@@ -129,5 +129,5 @@ def test_a_model_that_is_too_large_for_its_device_is_a_sentence(
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
     monkeypatch.setattr(build, "read_checkpoint", full)
-    with pytest.raises(ConfigError, match="The model does not fit into the memory of cpu: offload"):
+    with pytest.raises(ConfigError, match="The model does not fit into the memory of cpu: set offload"):
         build_pipeline(model=str(tiny_model), device="cpu")

@@ -1,4 +1,4 @@
-"""XPSR: restore photos with diffusion models of which every part can be swapped.
+"""XPSR: restore photos with diffusion models. Every part of them can be replaced.
 
 >>> from xpsr_sdk import build_pipeline
 >>> pipe = build_pipeline()                     # doctest: +SKIP
@@ -152,7 +152,7 @@ HOME_OF = homes_of(
     }
 )
 
-if not TYPE_CHECKING:  # type checkers read the imports above; this would make every misspelt name pass
+if not TYPE_CHECKING:  # type checkers read the imports above; with this they would accept every misspelt name
     __getattr__ = lazy_names(__name__, HOME_OF)
 
 

@@ -1,4 +1,4 @@
-"""``python -m xpsr_sdk`` is ``xpsr``: for launchers that start modules, such as ``accelerate launch -m``."""
+"""``python -m xpsr_sdk`` runs ``xpsr``, for launchers that start modules, such as ``accelerate launch -m``."""
 
 from xpsr_sdk.cli.main import xpsr
 

@@ -43,18 +43,18 @@ def build_pipeline(
     upscaler: Component | Upscaler | None = None,
     **settings: Unpack[PipelineSettings],
 ) -> Pipeline:
-    """A pipeline that is ready to restore photos.
+    """Build a pipeline that is ready to restore photos.
 
     Every component can be given by name, as ``{"name": ..., <options>}``, or as an object that satisfies its contract.
 
     Args:
-        config: Everything in one object; what else is given here replaces its fields.
-        registry: Where names are looked up; None: the built-in and the installed plug-ins.
-        prompt_provider: Who describes the photos.
-        sampler: Who turns noise into latents.
-        backbone: Which Stable Diffusion.
-        upscaler: Who brings photos to the size at which they are restored.
-        settings: Further fields of ``xpsr_sdk.PipelineConfig``.
+        config: All settings in one object. The other arguments override its fields.
+        registry: The registry in which names are looked up. None: the built-in and the installed plug-ins.
+        prompt_provider: Describes the photos.
+        sampler: Turns noise into latents.
+        backbone: The version of Stable Diffusion.
+        upscaler: Enlarges photos to the size at which they are restored.
+        settings: Other fields of ``xpsr_sdk.PipelineConfig``.
 
     Raises:
         ConfigError: A setting is unknown or out of range.
@@ -63,17 +63,17 @@ def build_pipeline(
     """
     registry = registry or default_registry()
     if config is not None and not isinstance(config, PipelineConfig):
-        raise ConfigError(f"The config is {config!r}, not a PipelineConfig: a model is named as model=...")
+        raise ConfigError(f"The config is {config!r}, not a PipelineConfig: to name a model, write model=...")
     config = with_settings(config, settings, "build_pipeline")
     device = find_device(config.device)
     if config.model == "none":
         return _upscaler_alone(config, registry, upscaler, device)
     folder = find_model(config.model)
-    # Before the weights are read: what is misspelt is an error at once.
+    # Parts are created before the weights are read, so that misspelt names are reported quickly.
     provider = registry.create("prompt_provider", prompt_provider or config.prompt_provider, default="measured")
     index = read_json(folder / "model_index.json")
     upscaler = upscaler or config.upscaler
-    if isinstance(upscaler, str | dict):  # a saved pipeline keeps it
+    if isinstance(upscaler, str | dict):  # stored in the pipeline's config when it is saved
         index = index | {"defaults": {**(index.get("defaults") or {}), "upscaler": upscaler}}
     defaults = read_defaults(index)
     chosen_upscaler = registry.create("upscaler", upscaler or defaults.upscaler)
@@ -81,7 +81,7 @@ def build_pipeline(
     named = config.dtype or defaults.dtype
     dtype = getattr(torch, named) if named else find_dtype(device)
     weights_on = device if config.execution.offload is None else torch.device("cpu")
-    with _fits_on(device):
+    with _explaining_lack_of_memory(device):
         pipeline, parts = _load(config, folder, index, dtype, weights_on, registry, backbone or config.backbone)
     pipeline.configure(
         backbone=parts,
@@ -91,8 +91,8 @@ def build_pipeline(
         settings=_for_photos(config),
         execution=config.execution,
     )
-    pipeline.resolve({})  # settings that do not go together are an error now, not at the first photo
-    with _fits_on(device):
+    pipeline.resolve({})  # raises errors of conflicting settings now, not at the first photo
+    with _explaining_lack_of_memory(device):
         _place(pipeline, device, config.execution.offload)
     return pipeline
 
@@ -100,26 +100,26 @@ def build_pipeline(
 def _upscaler_alone(
     config: PipelineConfig, registry: Registry, upscaler: Component | Upscaler | None, device: torch.device
 ) -> Pipeline:
-    """A pipeline without a model."""
-    _only_with_a_model(config)
+    """A pipeline without a diffusion model."""
+    _refuse_settings_of_models(config)
     parts: dict[str, Any] = dict.fromkeys(("vae", "text_encoder", "tokenizer", "unet", "controlnet", "scheduler"))
     chosen = upscaler or config.upscaler or "realesrgan-x4plus"
     kept = {"upscaler": chosen} if isinstance(chosen, str | dict) else {}
     pipeline = Pipeline(**parts, defaults={"color": "none", **kept})
     pipeline.configure(
-        prompt_provider=registry.create("prompt_provider", "fixed"),  # is not asked
-        sampler=registry.create("sampler", "ddim"),  # likewise
+        prompt_provider=registry.create("prompt_provider", "fixed"),  # not used
+        sampler=registry.create("sampler", "ddim"),  # not used
         upscaler=registry.create("upscaler", chosen),
         settings=_for_photos(config),
     )
     pipeline.upscaler_device = device
     pipeline.upscaler_dtype = getattr(torch, config.dtype) if config.dtype else find_dtype(device)
-    pipeline.resolve({})  # as with a model
+    pipeline.resolve({})  # raises errors of conflicting settings now
     return pipeline
 
 
-def _only_with_a_model(config: PipelineConfig) -> None:
-    """Refuse what would change nothing where there are no networks but the upscaler."""
+def _refuse_settings_of_models(config: PipelineConfig) -> None:
+    """Raise an error if a setting is given that has no effect without a diffusion model."""
     given = {name: getattr(config, name) for name in ("checkpoint", "checkpoint_weights", "backbone")}
     given |= {f"execution.{name}": getattr(config.execution, name) for name in config.execution.model_fields_set}
     for name, value in given.items():
@@ -128,26 +128,26 @@ def _only_with_a_model(config: PipelineConfig) -> None:
 
 
 def _for_photos(config: PipelineConfig) -> RestoreConfig:
-    """What a config says of how photos are restored."""
+    """The part of a config that says how photos are restored."""
     return RestoreConfig(**{name: getattr(config, name) for name in RestoreConfig.model_fields})
 
 
 @contextmanager
-def _fits_on(device: torch.device) -> Iterator[None]:
-    """Within the block, want of memory is a sentence."""
+def _explaining_lack_of_memory(device: torch.device) -> Iterator[None]:
+    """Within the block, turn an out-of-memory error into a ``ConfigError`` that says what to do."""
     try:
         yield
     except Exception as error:
         if not is_out_of_memory(error):
             raise
         raise ConfigError(
-            f"The model does not fit into the memory of {device}: offload (model or group) keeps in host "
-            "memory what is not needed at the moment, and a dtype of 16 bits takes half as much."
+            f"The model does not fit into the memory of {device}: set offload (model or group), which keeps unused "
+            "weights in host memory, or a dtype of 16 bits, which needs half of the memory."
         ) from error
 
 
 def _place(pipeline: Pipeline, device: torch.device, offload: Offload | None) -> None:
-    """Put the pipeline on its device, or let its weights come there when they are needed."""
+    """Move the pipeline to its device, or set up offloading."""
     if offload == "model":
         pipeline.enable_model_cpu_offload(device=device)
     elif offload == "group":
@@ -165,10 +165,10 @@ def _load(
     registry: Registry,
     backbone: Component | Backbone | None,
 ) -> tuple[Pipeline, Backbone]:
-    """The networks of a model's folder as a pipeline, and the backbone that they belong to.
+    """Load the networks in a model's folder. Returns a pipeline and its backbone.
 
     Args:
-        index: What stands in the folder's ``model_index.json``.
+        index: The content of the folder's ``model_index.json``.
     """
     of_index = backbone_of(index)
     parts: Backbone = registry.create("backbone", backbone or of_index)

@@ -1,7 +1,7 @@
-"""Private names of torch, diffusers and accelerate that the SDK cannot do without, each with the reason.
+"""Private names of torch, diffusers and accelerate that the SDK needs, each with the reason.
 
-No other module uses such names: where a new version of a library moves one, this module alone has to follow, and
-``tests/test_library_internals.py`` tells which.
+No other module uses such names. If a new version of a library changes one, ``tests/test_library_internals.py`` says
+which, and only this module has to change.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-# The only way to see every tensor that operations make. Both are documented, but have no public place in torch 2.7.
+# The only way to see every tensor that operations make. Both are documented, but have no public name in torch 2.7.
 from torch.utils._python_dispatch import TorchDispatchMode as TorchDispatchMode
 from torch.utils._pytree import tree_leaves as tree_leaves
 
 ATTENTION_ON_CPU = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-"""What ``scaled_dot_product_attention`` calls on the CPU, where torch's counter of operations does not know it."""
+"""The operation that SDPA calls on the CPU. torch's counter of floating-point operations does not know it."""
 
 
 def uncompile(network: nn.Module) -> None:
-    """Undo ``network.compile()``, for which torch has no public way."""
+    """Undo ``network.compile()``. torch has no public way to do this."""
     network._compiled_call_impl = None
 
 
@@ -40,9 +40,9 @@ def compilation_kept(*networks: nn.Module) -> Iterator[None]:
 
 
 def on_meta(model: nn.Module) -> Any:
-    """A copy of ``model`` with stand-ins for its weights, and without hooks, offloading and compilation.
+    """A copy of ``model`` on the meta device, without hooks, offloading and compilation.
 
-    ``copy.deepcopy`` would copy the weights as well, and what is hooked onto the model.
+    ``copy.deepcopy`` would also copy the weights and the hooks.
     """
     copy: Any = model.__new__(type(model))
     vars(copy).update({name: value for name, value in vars(model).items() if name not in ("forward", "_hf_hook")})
@@ -54,19 +54,19 @@ def on_meta(model: nn.Module) -> Any:
 
 
 def is_offloaded(model: nn.Module) -> bool:
-    """Whether accelerate moves ``model`` to the device when it is called: nothing else says so."""
+    """Whether accelerate moves ``model`` to the device when it is called. There is no public way to know."""
     return hasattr(model, "_hf_hook")
 
 
 def version_of(tensor: Tensor) -> tuple[int, int]:
-    """Changes when the tensor's values are written to, in place or not: autograd counts that, and tells nobody."""
+    """A value that changes whenever the tensor is written to. autograd counts this, but has no public name for it."""
     return tensor.data_ptr(), tensor._version
 
 
 def pack_convolution(layer: Any, shape: Sequence[int]) -> Tensor:
     """The weights of a convolution in the order in which oneDNN reads them for inputs of this shape.
 
-    torch does this by itself for compiled networks only (``torch._inductor``), and not in any public function.
+    torch does this only for compiled networks (``torch._inductor``), and has no public function for it.
     """
     reorder: Any = torch._C._nn.mkldnn_reorder_conv2d_weight
     packed: Tensor = reorder(
@@ -76,22 +76,22 @@ def pack_convolution(layer: Any, shape: Sequence[int]) -> Tensor:
 
 
 def run_packed_convolution(layer: Any, x: Tensor, packed: Tensor) -> Tensor:
-    """What ``layer(x)`` gives, with weights from ``pack_convolution``."""
+    """Compute ``layer(x)`` with weights from ``pack_convolution``."""
     arguments = (layer.padding, layer.stride, layer.dilation, layer.groups)
     out: Tensor = torch.ops.mkldnn._convolution_pointwise(x, packed, layer.bias, *arguments, "none", [], "")
     return out
 
 
 def cpu_multiplies_bfloat16() -> bool:
-    """Whether the CPU multiplies in bfloat16 (AMX, AVX512-BF16): torch 2.7 has no public way to ask."""
+    """Whether the CPU can multiply in bfloat16 (AMX, AVX512-BF16). torch 2.7 has no public way to know."""
     return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
 
 
 def reset_accelerate(keep_processes: bool) -> None:
-    """Let the next ``Accelerator`` choose its device and precision anew: accelerate keeps the first one's for ever.
+    """Let the next ``Accelerator`` choose its device and precision again. accelerate keeps those of the first one.
 
     Args:
-        keep_processes: Whether the group of processes, started by ``torchrun`` or the like, stays.
+        keep_processes: Whether to keep the process group that a launcher such as ``torchrun`` started.
     """
     from accelerate.state import AcceleratorState, PartialState
 
@@ -101,28 +101,28 @@ def reset_accelerate(keep_processes: bool) -> None:
 
 
 def exclude_from_ddp(module: nn.Module, names: Iterable[str]) -> None:
-    """Let DDP, which is to wrap ``module``, leave these parameters alone. Its constructor has no such argument."""
+    """Make DDP, which will wrap ``module``, ignore these parameters. Its constructor has no such argument."""
     from torch.nn.parallel import DistributedDataParallel
 
     DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(module, list(names))
 
 
 class DiffusersLoading:
-    """What diffusers does not let a model say in public; goes before the diffusers class among a model's bases.
+    """Changes how diffusers loads a model. It must come before the diffusers class in the list of base classes.
 
-    - Config entries are looked for among the arguments of a constructor alone. Our constructors hand on to their base
-      what they do not name themselves, so that those count, too.
-    - Tensors in a checkpoint may have other names than in the model, but only the names that diffusers knows.
+    - diffusers accepts only config entries that are arguments of the model's own constructor. Our constructors pass
+      other arguments on to their base classes, so the arguments of those count, too.
+    - diffusers renames tensors of a checkpoint by its own rules only. Here a model can have other rules.
     """
 
     @staticmethod
     def name_in_model(name: str) -> str:
-        """The name in the model of a tensor in a file. To be overridden."""
+        """The name of a tensor in the model, given its name in a file. To be overridden."""
         return name
 
     @staticmethod
     def init_keys(model_class: type) -> set[str]:
-        """The names of a model's config entries: those of its constructor, and of those that it hands on to."""
+        """The names of a model's config entries: the arguments of its constructor and of those that it calls."""
         keys: set[str] = set()
         for init in (vars(c)["__init__"] for c in model_class.__mro__ if "__init__" in vars(c)):
             parameters = inspect.signature(init).parameters.values()

@@ -40,17 +40,17 @@ if TYPE_CHECKING:
     from xpsr_sdk.settings import RestoreSettings
 
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "token")
-"""What ``from_pretrained`` takes, as in diffusers, about a download from the hub."""
+"""The options of ``from_pretrained`` for downloads from the hub, as in diffusers."""
 
 
 class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
-    """Restores photos. A diffusers pipeline: ``to``, ``save_pretrained`` and LoRA files work as there.
+    """Restores photos. It is a diffusers pipeline, so ``to``, ``save_pretrained`` and LoRA files work as usual.
 
-    Made by ``xpsr_sdk.build_pipeline``; ``Pipeline.from_pretrained`` gives one with the default components. Without
-    networks (all of them None) it enlarges with its upscaler alone.
+    ``xpsr_sdk.build_pipeline`` makes pipelines; ``Pipeline.from_pretrained`` makes one with the default components.
+    If all networks are None, only the upscaler enlarges the photo.
     """
 
-    model_cpu_offload_seq = "text_encoder->unet->vae"  # without the ControlNet, which takes turns with the U-Net
+    model_cpu_offload_seq = "text_encoder->unet->vae"  # the ControlNet is left out, since it alternates with the U-Net
     _lora_loadable_modules = ("unet", "text_encoder")
 
     def __init__(
@@ -81,13 +81,13 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
     def from_pretrained(
         cls, pretrained_model_name_or_path: Any, *, registry: Registry | None = None, **kwargs: Any
     ) -> Pipeline:
-        """A whole model with its own sampler and the default prompt provider.
+        """A pipeline of a complete model, with the model's own sampler and the default prompt provider.
 
         Args:
             pretrained_model_name_or_path: A preset, a folder, or a model on the hub: see
                 ``xpsr_sdk.models.find_model``.
-            registry: Where the parts are looked up; None: the built-in and the installed plug-ins.
-            kwargs: As in diffusers; those in ``HUB_OPTIONS`` are for the download.
+            registry: The registry in which parts are looked up. None: the built-in and the installed plug-ins.
+            kwargs: As in diffusers. Those in ``HUB_OPTIONS`` are for the download.
 
         Raises:
             ConfigError: There is no such model.
@@ -97,7 +97,7 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         registry = registry or default_registry()
         hub_options = {name: kwargs.pop(name) for name in HUB_OPTIONS if name in kwargs}
         folder = find_model(pretrained_model_name_or_path, **hub_options)
-        # First of all, since diffusers takes no components whose classes are not imported yet.
+        # The plug-in is imported first, since diffusers accepts only components whose classes are imported.
         registry.config("backbone", backbone_of(read_json(folder / "model_index.json")))
         with registry.in_force():
             pipeline: Pipeline = super().from_pretrained(folder, **kwargs)
@@ -113,9 +113,9 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         settings: RestoreConfig | None = None,
         execution: ExecutionConfig | None = None,
     ) -> None:
-        """Choose the parts that are no networks, before the first call.
+        """Set the parts that are not networks. It must be called before the first restoration.
 
-        None stands for the model's own, or the default, of the registry in force.
+        None means the part that the model names, or the default, built with the registry in force.
         """
         if backbone is None and self.unet is not None:
             parts: Any = create_part("backbone", backbone_of(self.config))
@@ -132,7 +132,7 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         self.set_execution(execution or ExecutionConfig())
 
     def set_execution(self, execution: ExecutionConfig, optimizations: Optimizations = ALL) -> None:
-        """Choose how the networks are executed. ``optimizations`` is for the benchmark."""
+        """Set how the networks are executed. ``optimizations`` is for the benchmark."""
         self.execution, self._optimizations = execution, optimizations
         if self.unet is not None:
             prepare_networks(self.unet, self.controlnet, self.vae, execution, optimizations)
@@ -174,12 +174,12 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         """Restore one photo, or several, one after the other.
 
         Args:
-            photos: Paths, PIL images, pictures or items; one of them or a list.
-            latents: Start latents, 1 C h w, instead of noise at the start that ``fidelity`` asks for.
-            callback: ``callback(step, timestep, latents)``, after each step of each region.
+            photos: A path, a PIL image, a picture or an item, or a list of them.
+            latents: Start latents, 1 C h w. They are treated as pure noise, so ``fidelity`` does not set the start.
+            callback: ``callback(step, timestep, latents)``, called after each step of each region.
             callback_on_step_end: As in diffusers: ``callback_on_step_end(pipe, step, timestep, {"latents": latents})``,
-                after each step; ``latents`` of the dictionary that it returns take the place of those.
-            progress: ``progress(done, total)``, after each region of a photo.
+                called after each step. If it returns a dictionary with ``latents``, they replace the current ones.
+            progress: ``progress(done, total)``, called after each region of a photo.
             settings: Fields of ``xpsr_sdk.config.RestoreConfig``, for this call.
 
         Returns:
@@ -197,28 +197,28 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         several: Any = [photos] if one else photos
         results = []
         for photo in several:
-            chosen = self.resolve(settings)  # each photo has noise of its own, unless a seed is given
+            chosen = self.resolve(settings)  # draws a new seed for each photo, unless one is given
             loaded = load_photo(photo, chosen)
             results += self.restore([loaded], [chosen], latents=latents, callback=callback, progress=progress)
         return results[0] if one else results
 
     def resolve(self, settings: Mapping[str, Any]) -> ResolvedSettings:
-        """The settings of a call: its own, else the pipeline's, else the model's; without a seed, one is drawn.
+        """Complete the settings of a call with those of the pipeline and of the model. A missing seed is drawn.
 
         Raises:
-            ConfigError: A setting is unknown, out of range, or does not go with another one.
+            ConfigError: A setting is unknown, out of range, or conflicts with another one.
         """
         return resolve(self.settings, settings, self.defaults)
 
     def explain(self, photo: Photo, **settings: Any) -> MemoryPlan:
-        """How a photo, or the first of its regions, would be restored, and in what memory; nothing is computed.
+        """Plan how a photo, or the first of its regions, would be restored, and the memory. Nothing is computed.
 
         Raises:
             ConfigError: A setting is unknown or out of range.
             ImageError: The photo cannot be read, or is too small.
         """
         if self.unet is None:
-            raise ConfigError("There is no model, whose memory could be planned: only an upscaler.")
+            raise ConfigError("There is no model whose memory could be planned: there is only an upscaler.")
         chosen, networks = self.resolve(settings), self._networks()
         regions = self._regions(load_photo(photo, chosen), chosen)
         width, height = (networks.padded(side) for side in regions[0].size)
@@ -237,14 +237,14 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         """Restore photos together, as one batch.
 
         Args:
-            photos: From ``load_photo``, of one size.
-            settings: Of each, from ``resolve``; they may differ in seed, prompts and colour correction alone.
+            photos: Photos of one size, from ``load_photo``.
+            settings: The settings of each photo, from ``resolve``. Only seed, prompts and colour correction may differ.
             latents: Start latents, B C h w, instead of noise.
-            callback: ``callback(step, timestep, latents)``, after each step of each region.
-            progress: ``progress(done, total)``, after each region.
+            callback: ``callback(step, timestep, latents)``, called after each step of each region.
+            progress: ``progress(done, total)``, called after each region.
 
         Returns:
-            A result each. When memory ran out on the way, it was tried again with less at once, and a warning says so.
+            A result for each photo. If memory ran out, less was computed at a time, and there was a warning.
         """
         networks, clock = self._networks(), Clock(self._execution_device)
         regions = self._regions(photos[0], settings[0])
@@ -310,7 +310,7 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
 
     @property
     def stride(self) -> int:
-        """Pixels a latent, in each direction; 1 without a model."""
+        """Pixels per latent, in each direction; 1 without a model."""
         return 1 if self.backbone is None else int(self.backbone.stride)
 
     @property

@@ -54,7 +54,7 @@ class RestoreSettings(TypedDict, total=False):
 
 
 class PipelineSettings(RestoreSettings, total=False):
-    """What can be set for a pipeline: the fields of ``xpsr_sdk.PipelineConfig`` but for its parts."""
+    """What can be set for a pipeline: the fields of ``xpsr_sdk.PipelineConfig``, except its parts."""
 
     model: str
     checkpoint: str | PathLike[str] | None

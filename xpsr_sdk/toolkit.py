@@ -1,9 +1,9 @@
-"""What authors of plug-ins build with, beside the contracts in ``xpsr_sdk`` and the checks in ``xpsr_sdk.testing``.
+"""Building blocks for plug-ins. The contracts are in ``xpsr_sdk``, and the conformance checks in ``xpsr_sdk.testing``.
 
-The built-in parts are made of the same: degradations and blur kernels, a sampler for any scheduler of diffusers, a
-Stable Diffusion to derive a backbone from, layers for a fusion, conversion between images and tensors, parts that are
-made of other parts, and the wording of errors. Importing this module loads nothing: each name is imported when it is
-first used.
+The built-in parts use the same building blocks: degradations and blur kernels, a sampler for any scheduler of
+diffusers, a Stable Diffusion to derive a backbone from, layers for a fusion, conversion between images and tensors,
+parts that use other parts, and texts for error messages. Importing this module loads nothing: each name is imported
+when it is first used.
 
 >>> from xpsr_sdk.toolkit import Dice
 """
@@ -85,7 +85,7 @@ HOME_OF = homes_of(
     }
 )
 
-if not TYPE_CHECKING:  # type checkers read the imports above; this would make every misspelt name pass
+if not TYPE_CHECKING:  # type checkers read the imports above; with this they would accept every misspelt name
     __getattr__ = lazy_names(__name__, HOME_OF)
 
 

@@ -80,7 +80,7 @@ def test_files_that_are_no_text(tmp_path: Path) -> None:
     write(tmp_path / "a.low.txt", " \n")
     found = said(tmp_path / "a.jpg")
     assert found.errors == {
-        "high": f"{tmp_path}/a.txt: The description is no text: it holds zero bytes.",
+        "high": f"{tmp_path}/a.txt: The description is not text: it holds zero bytes.",
         "low": f"{tmp_path}/a.low.txt: The description is empty.",
     }
 

@@ -69,8 +69,8 @@ def test_options_of_a_part_need_no_name_where_there_is_a_default(photos: Path, t
 
 def test_help_is_that_of_the_recipe() -> None:
     told = " ".join(CliRunner().invoke(xpsr, ["data", "prepare", "--help"]).stdout.split())
-    assert "Degradations of each photo or crop. [default: 1] [x>=1]" in told
-    assert "Who describes the photos and their LR images. [default: measured]" in told
+    assert "Number of degraded versions of each photo or crop. [default: 1] [x>=1]" in told
+    assert "Prompt provider, which describes the photos and their LR images. [default: measured]" in told
 
 
 @pytest.mark.parametrize(

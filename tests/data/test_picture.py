@@ -99,7 +99,7 @@ def test_floating_point_levels_are_refused() -> None:
 
 def test_jpeg_lays_transparency_on_white_and_says_so(tmp_path: Path) -> None:
     pixels = np.zeros((16, 24, 4), np.uint16)  # black, of 16 bits, and invisible
-    with pytest.warns(UserWarning, match=r"photo.jpg: .jpg holds no transparency; it is laid on white\."):
+    with pytest.warns(UserWarning, match=r"photo.jpg: .jpg has no transparency; transparent parts are put on white\."):
         again = reread(picture_of(pixels), tmp_path / "photo.jpg")
     assert (again.max_level, again.has_alpha) == (255, False)
     assert levels(again).min() == 255

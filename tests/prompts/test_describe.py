@@ -73,7 +73,7 @@ def test_a_refusal_is_no_description(text: str) -> None:
 
 @pytest.mark.parametrize("text", [b"\x89PNG\r\n\0\0", "a house".encode("utf-16-le"), "a house".encode("utf-32")])
 def test_bytes_of_something_else_are_no_description(text: bytes) -> None:
-    with pytest.raises(ValueError, match="The description is no text: it holds zero bytes"):
+    with pytest.raises(ValueError, match="The description is not text: it holds zero bytes"):
         clean_description(text)
 
 

@@ -187,7 +187,9 @@ def test_a_whole_model_names_the_backbone_that_it_was_trained_with(tmp_path: Pat
 
 def test_conditioning_widths_must_lead_to_the_latents(tmp_path: Path, pairs: Path, base: Path) -> None:
     run = config(tmp_path / "run", pairs, base, model__from_scratch=True, model__conditioning_widths=(8, 8))
-    with pytest.raises(ConfigError, match=r"conditioning_widths has 2 levels, for 2 pixels a latent; .* has 4: give 3"):
+    with pytest.raises(
+        ConfigError, match=r"conditioning_widths has 2 levels, for 2 pixels per latent; .* has 4: give 3"
+    ):
         train(run)
 
 

@@ -1,4 +1,4 @@
-"""Measures what the engine gains, as ratios within one run."""
+"""Measures how much faster the optimizations of the engine are, as ratios within one run."""
 
 from __future__ import annotations
 
@@ -38,14 +38,13 @@ from xpsr_sdk.result import Result
 PUBLISHED = Optimizations(
     cache_condition=False, cache_text=False, skip_training_heads=False, channels_last=False, pack_weights=False
 )
-"""What the published implementation does: every evaluation computes everything, even the heads that only training
-needs."""
+"""Like the published implementation: every evaluation computes everything, even the heads that only training needs."""
 WORDS = {"prompt": "a photo", "low_prompt": "blurry, noisy"}
 MATMUL_SIDE = {"cpu": 2048}
 LARGE_MATMUL_SIDE = 8192
-"""Of the matrices that the peak of a device is measured with: their product must take far longer than its launch."""
+"""Side of the matrices for measuring the peak of a device. Their product must take much longer than its launch."""
 UNET: dict[str, Any] = {"cross_attention_dim": 768}
-"""Stable Diffusion 1.5's, where it differs from what diffusers takes for granted."""
+"""The options of Stable Diffusion 1.5 that differ from diffusers' defaults."""
 CONTROLNET: dict[str, Any] = {**UNET, "conditioning_embedding_out_channels": (16, 32, 96, 256)}
 
 
@@ -61,7 +60,7 @@ class Variant:
     """Whether the photos of a batch go through the networks together."""
 
     def of(self, settings: dict[str, Any]) -> dict[str, Any]:
-        """Settings of a call; a number of steps is the exact one, of which a speed may take a share."""
+        """The settings of a call. A given number of steps is for ``exact``; a speed preset may use a share of it."""
         steps = settings.get("num_inference_steps")
         share = SPEEDS[self.settings.get("speed", "exact")].steps_share
         given = {} if steps is None else {"num_inference_steps": ceil(steps * share)}
@@ -69,7 +68,7 @@ class Variant:
 
 
 def variants(compile_mode: str | None = None) -> list[Variant]:
-    """The baseline, the exact gains (all, then all but one), and the approximations."""
+    """The baseline, the exact variants (with all optimizations, then without one each), and the approximate ones."""
     chosen = [Variant("baseline", PUBLISHED, settings={"tile_batch": 1}, together=False), Variant("exact")]
     for name in ("cache_condition", "cache_text", "channels_last", "pack_weights"):
         chosen.append(Variant(f"without {name}", Optimizations(**{name: False})))
@@ -87,20 +86,20 @@ def variants(compile_mode: str | None = None) -> list[Variant]:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What a variant took.
+    """The measurement of a variant.
 
     Attributes:
-        variant: Its name.
+        variant: The name of the variant.
         size: Side of the result, in pixels.
         batch: Photos at a time.
         dtype: Precision.
         steps: Model evaluations.
-        seconds: For a photo, the median of the rounds, without prompts and text.
+        seconds: Seconds per photo, the median of the rounds, without prompts and text.
         times_baseline: How many times as fast as the first variant.
-        share_of_peak: Of the matrix multiplications that the machine was measured to do in the same time; None where
-            the work is not that of the exact variant.
-        peak_bytes: The most memory beyond the weights.
-        psnr_to_exact: In dB, of the result to the exact variant's; None for those that should be the same.
+        share_of_peak: Floating-point operations, as a share of those that matrix multiplications reach in the same
+            time. None for approximate variants, which do less work.
+        peak_bytes: Peak memory, without the weights.
+        psnr_to_exact: PSNR of the result to that of the exact variant, in dB. None if both should be the same.
         warm_up: Seconds of the first call.
     """
 
@@ -127,20 +126,20 @@ def measure(
     settings: dict[str, Any],
     progress: Callable[[str], None] = lambda name: None,
 ) -> list[Measurement]:
-    """Measure the variants in turns, so that other work of the machine disturbs all of them alike.
+    """Measure the variants in turns, so that other work on the machine affects all of them equally.
 
     Args:
-        pipeline: What is measured.
-        chosen: The first of them is what the others are compared with.
+        pipeline: The pipeline to measure.
+        chosen: The variants. The first is the baseline.
         size: Side of the results, in pixels.
         batch: Photos at a time.
-        rounds: How often.
-        settings: Of all calls.
-        progress: Told the name of each variant before it runs.
+        rounds: How often each variant is timed.
+        settings: The settings of all calls.
+        progress: Called with the name of each variant before it runs.
     """
     photos = [picture(size // 4, seed) for seed in range(batch)]
     runs: dict[str, list[Run]] = {variant.name: [] for variant in chosen}
-    progress("the machine's peak, and the work there is")
+    progress("peak of the machine, number of operations")
     peak = matmul_peak(pipeline.unet.device, pipeline.unet.dtype)
     work = flops(pipeline, photos[0], settings)
     warm_up = {}
@@ -181,7 +180,7 @@ def measure(
 
 @dataclass(frozen=True)
 class Run:
-    """Make one call; returns its results, its seconds without prompts and text, and the memory that it took."""
+    """The results of one call, its seconds without prompts and text, and its peak memory."""
 
     results: list[Result]
     seconds: float
@@ -189,7 +188,7 @@ class Run:
 
 
 def run(pipeline: Pipeline, variant: Variant, photos: Sequence[Image.Image], settings: dict[str, Any]) -> Run:
-    """Restore photos as a variant does."""
+    """Restore photos with a variant."""
     pipeline.set_execution(variant.execution, variant.optimizations)
     resolved = pipeline.resolve(variant.of(settings))
     groups = [list(photos)] if variant.together else [[photo] for photo in photos]
@@ -205,7 +204,7 @@ def run(pipeline: Pipeline, variant: Variant, photos: Sequence[Image.Image], set
 
 @contextmanager
 def peak_memory(device: torch.device) -> Iterator[Callable[[], int]]:
-    """A function that gives, after the block, the most bytes that the block took."""
+    """Yields a function that returns, after the block, the peak memory of the block in bytes."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
@@ -213,7 +212,7 @@ def peak_memory(device: torch.device) -> Iterator[Callable[[], int]]:
         return
     process = psutil.Process()
     gc.collect()
-    if hasattr(libc := ctypes.CDLL(None), "malloc_trim"):  # else what earlier blocks have freed would count as there
+    if hasattr(libc := ctypes.CDLL(None), "malloc_trim"):  # returns memory that was freed before to the system
         libc.malloc_trim(0)
     start = most = process.memory_info().rss
     done = threading.Event()
@@ -233,10 +232,10 @@ def peak_memory(device: torch.device) -> Iterator[Callable[[], int]]:
 
 
 def flops(pipeline: Pipeline, photo: Image.Image, settings: dict[str, Any]) -> float:
-    """Floating-point operations of the exact variant for a photo: those of two calls, drawn on to all steps."""
-    pipeline.explain(photo, **settings)  # else the first call would, which runs networks without computing
+    """Floating-point operations of the exact variant for a photo, extrapolated from two short calls to all steps."""
+    pipeline.explain(photo, **settings)  # plans the memory now: in a counted call, planning would be counted, too
     attention = {ATTENTION_ON_CPU: lambda query, key, value, *_, **options: sdpa_flop_count(query, key, value)}
-    # Packed kernels are called by another name, too, which the counter does not know.
+    # The counter does not know the operations with packed weights.
     counted = Variant("counted", Optimizations(pack_weights=False))
     steps = pipeline.resolve(settings).num_inference_steps
     counts = []
@@ -248,7 +247,7 @@ def flops(pipeline: Pipeline, photo: Image.Image, settings: dict[str, Any]) -> f
 
 
 def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
-    """Floating-point operations a second of a large matrix multiplication: the best of ten."""
+    """Floating-point operations per second of a large matrix multiplication, the best of ten."""
     side = MATMUL_SIDE.get(device.type, LARGE_MATMUL_SIDE)
     a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     best = float("inf")
@@ -262,14 +261,14 @@ def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
 
 
 def mean_psnr(results: Sequence[Result], references: Sequence[Result]) -> float:
-    """In dB, over all channels."""
+    """The mean PSNR over all channels, in dB."""
     pairs = zip(results, references, strict=True)
     scores = [psnr(np.asarray(a.image), np.asarray(b.image), channel="rgb", crop=0) for a, b in pairs]
     return float(np.mean(scores))
 
 
 def picture(side: int, seed: int) -> Image.Image:
-    """A photo to measure with: smooth colours and grain."""
+    """An artificial photo for measurements, with smooth colours and grain."""
     generator = np.random.default_rng(seed)
     coarse = Image.fromarray(generator.integers(0, 256, (8, 8, 3), dtype=np.uint8))
     smooth = np.asarray(coarse.resize((side, side), Image.Resampling.BICUBIC), float)
@@ -278,7 +277,7 @@ def picture(side: int, seed: int) -> Image.Image:
 
 @torch.no_grad()
 def random_stable_diffusion(device: torch.device, dtype: torch.dtype) -> Pipeline:
-    """XPSR for Stable Diffusion 1.5 in its full size, with random weights: they take as long as trained ones."""
+    """XPSR for Stable Diffusion 1.5 in full size, with random weights, which are as fast as trained weights."""
     text = CLIPTextConfig(
         vocab_size=49408, hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12
     )
@@ -304,7 +303,7 @@ def random_stable_diffusion(device: torch.device, dtype: torch.dtype) -> Pipelin
 
 
 def _filled(model: nn.Module, device: torch.device, dtype: torch.dtype) -> Any:
-    """The model off the meta device, with small random weights."""
+    """Move a model from the meta device to a real one, with small random weights."""
     model = nn.Module.to(model, dtype=dtype).to_empty(device=device).eval()
     for name, weight in model.named_parameters():
         if weight.ndim > 1:
@@ -315,5 +314,5 @@ def _filled(model: nn.Module, device: torch.device, dtype: torch.dtype) -> Any:
 
 
 def as_records(measured: Sequence[Measurement]) -> list[dict[str, Any]]:
-    """For JSON."""
+    """The measurements as values that JSON can hold."""
     return [asdict(each) for each in measured]

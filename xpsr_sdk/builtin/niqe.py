@@ -30,9 +30,9 @@ NEIGHBOURS = ((0, 1), (1, 0), (1, 1), (1, -1))
 
 
 class Niqe:
-    """NIQE; 0 is the statistics of sharp photographs. NaN: no block has any texture.
+    """NIQE. 0 means the statistics of sharp photographs, and NaN that no block has texture.
 
-    It is computed on the CPU in float64, as the code of others does. See ``xpsr_sdk.Metric`` for the contract.
+    It is computed on the CPU in float64, as in other implementations. See ``xpsr_sdk.Metric`` for the contract.
     """
 
     class Config(Options):
@@ -63,7 +63,7 @@ class Niqe:
         return torch.stack([self._distance(photo[None]) for photo in rounded]).to(images.device, images.dtype)
 
     def _distance(self, photo: Tensor) -> Tensor:
-        """Of the photo's statistics from those of sharp photographs; 1 1 H W gives a number."""
+        """The distance of the photo's statistics, 1 1 H W, from those of sharp photographs."""
         features = self._features(photo)
         mean = features.nanmean(dim=0)
         features = features[~features.isnan().any(dim=1)]

@@ -1,4 +1,4 @@
-"""ICC profiles: which are sRGB, and how pixels become sRGB."""
+"""ICC profiles: recognizes sRGB, and converts pixels to sRGB."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ def profile_of(image: pyvips.Image) -> bytes | None:
 
 
 def to_srgb(image: pyvips.Image) -> pyvips.Image:
-    """An image without alpha in sRGB, gray or RGB as before, in its own bit depth, without a profile.
+    """Convert an image without alpha to sRGB. It stays gray or RGB, keeps its bit depth, and has no profile afterwards.
 
-    Colours outside of sRGB are clipped (relative colorimetric, with black point compensation). What carries no profile
-    that fits its channels is taken for sRGB; CMYK without one is converted as browsers do, by ink coverage alone.
+    Colours outside of sRGB are clipped (relative colorimetric, with black point compensation). An image without a
+    profile that fits its channels is assumed to be sRGB. CMYK without a profile is converted with a simple formula, as
+    in browsers.
     """
     profile = profile_of(image)
     if profile and is_usable(profile, image.bands):
@@ -52,7 +53,7 @@ def without_profile(image: pyvips.Image) -> pyvips.Image:
 
 @lru_cache(maxsize=64)
 def is_usable(profile: bytes, channels: int) -> bool:
-    """Whether the profile is whole and describes images of so many channels."""
+    """Whether the profile is undamaged and is for images with so many channels."""
     try:
         opened = ImageCms.ImageCmsProfile(BytesIO(profile))
     except (OSError, TypeError):
@@ -62,7 +63,7 @@ def is_usable(profile: bytes, channels: int) -> bool:
 
 @lru_cache(maxsize=64)
 def is_srgb(profile: bytes) -> bool:
-    """Whether the profile gives the same colours as sRGB, within one of 255 levels, whatever its name is."""
+    """Whether the profile gives the same colours as sRGB, up to one of 255 levels. Its name is not considered."""
     if not is_usable(profile, 3):
         return False
     steps = np.linspace(0, 255, 5, dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""Which files are images. Loads nothing heavy."""
+"""Which files are images. Loads no large package."""
 
 from __future__ import annotations
 

@@ -42,10 +42,10 @@ NOT_GRAY, NOT_DEEP, NOT_TRANSPARENT = (".avif", ".webp"), (".jpg", ".webp"), (".
 
 
 def read_image(path: Path, max_megapixels: float = MAX_MEGAPIXELS) -> Item:
-    """An image file as 8 bits of sRGB, the right way up; transparent parts are laid on white.
+    """Read an image file in 8 bits of sRGB, upright. Transparent parts are put on white.
 
     Raises:
-        ImageError: There is no such file, or it is no whole, still image of at most that size.
+        ImageError: The file does not exist, or it is not an undamaged still image of at most that size.
     """
     return Item(read_picture(path, max_megapixels).to_rgb(), path, partial(sha256_of, path))
 
@@ -57,10 +57,10 @@ def sha256_of(path: Path) -> str:
 
 
 def read_picture(path: Path, max_megapixels: float = MAX_MEGAPIXELS) -> Picture:
-    """An image file with all that it holds. Large ones are decoded to a file in the folder for temporary files.
+    """Read an image file with alpha, profile and metadata. Large images are decoded to a temporary file.
 
     Raises:
-        ImageError: There is no such file, or it is no still image of at most that size.
+        ImageError: The file does not exist, or it is not a still image of at most that size.
     """
     try:
         with path.open("rb"):
@@ -81,17 +81,17 @@ def read_picture(path: Path, max_megapixels: float = MAX_MEGAPIXELS) -> Picture:
 
 
 def _open_with_vips(path: Path) -> pyvips.Image | None:
-    """The image, of which only the header has been read; None: the type is none of libvips'."""
+    """Open an image, and read only its header. None: libvips does not read this file type."""
 
     def opened(fail_on: str) -> pyvips.Image:
-        # A source, since names may end in what libvips would take for options; bytes, since they may be no UTF-8.
+        # A source, since libvips would read the end of some names as options; bytes, since names may not be UTF-8.
         source = pyvips.Source.new_from_file(os.fsencode(path))
         return pyvips.Image.new_from_source(source, "", fail_on=fail_on)
 
     try:
         image = opened("truncated")
         if image.get("vips-loader").startswith("tiffload"):
-            return opened("warning")  # what lacks some of its tiles is no more than that
+            return opened("warning")  # for libvips, a TIFF file with missing tiles is only a warning
     except pyvips.Error as error:
         if "not a known" in str(error) or "not in a known" in str(error):
             return None
@@ -111,8 +111,8 @@ def _refuse_animated(path: Path, image: pyvips.Image) -> None:
     loader = image.get("vips-loader")
     frames = image.get("n-pages") if image.get_typeof("n-pages") else 1
     if loader.startswith("heifload"):
-        return  # one of the images of such a file is the main one
-    if loader.startswith("pngload"):  # libvips takes an animated PNG for a still one
+        return  # such a file may hold several images, but one of them is the main image
+    if loader.startswith("pngload"):  # libvips does not notice that a PNG file is animated
         frames = _frames_of_png(path)
     if frames > 1 and loader.startswith("tiffload"):
         raise ImageError(f"{path} has {frames} pages: only single images are restored.")
@@ -121,7 +121,7 @@ def _refuse_animated(path: Path, image: pyvips.Image) -> None:
 
 
 def _frames_of_png(path: Path) -> int:
-    """What an acTL chunk says, which comes before the pixels; without one, 1."""
+    """The number of frames in the acTL chunk, which stands before the pixels. 1 if there is none."""
     with path.open("rb") as file:
         file.seek(8)
         while len(head := file.read(8)) == 8 and head[4:] != b"IDAT":
@@ -167,18 +167,18 @@ def write_image(image: Image.Image, path: Path) -> None:
 
 
 def write_picture(picture: Picture, path: Path) -> None:
-    """Write a picture whole or not at all; the suffix of ``path`` says the type.
+    """Write a picture. The suffix of ``path`` sets the file type. If it fails, no incomplete file remains.
 
-    What the file type cannot hold is left out: for JPEG, alpha is laid on white, with a warning; JPEG and WebP get 8
-    bits.
+    What the file type cannot hold is left out: for JPEG, transparent parts are put on white, with a warning; JPEG and
+    WebP get 8 bits.
 
     Raises:
-        ImageError: The suffix is not supported, the image is too large for it, or the place cannot be written to.
+        ImageError: The suffix is not supported, the image is too large for it, or the file cannot be written.
     """
     suffix = file_type(path)
     check_fits(path, *picture.size)
     if picture.has_alpha and suffix in NOT_TRANSPARENT:
-        warnings.warn(f"{path}: {suffix} holds no transparency; it is laid on white.", stacklevel=2)
+        warnings.warn(f"{path}: {suffix} has no transparency; transparent parts are put on white.", stacklevel=2)
     operation, options = SAVERS[suffix]
     if picture.max_level > 255 and suffix == ".avif":
         options = options | {"bitdepth": 12}
@@ -223,7 +223,7 @@ def check_fits(path: Path, width: int, height: int) -> None:
 def _for_type(picture: Picture, suffix: str) -> pyvips.Image:
     """The picture as a vips image that a type of file can hold, with its profile and metadata."""
     if picture.is_gray and suffix in NOT_GRAY:
-        picture = picture.in_srgb()  # a profile of gray does not go with RGB
+        picture = picture.in_srgb()  # a gray profile does not fit RGB
     image = picture.pixels
     if picture.has_alpha and suffix in NOT_TRANSPARENT:
         image = image.flatten(background=[picture.max_level])
@@ -239,20 +239,20 @@ def _for_type(picture: Picture, suffix: str) -> pyvips.Image:
 
 
 def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Let ``write`` fill a file that appears under its name only when it is complete.
+    """Write a file with ``write``. It appears under its name only when it is complete.
 
     Raises:
-        ImageError: The place cannot be written to.
+        ImageError: The file cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Not with the name itself, which may be as long as names can be.
+        # The temporary name does not contain the name of the file, which may have the maximal length already.
         handle, partial = tempfile.mkstemp(dir=path.parent, prefix=".xpsr-")
         try:
             with os.fdopen(handle, "wb") as file:
                 write(file)
             os.chmod(partial, 0o644)
-            os.replace(partial, path)  # closed by now: Windows moves no open file
+            os.replace(partial, path)  # the file is closed, since Windows cannot move open files
         except BaseException:
             os.unlink(partial)
             raise
@@ -261,18 +261,18 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
 
 
 def to_tensor(image: Image.Image) -> Tensor:
-    """An RGB image as 1 3 H W in [0, 1]."""
+    """Convert an RGB image to 1 3 H W in [0, 1]."""
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 255
 
 
 def to_image(tensor: Tensor) -> Image.Image:
-    """1 3 H W in [0, 1] as an RGB image."""
+    """Convert 1 3 H W in [0, 1] to an RGB image."""
     levels = (tensor[0].clamp(0, 1) * 255).round().byte().permute(1, 2, 0)
     return Image.fromarray(levels.cpu().numpy())
 
 
 def resize(image: Tensor, height: int, width: int) -> Tensor:
-    """Bicubic (a = -0.5, with antialiasing when it shrinks, as Pillow does), B C H W to B C height width."""
+    """Resize B C H W to B C height width: bicubic (a = -0.5), with antialiasing when it shrinks, like Pillow."""
     if tuple(image.shape[-2:]) == (height, width):
         return image
     return interpolate(image, (height, width), mode="bicubic", antialias=True, align_corners=False)

@@ -1,14 +1,13 @@
-"""Training pairs in a folder of the published form: read and written.
+"""Reads and writes training pairs in a folder with the published layout.
 
 FOLDER/HR/NAME.png                 the sharp photo
-FOLDER/LR/NAME.png                 the same, degraded, s times smaller or already enlarged
-FOLDER/upscaled/NAME.png           the LR photo, enlarged ahead by the model's upscaler to the size of HR (optional)
+FOLDER/LR/NAME.png                 the degraded photo, s times smaller or already enlarged
+FOLDER/upscaled/NAME.png           the LR photo, enlarged by the model's upscaler to the size of HR (optional)
 FOLDER/highlevel_prompt_GT/NAME.txt    what it shows (optional)
 FOLDER/lowlevel_prompt_q/NAME.txt      how good the LR image is (optional)
 FOLDER/lowlevel_prompt_q_GT/NAME.txt   how good the HR image is (optional; needed to train with HR as input)
 
-A prompt that is in none of these is looked for among the stored ones: in FOLDER/prompts.sqlite, which ``xpsr caption``
-makes.
+A prompt without a file is looked up in FOLDER/prompts.sqlite, which ``xpsr caption`` makes.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from xpsr_sdk.data.samples import DamagedImage, Example, FindPrompt, Pair, ReadP
 from xpsr_sdk.errors import ImageError, TrainingError
 
 UPSCALED = "upscaled"
-"""The folder of images that were enlarged ahead."""
+"""The folder of images that were enlarged in advance."""
 PROMPT_FOLDERS = {"high": "highlevel_prompt_GT", "low": "lowlevel_prompt_q", "hr_low": "lowlevel_prompt_q_GT"}
 
 
@@ -31,12 +30,12 @@ class PairFolder:
     """A folder of pairs, as a ``Source``.
 
     Args:
-        folder: Folder of the published form.
-        read: Reads an image file; may remember what it read.
+        folder: A folder with the published layout.
+        read: Reads an image file. It may cache images.
         stored_prompt: Finds the prompt of an image that has no text file.
 
     Raises:
-        TrainingError: It is missing, empty or has no LR image for an HR image.
+        TrainingError: The folder is missing or empty, or an HR image has no LR image.
     """
 
     def __init__(self, folder: Path, read: ReadPixels, stored_prompt: FindPrompt) -> None:
@@ -54,8 +53,8 @@ class PairFolder:
         try:
             hr = self._read(path)
             lr = hr if hr_as_input else self._read(_lr_image(path))
-            ahead = folder / UPSCALED / path.name
-            upscaled = self._read(ahead) if ahead.is_file() and not hr_as_input else None
+            enlarged = folder / UPSCALED / path.name
+            upscaled = self._read(enlarged) if enlarged.is_file() and not hr_as_input else None
         except ImageError as error:
             raise DamagedImage(str(error)) from error
         high = _read_prompt(folder / PROMPT_FOLDERS["high"] / f"{path.stem}.txt")
@@ -68,13 +67,13 @@ class PairFolder:
 
 
 def write_pair(folder: Path, name: str, pair: Pair, words: dict[str, Any]) -> None:
-    """Write a pair and its prompts, each into a file of its own.
+    """Write a pair and its prompts, each to its own file.
 
     Args:
-        folder: Folder of the published form.
-        name: Of the files, without their type.
+        folder: A folder with the published layout.
+        name: The name of the files, without suffix.
         pair: The images.
-        words: ``high``, ``low`` and ``hr_low``; None: no prompt.
+        words: The prompts ``high``, ``low`` and ``hr_low``. None: there is no prompt.
 
     Raises:
         ImageError: A file cannot be written.
@@ -83,11 +82,11 @@ def write_pair(folder: Path, name: str, pair: Pair, words: dict[str, Any]) -> No
     for level, prompt_folder in PROMPT_FOLDERS.items():
         if words[level] is not None:
             _write_text(folder / prompt_folder / f"{name}.txt", words[level])
-    # HR comes last: a pair is read from its HR image on.
+    # HR is written last, since a pair exists for readers as soon as its HR image does.
     write_image(pair.lr, folder / "LR" / f"{name}.png")
     if pair.upscaled is not None:
         write_image(pair.upscaled, folder / UPSCALED / f"{name}.png")
-    else:  # that of an earlier call would not belong to this LR image
+    else:  # an upscaled image of an earlier call would not belong to this LR image
         (folder / UPSCALED / f"{name}.png").unlink(missing_ok=True)
     write_image(pair.hr, folder / "HR" / f"{name}.png")
 

@@ -17,9 +17,9 @@ from xpsr_sdk.data.picture import Picture, from_pil
 from xpsr_sdk.errors import ConfigError, ImageError
 
 SMALLEST_SIDE = 16
-"""Pixels that a photo must have in each direction."""
+"""The smallest side of a photo, in pixels."""
 LARGEST_VIEW = 2048
-"""Side of the largest square that a prompt provider is shown a whole photo of."""
+"""A photo with more pixels than a square of this side is not shown to prompt providers as a whole."""
 
 Photo = str | PathLike[str] | Image.Image | Item | Picture
 
@@ -29,9 +29,9 @@ class LoadedPhoto:
     """A photo whose header has been read.
 
     Attributes:
-        picture: Its pixels, which may be decoded later, and what goes with them.
-        path: Where it came from, if from a file.
-        sha256: Hex digest of the file's bytes, if from a file; computed when it is first read.
+        picture: The picture. Its pixels may be decoded later.
+        path: The file, if there is one.
+        sha256: Hex digest of the file's bytes, if there is a file. It is computed when it is first read.
     """
 
     picture: Picture
@@ -53,10 +53,10 @@ class LoadedPhoto:
         return round(width * scale), round(height * scale)
 
     def views(self, levels: Collection[PromptLevel]) -> Iterator[tuple[list[PromptLevel], Item]]:
-        """What a prompt provider is shown for each of the levels.
+        """The images that a prompt provider sees for the levels.
 
-        That is the whole photo; of one that is too large for that, a small copy tells the content, and the middle, in
-        full resolution, the quality.
+        This is the whole photo. If the photo is too large, it is a small copy for the content, and the middle in full
+        resolution for the quality.
         """
         width, height = self.picture.size
         if width * height <= LARGEST_VIEW**2:
@@ -75,10 +75,10 @@ class LoadedPhoto:
 
 
 def load_photo(photo: Photo, settings: RestoreConfig) -> LoadedPhoto:
-    """Read a photo's file, or take what it is already, with its profile and metadata treated as the settings say.
+    """Load a photo from any supported form, and treat its profile and metadata as the settings say.
 
     Raises:
-        ConfigError: It is no photo.
+        ConfigError: ``photo`` is not a photo.
         ImageError: The file cannot be read.
     """
     origin: Path | None = None

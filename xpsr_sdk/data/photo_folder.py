@@ -1,6 +1,6 @@
-"""A folder of sharp photos to train on, which are degraded as they are drawn.
+"""A folder of sharp photos for training, which are degraded when they are drawn.
 
-What they show is looked for among the stored prompts: in FOLDER/prompts.sqlite, which ``xpsr caption`` makes.
+Their high-level prompts are looked up in FOLDER/prompts.sqlite, which ``xpsr caption`` makes.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from xpsr_sdk.errors import ImageError, TrainingError
 
 
 class PhotoFolder:
-    """A folder of photos, with all below it, as a ``Source``.
+    """A folder of photos and its subfolders, as a ``Source``.
 
-    What is smaller than the crop, or no image, is left out with a warning that counts it.
+    Photos that are damaged or smaller than the crop are left out. A warning says how many.
 
     Args:
         folder: Folder of photos.
-        read: Reads an image file; may remember what it read.
+        read: Reads an image file. It may cache images.
         crop: Side of the crops, in pixels.
-        stored_prompt: Finds what a photo shows.
+        stored_prompt: Finds the high-level prompt of a photo.
 
     Raises:
         TrainingError: No photo is large enough.
@@ -58,7 +58,7 @@ class PhotoFolder:
 
 
 def _smaller_side(photo: Path) -> int:
-    """Of what the file's head promises; 0 for what is no image."""
+    """The smaller side according to the file's header, or 0 if the file is not an image."""
     try:
         with Image.open(photo) as image:
             return min(image.size)

@@ -1,4 +1,4 @@
-"""A still image with all that a file may hold: gray or colour, 8 or 16 bits, alpha, a colour profile, metadata."""
+"""A still image with everything that a file may hold: gray or colour, 8 or 16 bits, alpha, profile, metadata."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from xpsr_sdk.data.color_profiles import PROFILE, is_usable, profile_of, to_srgb
 from xpsr_sdk.errors import ImageError
 
 METADATA = ("exif", "xmp", "iptc", "photoshop")
-"""How the fields of a vips image are called that hold metadata; its colour profile is none."""
+"""Prefixes of the fields of a vips image that hold metadata. The colour profile is treated separately."""
 
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """A still image, the right way up. Pixels are decoded when they are asked for, and need not be in memory.
+    """A still image, upright. Pixels are decoded when they are needed, and may lie in a file.
 
     Attributes:
-        pixels: H W C of 8 or 16 bits: 1 gray, 2 gray and alpha, 3 RGB, 4 RGB and alpha. Alpha is not premultiplied.
-        name: What to call it in messages.
-        profile: ICC profile of the colours; None: sRGB.
-        metadata: Fields as libvips names them, each with its type and value.
-        keeps_alive: What must live as long as the pixels, such as the folder of a temporary file.
+        pixels: H W C of 8 or 16 bits. C is 1: gray, 2: gray and alpha, 3: RGB, 4: RGB and alpha (not premultiplied).
+        name: The name for messages.
+        profile: ICC profile of the colours. None: sRGB.
+        metadata: Metadata fields under libvips' names, each with its type and value.
+        keeps_alive: An object that must exist as long as the pixels, such as the folder of a temporary file.
     """
 
     pixels: pyvips.Image
@@ -48,7 +48,7 @@ class Picture:
 
     @property
     def is_gray(self) -> bool:
-        """Whether there is one channel beside alpha."""
+        """Whether there is only one channel, not counting alpha."""
         return self.pixels.bands < 3
 
     @property
@@ -68,16 +68,16 @@ class Picture:
             raise ImageError(f"{self.name} is damaged: {reason(error)}.") from None
 
     def cropped(self, left: int, top: int, width: int, height: int) -> Picture:
-        """A rectangle of it."""
+        """A rectangle of the picture."""
         return replace(self, pixels=self.pixels.crop(left, top, width, height))
 
     def shrunk(self, side: int) -> Picture:
-        """A copy of which no side is longer than ``side``."""
+        """The picture, made smaller if a side is longer than ``side``."""
         factor = side / max(self.size)
         return self if factor >= 1 else replace(self, pixels=self.pixels.resize(factor))
 
     def in_srgb(self) -> Picture:
-        """The same in sRGB, without a profile; what lies outside of sRGB is clipped."""
+        """The picture in sRGB, without a profile. Colours outside of sRGB are clipped."""
         if not self.profile:
             return self
         color = (self.pixels[: self.pixels.bands - 1] if self.has_alpha else self.pixels).copy()
@@ -86,14 +86,14 @@ class Picture:
         return picture_of(color.bandjoin(self.pixels[-1]) if self.has_alpha else color, replace(self, profile=None))
 
     def to_pil(self) -> Image.Image:
-        """8 bits, in mode L, LA, RGB or RGBA, with the profile in its ``info``."""
+        """A PIL image in 8 bits, in mode L, LA, RGB or RGBA, with the profile in its ``info``."""
         image = _pil(_in_8_bits(self.window(0, 0, *self.size)))
         if self.profile:
             image.info["icc_profile"] = self.profile
         return image
 
     def to_rgb(self) -> Image.Image:
-        """8 bits of sRGB, in mode RGB; transparent parts are laid on white."""
+        """A PIL image in 8 bits of sRGB, in mode RGB. Transparent parts are put on white."""
         image = _pil(_in_8_bits(self.in_srgb().window(0, 0, *self.size)))
         if not self.has_alpha:
             return image.convert("RGB")
@@ -102,7 +102,7 @@ class Picture:
 
 
 def picture_of(pixels: np.ndarray | pyvips.Image, like: Picture | None = None) -> Picture:
-    """Pixels, H W C of 8 or 16 bits, with name, profile and metadata of another picture."""
+    """A picture of pixels, H W C of 8 or 16 bits, with the name, profile and metadata of another picture."""
     image = pixels if isinstance(pixels, pyvips.Image) else pyvips.Image.new_from_array(np.ascontiguousarray(pixels))
     deep, gray = image.format == "ushort", image.bands < 3
     image = image.copy(interpretation=("grey16" if deep else "b-w") if gray else ("rgb16" if deep else "srgb"))
@@ -110,10 +110,10 @@ def picture_of(pixels: np.ndarray | pyvips.Image, like: Picture | None = None) -
 
 
 def from_pil(image: Image.Image, name: str = "the image") -> Picture:
-    """A PIL image of any mode but F, with the profile and the metadata of its ``info``.
+    """A picture of a PIL image in any mode except F, with the profile and the metadata in its ``info``.
 
     Raises:
-        ImageError: The levels are floats, for which it is not defined which level is white.
+        ImageError: The levels are floats, for which the level of white is not defined.
     """
     if image.mode == "F":
         raise ImageError(f"{name} holds floating-point levels: save it with 8 or 16 bits a channel.")
@@ -129,7 +129,7 @@ def from_pil(image: Image.Image, name: str = "the image") -> Picture:
 
 
 def from_array(pixels: np.ndarray, info: Mapping[str, Any], name: str, is_cmyk: bool = False) -> Picture:
-    """Decoded pixels, H W or H W C of 8 or 16 bits, with the profile and the metadata of a PIL image's ``info``."""
+    """A picture of pixels, H W or H W C of 8 or 16 bits. ``info`` is that of a PIL image: profile and metadata."""
     carrier = _carrier(info)
     color = pyvips.Image.new_from_array(np.ascontiguousarray(pixels.reshape(*pixels.shape[:2], -1)))
     color = color.copy(interpretation="cmyk") if is_cmyk else picture_of(color).pixels
@@ -139,10 +139,10 @@ def from_array(pixels: np.ndarray, info: Mapping[str, Any], name: str, is_cmyk: 
 
 
 def from_vips(image: pyvips.Image, name: str, metadata: Mapping[str, tuple[int, Any]]) -> Picture:
-    """A decoded vips image; inks become sRGB, and a profile that does not fit the channels is left out.
+    """A picture of a vips image. CMYK is converted to sRGB, and a profile that does not fit the channels is left out.
 
     Raises:
-        ImageError: The levels are not of 8 or 16 bits, or there are more channels than colours and alpha.
+        ImageError: The levels do not have 8 or 16 bits, or there are other channels than colours and alpha.
     """
     if image.interpretation in ("lab", "labs", "labq"):
         image = image.colourspace("srgb")
@@ -163,31 +163,31 @@ def from_vips(image: pyvips.Image, name: str, metadata: Mapping[str, tuple[int, 
 
 
 def _plain_mode(image: Image.Image) -> str:
-    """The mode of L, LA, RGB and RGBA that holds everything of a mode of 8 bits or fewer."""
+    """The one of the modes L, LA, RGB and RGBA that can hold an image in another mode of at most 8 bits."""
     if image.mode in ("1", "L", "LA", "La"):
         return "LA" if image.has_transparency_data else "L"
     return "RGBA" if image.has_transparency_data else "RGB"
 
 
 def _carrier(info: Mapping[str, Any]) -> pyvips.Image:
-    """A picture of one pixel with the metadata and the profile of a PIL image's ``info``, by way of a JPEG file."""
+    """A picture of one pixel with the profile and metadata in the ``info`` of a PIL image, made through a JPEG file."""
     file = BytesIO()
     kept = {name: info[name] for name in ("exif", "icc_profile", "xmp") if isinstance(info.get(name), bytes)}
     try:
         Image.new("L", (1, 1)).save(file, "JPEG", **kept)
-    except (OSError, ValueError):  # damaged, or more than a JPEG file holds
+    except (OSError, ValueError):  # damaged, or too large for a JPEG file
         Image.new("L", (1, 1)).save(file, "JPEG")
     return pyvips.Image.new_from_buffer(file.getvalue(), "")
 
 
 def metadata_of(image: pyvips.Image) -> dict[str, tuple[int, Any]]:
-    """The metadata of a vips image, without the preview that a camera puts there."""
+    """The metadata of a vips image, without the preview image of the camera."""
     names = [name for name in image.get_fields() if name.startswith(METADATA)]
     return {name: (image.get_typeof(name), image.get(name)) for name in names}
 
 
 def reason(error: pyvips.Error) -> str:
-    """What libvips says last, in one line: the lines before it name the file and the operation."""
+    """The last line of libvips' message. The lines before it name the file and the operation."""
     lines = [line.strip() for line in str(error.detail or error.message).splitlines() if line.strip()]
     return (lines or ["unknown error"])[-1].rstrip(".")
 
@@ -197,7 +197,7 @@ def _in_8_bits(levels: np.ndarray) -> np.ndarray:
 
 
 def _pil(levels: np.ndarray) -> Image.Image:
-    """H W C of 8 bits as a PIL image."""
+    """A PIL image of H W C in 8 bits."""
     if levels.shape[-1] == 2:
         return Image.merge("LA", [Image.fromarray(np.ascontiguousarray(levels[..., i])) for i in range(2)])
     return Image.fromarray(levels[..., 0] if levels.shape[-1] == 1 else levels)

@@ -1,4 +1,4 @@
-"""What a training step reads: crops of images, each with the input that it is restored from and the prompts."""
+"""The samples of a training step: crops of HR images, with their LR images and prompts."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ Pixels = NDArray[np.uint8]
 """An image in 8 bits, H W 3."""
 ReadPixels = Callable[[Path], Pixels]
 FindPrompt = Callable[[Path, PromptLevel], str | None]
-"""Finds the stored prompt of an image file at a level; None: there is none."""
+"""Finds the stored prompt of an image file at a level. None: there is none."""
 Upscale = Callable[[Tensor, int, int], Tensor]
 """``upscale(image, height, width)``: B 3 h w in [0, 1] to B 3 height width."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """The images of a sample that is written.
+    """The images of a sample that will be written.
 
     Attributes:
         hr: The sharp photo.
-        lr: The same, degraded; None: it is degraded as training draws it.
-        upscaled: The degraded photo as an upscaler enlarges it; None: it is enlarged as training draws it.
+        lr: The degraded photo. None: it is degraded during training.
+        upscaled: The degraded photo, enlarged by an upscaler. None: it is enlarged during training.
     """
 
     hr: Image.Image
@@ -43,16 +43,15 @@ class Pair:
 
 @dataclass(frozen=True)
 class Example:
-    """An image of a source, whole.
+    """A whole image of a source.
 
     Attributes:
-        hr: H W 3, in 8 bits.
-        lr: H/s W/s 3, or the HR image itself; None: to be degraded.
-        upscaled: H W 3, the input as the model's upscaler enlarged it ahead of time to the size of the HR image; None:
-            it was not enlarged ahead of time.
-        high: What it shows.
-        low: How good the input is; None: to be described once it is degraded.
-        name: For messages.
+        hr: The HR image, H W 3.
+        lr: The LR image, H/s W/s 3, or the HR image itself. None: it must be degraded.
+        upscaled: The LR image, enlarged in advance by the model's upscaler, H W 3. None: it must be enlarged.
+        high: The high-level prompt.
+        low: The low-level prompt. None: the LR image must be described after it is degraded.
+        name: The name for messages.
     """
 
     hr: Pixels
@@ -64,7 +63,7 @@ class Example:
 
 
 class DamagedImage(TrainingError):
-    """An image of a source cannot be read, though its neighbours may be."""
+    """An image of a source cannot be read. Others may be fine."""
 
 
 class Source(Protocol):
@@ -73,7 +72,7 @@ class Source(Protocol):
     def __len__(self) -> int: ...
 
     def example(self, index: int, hr_as_input: bool) -> Example:
-        """An image, with the HR image itself as the input if that is asked for.
+        """An image of the source. ``hr_as_input`` makes the HR image its own LR image.
 
         Raises:
             DamagedImage: It cannot be read.
@@ -82,27 +81,27 @@ class Source(Protocol):
 
 
 class Degrader(Protocol):
-    """Makes the input of a photo that has none, and tells how good it is."""
+    """Makes the LR image of a photo that has none, and describes its quality."""
 
     def degrade(self, hr: Tensor, generator: torch.Generator) -> Tensor:
-        """1 3 H W in [0, 1] to 1 3 H/s W/s."""
+        """Degrade an image, 1 3 H W in [0, 1]. Returns 1 3 H/s W/s."""
         ...
 
     def quality(self, image: Tensor) -> str:
-        """The low-level prompt of 1 3 H W in [0, 1]."""
+        """The low-level prompt of an image, 1 3 H W in [0, 1]."""
         ...
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A crop.
+    """A crop of an image.
 
     Attributes:
-        hr: 3 H W in [-1, 1].
-        resized: The input, resized to the HR size (bicubic), 3 H W in [0, 1].
-        upscaled: The input as the model's upscaler enlarges it, 3 H W in [0, 1].
-        high: What the image shows.
-        low: How good the input is.
+        hr: The HR image, 3 H W in [-1, 1].
+        resized: The LR image, resized to the HR size (bicubic), 3 H W in [0, 1].
+        upscaled: The LR image, enlarged by the model's upscaler, 3 H W in [0, 1].
+        high: The high-level prompt.
+        low: The low-level prompt.
     """
 
     hr: Tensor
@@ -114,15 +113,15 @@ class Sample:
 
 @dataclass(frozen=True)
 class Batch:
-    """What a forward pass reads.
+    """The inputs of a forward pass.
 
     Attributes:
-        hr: B 3 H W in [-1, 1].
-        resized: The inputs, resized to the HR size (bicubic), B 3 H W in [0, 1].
-        upscaled: The inputs as the model's upscaler enlarges them, B 3 H W in [0, 1].
-        high: Content of each image.
-        low: Quality of each input.
-        positions: The place of each in the run: step * batch size + place in the step's batch.
+        hr: The HR images, B 3 H W in [-1, 1].
+        resized: The LR images, resized to the HR size (bicubic), B 3 H W in [0, 1].
+        upscaled: The LR images, enlarged by the model's upscaler, B 3 H W in [0, 1].
+        high: The high-level prompts.
+        low: The low-level prompts.
+        positions: The position of each image in the run: step * batch size + index in the batch of the step.
     """
 
     hr: Tensor
@@ -134,7 +133,7 @@ class Batch:
 
 
 def collate(samples: Sequence[Sample], positions: Sequence[int]) -> Batch:
-    """A batch of samples of one size."""
+    """Make a batch of samples of one size."""
     return Batch(
         hr=torch.stack([sample.hr for sample in samples]),
         resized=torch.stack([sample.resized for sample in samples]),
@@ -154,20 +153,20 @@ def draw_sample(
     upscale: Upscale,
     generator: torch.Generator,
 ) -> Sample:
-    """A crop of an image, flipped or not, as ``generator`` says.
+    """Draw a random crop of an image, which may be flipped.
 
     Args:
-        source: Where the image is.
-        index: Which one.
+        source: The source of the image.
+        index: The index of the image in the source.
         crop: Side of the crop, in pixels; a multiple of the scale.
-        hr_as_input: How probable it is that the input is the HR image itself.
-        degrader: For images without an input.
-        upscale: The model's upscaler, for inputs that were not enlarged ahead.
-        generator: The only source of chance.
+        hr_as_input: The probability that the HR image is its own LR image.
+        degrader: Makes LR images that are missing.
+        upscale: The model's upscaler, for LR images that were not enlarged in advance.
+        generator: The source of all random numbers.
 
     Raises:
         DamagedImage: The image cannot be read.
-        TrainingError: Its size does not fit.
+        TrainingError: The size of the image does not fit.
     """
     from_hr = float(torch.rand((), generator=generator)) < hr_as_input
     example = source.example(index, from_hr)
@@ -179,13 +178,13 @@ def draw_sample(
         lr = degrader.degrade(hr, generator)
     low = degrader.quality(lr) if example.low is None else example.low
     resized = resize(lr, crop, crop).clamp(0, 1)
-    if upscaled is None:  # an input that is as large as the target needs no upscaler
+    if upscaled is None:  # an LR image that is as large as HR needs no upscaler
         upscaled = resized if lr.shape == hr.shape else upscale(lr, crop, crop)
     return Sample(hr[0] * 2 - 1, resized[0], upscaled[0], example.high, low)
 
 
 def _aligned_crops(example: Example, crop: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor | None]:
-    """The same place of HR, LR and enlarged LR, 1 3 H W in [0, 1]; an example without LR gives its HR twice."""
+    """Crops of HR, LR and enlarged LR at the same place, 1 3 H W in [0, 1]. If there is no LR, HR is returned twice."""
     hr = example.hr
     lr = hr if example.lr is None else example.lr
     scale = max(hr.shape[0] // lr.shape[0], 1)

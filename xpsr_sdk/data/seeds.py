@@ -1,4 +1,4 @@
-"""Random numbers that depend on what they are for, not on what was drawn before."""
+"""Random generators that depend only on a key, not on what was drawn before."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ import torch
 
 
 def generator_for(*key: object) -> torch.Generator:
-    """A CPU generator of its own for each key; keys that differ in any part give unrelated numbers."""
+    """A new CPU generator for a key. Different keys give independent numbers."""
     text = "/".join(map(str, key))
     return torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(text.encode()).digest()[:7]))

@@ -1,13 +1,13 @@
-"""Training images in shards of the WebDataset form: tar files, of which a sample is the files with one key.
+"""Training images in shards of the WebDataset format: tar files, in which the files with one key are a sample.
 
     KEY.hr.png     the sharp photo
-    KEY.lr.png     the same, degraded (optional: else it is degraded as it is drawn)
-    KEY.upscaled.png  the degraded photo, enlarged ahead by an upscaler (optional: else it is enlarged as it is drawn)
+    KEY.lr.png     the degraded photo (optional: if it is missing, it is made during training)
+    KEY.upscaled.png  the LR photo, enlarged by an upscaler (optional: if it is missing, it is made during training)
     KEY.json       {"high": what it shows, "low": how good the LR image is, "hr_low": how good the HR image is,
                     "sha256": of the source file's bytes, "size": [width, height]}; each may be missing or null
 
-The tar files are not compressed, so that any sample can be read without those before it. Other image types than PNG are
-read as well. See https://github.com/webdataset/webdataset for the form, and for a library that reads it, too.
+The tar files are not compressed, so that any sample can be read without those before it. Other image types than PNG
+can be read as well. https://github.com/webdataset/webdataset describes the format, and has a library that reads it.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from xpsr_sdk.data.samples import DamagedImage, Example, Pair, Pixels
 from xpsr_sdk.errors import TrainingError
 
 ReadPart = Callable[[Path, int, int], Pixels]
-"""Reads an image that is so many bytes, from so many bytes into a file."""
+"""``read(file, start, size)`` reads an image from ``size`` bytes of a file, from the byte ``start`` on."""
 
 
 @dataclass(frozen=True)
 class Span:
-    """Where a member of a shard lies, in bytes."""
+    """The position of a member in a shard, in bytes."""
 
     start: int
     size: int
@@ -46,8 +46,8 @@ class ShardFolder:
 
     Args:
         folder: Folder with ``*.tar``.
-        read: Reads an image out of a shard; may remember what it read.
-        crop: Images that are known to be smaller than that, in pixels, are left out with a warning that counts them.
+        read: Reads an image from a shard. It may cache images.
+        crop: Side of the crops, in pixels. Images that are known to be smaller are left out; a warning says how many.
 
     Raises:
         TrainingError: A shard is damaged, a sample has no HR image, or none is large enough.
@@ -75,8 +75,8 @@ class ShardFolder:
             hr = self._part(shard, parts["hr"])
             of_lr = parts.get("lr")
             lr = hr if hr_as_input else None if of_lr is None else self._part(shard, of_lr)
-            ahead = None if hr_as_input or of_lr is None else parts.get("upscaled")
-            upscaled = None if ahead is None else self._part(shard, ahead)
+            of_upscaled = None if hr_as_input or of_lr is None else parts.get("upscaled")
+            upscaled = None if of_upscaled is None else self._part(shard, of_upscaled)
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise DamagedImage(f"{shard}: the image {key} is damaged: {error}.") from error
         low = words.get("hr_low" if hr_as_input else "low")
@@ -88,12 +88,12 @@ class ShardFolder:
 
 
 def find_shards(folder: Path) -> list[Path]:
-    """The shards of a folder, in the order of their names."""
+    """The shards of a folder, sorted by name."""
     return sorted(folder.glob("*.tar"))
 
 
 def read_part(shard: Path, start: int, size: int) -> Pixels:
-    """An image out of a shard, H W 3."""
+    """Read an image from a shard, H W 3."""
     with Image.open(io.BytesIO(_bytes(shard, Span(start, size)))) as image:
         return np.asarray(from_pil(image).to_rgb())
 
@@ -105,7 +105,7 @@ def _bytes(shard: Path, span: Span) -> bytes:
 
 
 def _samples(shard: Path) -> dict[str, dict[str, Span]]:
-    """The samples of a shard by key: where their ``hr``, ``lr``, ``upscaled`` and ``json`` lie."""
+    """The samples of a shard by key, with the positions of their ``hr``, ``lr``, ``upscaled`` and ``json``."""
     samples: dict[str, dict[str, Span]] = {}
     try:
         with tarfile.open(shard, "r:") as tar:
@@ -127,7 +127,7 @@ def _samples(shard: Path) -> dict[str, dict[str, Span]]:
 
 
 def _words(shard: Path, key: str, parts: Mapping[str, Span]) -> dict[str, Any]:
-    """What a sample's JSON file says."""
+    """The content of a sample's JSON file."""
     if "json" not in parts:
         return {}
     try:
@@ -159,7 +159,7 @@ class ShardWriter:
         self._add(f"{key}.json", text.encode())
 
     def close(self) -> None:
-        """Write the end mark."""
+        """Write the end of the tar file."""
         self._tar.close()
 
     def _add(self, name: str, content: bytes) -> None:

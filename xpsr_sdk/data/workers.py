@@ -1,4 +1,4 @@
-"""What worker processes share."""
+"""A helper for worker processes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from multiprocessing.connection import wait
 def end_with_parent() -> None:
     """Make this process end when the process that started it has ended, even if that one was killed.
 
-    A pool's workers hold both ends of the pipe that their tasks come through, so that they would wait for ever.
+    Without this, workers of a pool would wait forever, because they hold both ends of the pipe with their tasks.
     """
     parent = multiprocessing.parent_process()
     if parent is not None:
@@ -20,4 +20,4 @@ def end_with_parent() -> None:
 
 def _end_after(sentinel: int) -> None:
     wait([sentinel])
-    os._exit(1)  # not sys.exit, which would end this thread alone
+    os._exit(1)  # sys.exit would end only this thread

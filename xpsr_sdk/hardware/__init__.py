@@ -1,1 +1,1 @@
-"""What the machine has: devices, and the limits on their memory."""
+"""The machine: its devices, and the limits on their memory."""

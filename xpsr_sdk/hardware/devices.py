@@ -14,7 +14,7 @@ from xpsr_sdk.library_internals import cpu_multiplies_bfloat16
 
 
 def find_device(name: str | torch.device | None) -> torch.device:
-    """The device of that name; None: the first one available of cuda, xpu, mps and cpu.
+    """The device with that name. None: the first one available of cuda, xpu, mps and cpu.
 
     Raises:
         ConfigError: There is no such device.
@@ -43,8 +43,9 @@ def find_dtype(device: torch.device) -> torch.dtype:
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that can still be had on a device, the allocator's reserve included; on the CPU, within the limits of
-    ulimit and of control groups.
+    """Bytes that can still be allocated on a device, including the reserve of the allocator.
+
+    On the CPU, the limits of ulimit and of control groups are considered.
     """
     if device.type in {"cuda", "xpu"}:
         backend: Any = getattr(torch, device.type)

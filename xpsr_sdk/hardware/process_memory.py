@@ -1,6 +1,6 @@
-"""The memory of this process: what the system's limit leaves it, and the most that it held at once.
+"""The memory of this process: how much the system's limit leaves free, and the peak so far.
 
-Python's ``resource`` module, which tells both, exists on Linux and macOS alone: it is imported where it is used.
+Python's ``resource`` module exists only on Linux and macOS, so it is imported where it is used.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import psutil
 
 
 def free_address_space() -> int | None:
-    """Bytes that the limit on addresses (``ulimit -v``) leaves; None: there is no limit, or no such limit here."""
+    """Bytes that the limit on the address space (``ulimit -v``) leaves free. None: there is no such limit."""
     if sys.platform == "win32":
         return None
     import resource
@@ -23,7 +23,7 @@ def free_address_space() -> int | None:
 
 
 def peak_resident_bytes() -> int:
-    """The most bytes of physical memory that this process held at once."""
+    """The peak of the physical memory of this process, in bytes."""
     if sys.platform == "win32":
         return int(psutil.Process().memory_info().peak_wset)
     import resource

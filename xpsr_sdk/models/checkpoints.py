@@ -77,7 +77,7 @@ def check_fit(unet: XPSRUNet, controlnet: XPSRControlNet, backbone: Any, where: 
     conditioning_stride = 2 ** (len(controlnet.config.conditioning_embedding_out_channels) - 1)
     facts = {
         "channels of the latents": (unet.config.in_channels, backbone.latent_channels),
-        "pixels a latent": (conditioning_stride, backbone.stride),
+        "pixels per latent": (conditioning_stride, backbone.stride),
         "channels of the text": (unet.config.cross_attention_dim, backbone.text_width),
     }
     for fact, (made_for, found) in facts.items():

@@ -1,1 +1,1 @@
-"""Training data out of sharp photos: crops, degradations and prompts, written as shards or pairs."""
+"""Makes training data of sharp photos: crops, degradations and prompts, written as shards or pairs."""

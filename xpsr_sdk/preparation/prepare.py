@@ -1,4 +1,4 @@
-"""Makes training data out of sharp photos: shards, or a folder of pairs in the published form."""
+"""Makes training data of sharp photos: shards, or a folder of pairs in the published layout."""
 
 from __future__ import annotations
 
@@ -31,27 +31,27 @@ def prepare_pairs(
     progress: Progress = lambda done, total: None,
     **choices: Any,
 ) -> Prepared:
-    """Make a folder of pairs in the published form out of every photo below ``photos``.
+    """Make pairs in the published layout of all photos in ``photos`` and its subfolders.
 
-    Photos that cannot be used, and prompts that cannot be had, are reported, not raised.
+    Photos that cannot be used, and prompts that could not be made, are reported, not raised as errors.
 
     Args:
         photos: Folder of sharp photos.
         output: Folder of pairs.
-        workers: Processes. More than one are started afresh (by spawning), so that a script that asks for them needs
-            the usual ``if __name__ == "__main__":``.
-        registry: Where components are looked up; None: the built-in and the installed plug-ins.
+        workers: Number of processes. If there are several, they are spawned, so a script that uses them needs the
+            usual ``if __name__ == "__main__":``.
+        registry: The registry in which components are looked up. None: the built-in and the installed plug-ins.
         progress: ``progress(done, total)``, in photos.
-        choices: Fields of ``Recipe``; the degradation can't be None.
+        choices: Fields of ``Recipe``. The degradation cannot be None.
 
     Raises:
-        ConfigError: One of the choices is no field of ``Recipe``, or out of range.
+        ConfigError: One of the choices is not a field of ``Recipe``, or out of range.
         TrainingError: There are no photos, or two would get the same name.
         PluginError: A component is unknown or broken, or a worker cannot import a plug-in, see ``Registry``.
     """
     recipe, names, report = load_config(Recipe, choices, "The recipe"), _names(photos), Prepared()
     if recipe.degradation is None:
-        raise TrainingError("Pairs need a degradation: only shards may leave it to training.")
+        raise TrainingError("Pairs need a degradation: only shards can be degraded later, during training.")
     made = run_tasks(partial(_write_pairs, output), recipe, registry or default_registry(), names, workers)
     for done, ((photo, _), outcome) in enumerate(made, 1):
         report.add(photo, outcome)
@@ -69,22 +69,22 @@ def prepare_shards(
     progress: Progress = lambda done, total: None,
     **choices: Any,
 ) -> Prepared:
-    """Make shards of the WebDataset form (see ``xpsr_sdk.data.shards``) out of every photo below ``photos``.
+    """Make shards in the WebDataset format (see ``xpsr_sdk.data.shards``) of all photos in ``photos``.
 
-    A shard appears when it is whole, beside a record of what it was made of. Shards that an earlier call made of the
-    same photos stay as they are: a call that was stopped, however, is finished by the next one.
+    Subfolders are included. A shard appears only when it is complete, together with a record of its photos and recipe.
+    Shards that an earlier call made of the same photos are kept, so the same call continues after it was stopped.
 
     Args:
         photos: Folder of sharp photos.
         output: Folder of shards.
-        photos_a_shard: How many photos make a shard.
-        workers: Processes, see ``prepare_pairs``.
-        registry: Where components are looked up; None: the built-in and the installed plug-ins.
+        photos_a_shard: The number of photos in a shard.
+        workers: Number of processes, see ``prepare_pairs``.
+        registry: The registry in which components are looked up. None: the built-in and the installed plug-ins.
         progress: ``progress(done, total)``, in photos.
         choices: Fields of ``Recipe``.
 
     Raises:
-        ConfigError: One of the choices is no field of ``Recipe``, or out of range.
+        ConfigError: One of the choices is not a field of ``Recipe``, or out of range.
         TrainingError: There are no photos, two would get the same name, or ``output`` holds shards of another recipe.
         ImageError: A shard cannot be written.
         PluginError: A component is unknown or broken, or a worker cannot import a plug-in, see ``Registry``.
@@ -109,7 +109,7 @@ def prepare_shards(
 
 
 def _write_pairs(output: Path, preparer: Preparer, photo: tuple[Path, str]) -> tuple[tuple[Path, str], Outcome]:
-    """The pairs of a photo, each in a file of its own."""
+    """Write the pairs of a photo, each to its own files."""
     try:
         return photo, preparer.prepare(*photo, partial(write_pair, output))
     except ImageError as error:
@@ -117,7 +117,7 @@ def _write_pairs(output: Path, preparer: Preparer, photo: tuple[Path, str]) -> t
 
 
 def _names(root: Path) -> tuple[tuple[Path, str], ...]:
-    """All photos below ``root``, each with what its samples are called: its path, without its type and dots."""
+    """All photos below ``root``, each with the name of its samples: its path, without suffix and dots."""
     photos = find_images(root)
     if not photos:
         raise TrainingError(f"{root} holds no images.")

@@ -1,4 +1,4 @@
-"""The samples of one photo: it is cut into crops, degraded and described."""
+"""Makes the samples of one photo: cuts it into crops, and degrades and describes them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Take = Callable[[str, Pair, dict[str, Any]], None]
 
 
 class Preparer:
-    """Makes the samples of a photo, as the recipe says."""
+    """Makes the samples of a photo by a recipe."""
 
     def __init__(self, recipe: Recipe, registry: Registry) -> None:
         self.recipe = recipe
@@ -40,7 +40,9 @@ class Preparer:
             self.degradation = registry.create("degradation_model", recipe.degradation)
         self.provider = registry.create("prompt_provider", recipe.prompt_provider)
         if recipe.upscaler is not None and recipe.degradation is None:
-            raise ConfigError("There is an upscaler, but no degradation whose LR images it could enlarge ahead.")
+            raise ConfigError(
+                "There is an upscaler, but no degradation, so there are no LR images that it could enlarge."
+            )
         self.upscaler: Any = None
         if recipe.upscaler is not None:
             self.upscaler = registry.create("upscaler", recipe.upscaler)
@@ -48,7 +50,7 @@ class Preparer:
             raise ConfigError(f"crop is {recipe.crop}: it must be a multiple of the scale, {self.degradation.scale}.")
 
     def prepare(self, photo: Path, name: str, take: Take) -> Outcome:
-        """Make the samples of a photo, called ``name`` and what tells them apart, and hand them on."""
+        """Make the samples of a photo, and pass each to ``take``. Their names begin with ``name``."""
         recipe = self.recipe
         try:
             item = read_image(photo)
@@ -66,7 +68,7 @@ class Preparer:
         crops = self._crops(image, str(item.sha256))
         good = [(place, crop) for place, crop in crops if not shows_nothing(crop)]
         if not good:
-            return Outcome(failed="it is flat: it shows nothing", cause="flat")
+            return Outcome(failed="it is flat: it shows no detail", cause="flat")
         outcome = Outcome(flat=len(crops) - len(good))
         reasons: list[str] = []
         for place, crop in good[: recipe.crops_a_photo]:
@@ -79,13 +81,13 @@ class Preparer:
 
     @torch.no_grad()
     def _upscaled(self, lr: Image.Image | None, hr: Image.Image) -> Image.Image | None:
-        """LR as the upscaler brings it to the size of HR; None if nothing is to be enlarged ahead."""
+        """The LR image, enlarged by the upscaler to the size of HR. None if there is no upscaler or no LR image."""
         if self.upscaler is None or lr is None:
             return None
         return to_image(upscale_to(self.upscaler, to_tensor(lr), hr.height, hr.width))
 
     def _crops(self, image: Image.Image, sha256: str) -> list[tuple[str, Image.Image]]:
-        """The crops of a photo with what tells their names apart, in random order if not all are to be used."""
+        """The crops of a photo, each with the end of its name, in random order if not all of them will be used."""
         side, recipe = self.recipe.crop, self.recipe
         if side is None:
             return [("", image)]
@@ -96,7 +98,7 @@ class Preparer:
         return [(f"__x{x}_y{y}", image.crop((x, y, x + side, y + side))) for x, y in places]
 
     def _samples(self, item: Item, place: str) -> Iterator[tuple[str, Image.Image | None, dict[str, Any], list[str]]]:
-        """The variants of a crop: what tells their names apart, LR, words, and why words are missing."""
+        """The variants of a crop: the end of the name, the LR image, the prompts, and why prompts are missing."""
         (of_hr,) = describe(self.provider, [item], ["high", "low"])
         words = {"high": of_hr.high, "low": None, "hr_low": of_hr.low, "sha256": item.sha256}
         missing = list(of_hr.errors.values())
@@ -111,13 +113,13 @@ class Preparer:
 
 
 def shows_nothing(image: Image.Image) -> bool:
-    """Whether an image is flat: sky, a wall, black. Measured at half the size, so that noise is no detail."""
+    """Whether an image is flat: sky, a wall, black. It is measured at half the size, so that noise does not count."""
     small = np.asarray(image.convert("L").reduce(2), dtype=np.float32)
     return float(np.abs(np.diff(small, axis=0)).mean() + np.abs(np.diff(small, axis=1)).mean()) < FLAT
 
 
 def _spread(length: int, side: int) -> list[int]:
-    """Where as many crops begin as fit beside one another, evenly spread."""
+    """Where crops begin, evenly spread: as many as fit side by side."""
     count = length // side
     if count == 1:
         return [(length - side) // 2]

@@ -10,16 +10,18 @@ from xpsr_sdk.config import Component, Settings
 
 
 class Recipe(Settings):
-    """What becomes of a photo. It depends on the photo's bytes and on this alone."""
+    """How a photo is turned into samples. The samples depend only on the photo's bytes and on the recipe."""
 
     degradation: Component | None = Field(
-        "realesrgan", description="What makes the LR images; none: photos are degraded as training draws them."
+        "realesrgan", description="Degradation model for the LR images. none: photos are degraded during training."
     )
-    prompt_provider: Component = Field("measured", description="Who describes the photos and their LR images.")
+    prompt_provider: Component = Field(
+        "measured", description="Prompt provider, which describes the photos and their LR images."
+    )
     upscaler: Component | None = Field(
         None,
-        description="What enlarges the LR images ahead, for a model that is trained with it. None: they are enlarged "
-        "as training draws them, which takes long where the upscaler is a network.",
+        description="Upscaler that enlarges the LR images in advance, for a model that is trained with it. None: they "
+        "are enlarged during training, which is slow if the upscaler is a network.",
     )
     sharpen: bool = Field(
         False,
@@ -31,11 +33,11 @@ class Recipe(Settings):
     )
     crops_a_photo: Annotated[int, Field(ge=1)] | None = Field(
         None,
-        description="At most so many crops of a photo, drawn at random. None: all that fit beside one another.",
+        description="At most so many crops of a photo, chosen at random. None: all that fit side by side.",
     )
-    variants: int = Field(1, ge=1, description="Degradations of each photo or crop.")
+    variants: int = Field(1, ge=1, description="Number of degraded versions of each photo or crop.")
     seed: int = Field(0, ge=0, description="Seed of degradations and crops.")
 
     def as_json(self) -> dict[str, Any]:
-        """The recipe as it comes back from JSON."""
+        """The recipe as values that JSON can hold."""
         return self.model_dump(mode="json")

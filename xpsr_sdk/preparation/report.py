@@ -8,7 +8,7 @@ from pathlib import Path
 
 @dataclass
 class Outcome:
-    """What became of a photo: see ``Prepared``."""
+    """The outcome for one photo. ``Prepared`` describes the fields."""
 
     samples: int = 0
     failed: str = ""
@@ -19,13 +19,13 @@ class Outcome:
 
 @dataclass
 class Prepared:
-    """What was done.
+    """The report on all photos.
 
     Attributes:
-        samples: How many pairs, or HR images, were written.
+        samples: The number of pairs, or of HR images, that were written.
         failed: The photos that could not be used, each with the reason.
-        causes: The same, each with the reason in a word or two, to be counted.
-        flat: The photos of which crops were left out because they show nothing, each with how many.
+        causes: The same photos, each with the reason in one or two words, for counting.
+        flat: The photos with crops that were left out because they show no detail, each with the number of crops.
         unprompted: The photos whose samples lack a prompt because the provider failed, each with the reason.
     """
 
@@ -36,7 +36,7 @@ class Prepared:
     unprompted: dict[Path, str] = field(default_factory=dict)
 
     def add(self, photo: Path, outcome: Outcome) -> None:
-        """Count what became of a photo."""
+        """Add the outcome of a photo."""
         self.samples += outcome.samples
         if outcome.failed:
             self.failed[photo], self.causes[photo] = outcome.failed, outcome.cause

@@ -1,4 +1,4 @@
-"""Shards to be made of photos: each is written whole, beside a record of what it was made of."""
+"""Writes shards of photos. Each appears only when it is complete, with a record of its photos and recipe."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from xpsr_sdk.preparation.report import Outcome
 
 @dataclass(frozen=True)
 class PlannedShard:
-    """A shard to be, and the photos that it is made of, each with the name of its samples."""
+    """A shard that will be written: its file, and its photos, each with the name of its samples."""
 
     file: Path
     photos: tuple[tuple[Path, str], ...]
 
     @property
     def record(self) -> Path:
-        """Where it is written what the shard was made of, and what became of each photo."""
+        """The file that records the ingredients of the shard and the outcome of each photo."""
         return self.file.with_suffix(".json")
 
     def ingredients(self, recipe: Recipe) -> dict[str, Any]:
-        """What the shard is made of: it need not be made again while this is the same."""
+        """Everything that the shard depends on. It is written again only if this changes."""
         photos = [[name, photo.stat().st_size, photo.stat().st_mtime_ns] for photo, name in self.photos]
         return {"recipe": recipe.as_json(), "photos": photos}
 
     def outcomes(self, recipe: Recipe) -> list[Outcome]:
-        """What became of each photo, if an earlier call finished the shard; else nothing."""
+        """The outcome of each photo if an earlier call finished the shard, else an empty list."""
         record = _read_record(self.record)
         if record.get("ingredients") != self.ingredients(recipe) or not self.file.is_file():
             return []
@@ -41,7 +41,7 @@ class PlannedShard:
 
 
 def write_shard(preparer: Preparer, shard: PlannedShard) -> tuple[PlannedShard, list[Outcome]]:
-    """A shard, whole or not at all, and then its record, which says that it is finished."""
+    """Write a shard, then its record, which marks it as finished. If it fails, no incomplete shard remains."""
     outcomes: list[Outcome] = []
     ingredients = shard.ingredients(preparer.recipe)
 
@@ -58,7 +58,7 @@ def write_shard(preparer: Preparer, shard: PlannedShard) -> tuple[PlannedShard, 
 
 
 def remove_stale(output: Path, shards: list[PlannedShard], recipe: Recipe) -> None:
-    """Remove what killed calls left behind, and shards beyond the last; refuse to mix two recipes."""
+    """Remove temporary files of killed calls, and shards that are not planned. Refuse to mix two recipes."""
     for record in sorted(output.glob("shard-*.json")):
         if _read_record(record).get("ingredients", {}).get("recipe", recipe.as_json()) != recipe.as_json():
             raise TrainingError(

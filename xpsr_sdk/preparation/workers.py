@@ -1,4 +1,4 @@
-"""Work over many photos, in this process or in several."""
+"""Runs tasks over many photos, in this process or in several."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ Done = TypeVar("Done")
 def run_tasks(
     make: Callable[[Preparer, Task], Done], recipe: Recipe, registry: Registry, tasks: Sequence[Task], workers: int
 ) -> Iterator[Done]:
-    """What ``make`` gives for each task, in their order, in this process or in several.
+    """The results of ``make`` for each task, in order, computed in this process or in several.
 
     Raises:
         PluginError: A component is unknown or broken, or a worker cannot import a plug-in, see ``Registry``.
     """
-    preparer = Preparer(recipe, registry)  # here as well: what can't be made is an error before any process is started
+    preparer = Preparer(recipe, registry)  # raises errors of the recipe before any process is started
     if workers > 1:
-        # Spawned, not forked: torch has threads by now, and a fork with threads may hang.
+        # Workers are spawned: torch has started threads, and a fork of a process with threads may hang.
         with ProcessPoolExecutor(workers, get_context("spawn"), _start_worker, (recipe, registry)) as pool:
             yield from pool.map(partial(_in_worker, make), tasks)
         return
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as in a worker: the number of threads may change how a kernel rounds
+    torch.set_num_threads(1)  # as in a worker, since the number of threads may change how a kernel rounds
     try:
         yield from (make(preparer, task) for task in tasks)
     finally:
@@ -42,7 +42,7 @@ def run_tasks(
 
 
 _preparer: Preparer
-"""Of this process, if it is a worker."""
+"""The preparer of this process, if it is a worker."""
 
 
 def _start_worker(recipe: Recipe, registry: Registry) -> None:

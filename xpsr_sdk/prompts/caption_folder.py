@@ -1,4 +1,4 @@
-"""Describes the images of a folder ahead of time, into a store of prompts."""
+"""Describes the images of a folder in advance, and stores the prompts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from xpsr_sdk.prompts.describe import describe
 from xpsr_sdk.prompts.store import STORE_NAME, PromptStore, SeenImage, StoredPrompt
 
 GIVE_UP_AFTER = 50
-"""Images in a row that the provider has no words for, after which it is not asked about the others."""
+"""If the provider fails for so many images in a row, it is not asked about the others."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Part:
 
 
 class Job(NamedTuple):
-    """What is to be described, by whom, and where it goes. As ``caption_folder``."""
+    """The arguments of ``caption_folder``, for worker processes."""
 
     folder: Path
     provider: Component
@@ -51,14 +51,14 @@ class Job(NamedTuple):
 
 @dataclass
 class Captioned:
-    """What became of the images.
+    """The report on the images.
 
     Attributes:
-        described: How many were described.
-        known: How many had all prompts already.
-        failed: Those that could not be read, each with the reason.
-        unprompted: Those for which the provider failed, each with the reason.
-        given_up: Why the provider was not asked about the rest, if it was not.
+        described: The number of images that were described.
+        known: The number of images that had all prompts already.
+        failed: The images that could not be read, each with the reason.
+        unprompted: The images for which the provider failed, each with the reason.
+        given_up: Why the provider was not asked about the other images; empty if it was asked about all.
     """
 
     described: int = 0
@@ -68,7 +68,7 @@ class Captioned:
     given_up: str = ""
 
     def add(self, other: Captioned) -> None:
-        """Take in what became of others."""
+        """Add the report on other images."""
         self.described += other.described
         self.known += other.known
         self.failed |= other.failed
@@ -88,24 +88,24 @@ def caption_folder(
     registry: Registry | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Captioned:
-    """Have every image below ``folder`` described, and store the prompts.
+    """Describe every image in ``folder`` and its subfolders, and store the prompts.
 
-    What is stored already under the same content, provider, model and question is not asked again. Each batch is one
-    transaction, so that a run that is killed loses the batches in flight only. Images that cannot be read, and prompts
-    that cannot be had, are reported, not raised.
+    An image is not described again if a prompt with the same content, provider, model and question is stored. Each
+    batch is one transaction, so that a run that is killed loses only the current batches. Images that cannot be read,
+    and errors of the provider, are reported, not raised.
 
     Args:
-        folder: The images.
-        prompt_provider: Who describes them.
-        levels: What is asked: the content (``high``), the quality (``low``), or both.
+        folder: The folder of images.
+        prompt_provider: The prompt provider.
+        levels: What to describe: the content (``high``), the quality (``low``), or both.
         store: The file of prompts. None: ``prompts.sqlite`` in ``folder``.
-        batch_size: Images that the provider is handed at a time.
-        workers: Processes, each with a provider of its own. More than one are started afresh (by spawning), so that a
-            script that asks for them needs the usual ``if __name__ == "__main__":``.
-        part: Which part of the images to describe, counted from 0, and how many parts there are: ``(1, 8)`` is the
-            second of eight. Other machines or commands describe the others.
-        registry: Where the provider is looked up; None: the built-in and the installed plug-ins.
-        progress: ``progress(done, total)``, after each batch.
+        batch_size: How many images the provider gets at a time.
+        workers: Number of processes, each with its own provider. If there are several, they are spawned, so a script
+            that uses them needs the usual ``if __name__ == "__main__":``.
+        part: The part of the images to describe, counted from 0, and the number of parts: ``(1, 8)`` is the second of
+            eight. Other machines or commands can describe the others.
+        registry: The registry in which the provider is looked up. None: the built-in and the installed plug-ins.
+        progress: ``progress(done, total)``, called after each batch.
 
     Raises:
         ConfigError: There are no images, or the store cannot be used.
@@ -114,13 +114,13 @@ def caption_folder(
     share = Part(*part)
     registry = registry or default_registry()
     job = Job(folder, prompt_provider, tuple(levels), store or folder / STORE_NAME, batch_size, registry)
-    registry.create("prompt_provider", prompt_provider)  # wrong options are told before anything starts
+    registry.create("prompt_provider", prompt_provider)  # raises errors of wrong options before anything starts
     photos = find_images(folder)
     if not photos:
         raise ConfigError(f"{folder} holds no images.")
     total = len(_photos_of(job, share, photos))
     whole = PromptStore(job.store, writable=True)
-    whole.add([], [])  # made here, so that workers find it
+    whole.add([], [])  # creates the file, so that workers find it
     parts = [Part(share.index + share.count * i, share.count * workers) for i in range(workers)]
     report, done = Captioned(), 0
     for size, outcome in _in_processes(job, parts) if workers > 1 else _caption(job, share):
@@ -136,7 +136,7 @@ def _photos_of(job: Job, part: Part, photos: Sequence[Path]) -> list[Path]:
 
 
 def _caption(job: Job, part: Part) -> Iterator[tuple[int, Captioned]]:
-    """Describe a part in this process: for each batch, its size and what became of it."""
+    """Describe a part in this process. Yields the size and the report of each batch."""
     captioner = _Captioner(job)
     photos = _photos_of(job, part, find_images(job.folder))
     try:
@@ -157,17 +157,17 @@ class _Captioner:
         self.provider: PromptProvider = job.registry.create("prompt_provider", job.provider)
         self.keys = {level: prompt_key(self.provider, job, level) for level in job.levels}
         self.store = PromptStore(job.store, writable=True)
-        self.in_vain = 0
+        self.failures_in_a_row = 0
 
     def caption(self, photos: Sequence[Path]) -> Captioned:
-        """Describe a batch, and store what was said in one transaction."""
+        """Describe a batch, and store the prompts in one transaction."""
         outcome = Captioned()
         images: dict[Path, SeenImage] = {}
         items: dict[str, Item] = {}
         missing: dict[str, tuple[PromptLevel, ...]] = {}
         for photo in photos:
             try:
-                images[photo], item = self._look(photo)
+                images[photo], item = self._identify(photo)
                 content = images[photo].sha256
                 missing[content] = self._missing(content)
                 if missing[content] and content not in items:
@@ -175,13 +175,13 @@ class _Captioner:
             except (ImageError, OSError) as error:
                 images.pop(photo, None)
                 outcome.failed[photo] = str(error) if isinstance(error, ImageError) else one_line(error)
-        said = self._ask(items, missing)
-        self.store.add(self._rows(said, missing), images.values())
-        self._count(outcome, images, said)
+        answers = self._ask(items, missing)
+        self.store.add(self._rows(answers, missing), images.values())
+        self._count(outcome, images, answers)
         return outcome
 
-    def _look(self, photo: Path) -> tuple[SeenImage, Item | None]:
-        """The hash of an image, and the image if it was read: not if it is as it was when it was described."""
+    def _identify(self, photo: Path) -> tuple[SeenImage, Item | None]:
+        """The hash of an image. The image is read, and returned as well, only if it has changed since it was stored."""
         status = photo.stat()
         name = self.store.name_of(photo)
         seen = self.store.seen(name)
@@ -191,32 +191,32 @@ class _Captioner:
         return SeenImage(name, status.st_size, status.st_mtime_ns, str(item.sha256)), item
 
     def _missing(self, content: str) -> tuple[PromptLevel, ...]:
-        """The levels of a content that are not stored."""
+        """The levels of an image's content that are not stored yet."""
         return tuple(level for level, key in self.keys.items() if not self.store.has(content, level, key))
 
     def _ask(self, items: dict[str, Item], missing: dict[str, tuple[PromptLevel, ...]]) -> dict[str, Prompts]:
-        """What the provider says of each content at the levels that are missing."""
-        alike: dict[tuple[PromptLevel, ...], list[str]] = defaultdict(list)
+        """The provider's answers about each content, at its missing levels."""
+        by_levels: dict[tuple[PromptLevel, ...], list[str]] = defaultdict(list)
         for content in items:
-            alike[missing[content]].append(content)
-        said: dict[str, Prompts] = {}
-        for levels, contents in alike.items():
-            answers = describe(self.provider, [items[content] for content in contents], levels)
-            said |= zip(contents, answers, strict=True)
-        return said
+            by_levels[missing[content]].append(content)
+        answers: dict[str, Prompts] = {}
+        for levels, contents in by_levels.items():
+            described = describe(self.provider, [items[content] for content in contents], levels)
+            answers |= zip(contents, described, strict=True)
+        return answers
 
-    def _rows(self, said: dict[str, Prompts], missing: dict[str, tuple[PromptLevel, ...]]) -> list[StoredPrompt]:
-        """What is stored: descriptions, and that a level is not offered; failures are asked again."""
+    def _rows(self, answers: dict[str, Prompts], missing: dict[str, tuple[PromptLevel, ...]]) -> list[StoredPrompt]:
+        """The rows to store: descriptions, and levels that are not offered. Failures are not stored."""
         return [
             StoredPrompt(content, level, self.keys[level], getattr(prompts, level), prompts.source.get(level, ""))
-            for content, prompts in said.items()
+            for content, prompts in answers.items()
             for level in missing[content]
             if level not in prompts.errors
         ]
 
-    def _count(self, outcome: Captioned, images: dict[Path, SeenImage], said: dict[str, Prompts]) -> None:
+    def _count(self, outcome: Captioned, images: dict[Path, SeenImage], answers: dict[str, Prompts]) -> None:
         for photo, image in images.items():
-            prompts = said.get(image.sha256)
+            prompts = answers.get(image.sha256)
             if prompts is None:
                 outcome.known += 1
                 continue
@@ -224,14 +224,16 @@ class _Captioner:
                 outcome.unprompted[photo] = "; ".join(dict.fromkeys(prompts.errors.values()))
             if prompts.source:
                 outcome.described += 1
-            self.in_vain = self.in_vain + 1 if prompts.errors and not prompts.source else 0
-        if self.in_vain >= GIVE_UP_AFTER:
+            self.failures_in_a_row = self.failures_in_a_row + 1 if prompts.errors and not prompts.source else 0
+        if self.failures_in_a_row >= GIVE_UP_AFTER:
             reason = next(reversed(outcome.unprompted.values()))
-            outcome.given_up = f"the provider had no words for {self.in_vain} images in a row, the last time: {reason}"
+            outcome.given_up = (
+                f"the provider failed for {self.failures_in_a_row} images in a row. The last error: {reason}"
+            )
 
 
 def prompt_key(provider: PromptProvider, job: Job, level: PromptLevel) -> PromptKey:
-    """What the provider's descriptions of that level depend on beside the image."""
+    """Everything that the provider's descriptions of that level depend on, except the image."""
     if hasattr(provider, "prompt_key"):
         key: PromptKey = provider.prompt_key(level)
         return key
@@ -240,18 +242,19 @@ def prompt_key(provider: PromptProvider, job: Job, level: PromptLevel) -> Prompt
 
 
 def _in_processes(job: Job, parts: Sequence[Part]) -> Iterator[tuple[int, Captioned]]:
-    """Each part in a process of its own; what becomes of the batches, as it comes.
+    """Describe each part in its own process. Yields the size and the report of each batch as it is finished.
 
     Raises:
-        XPSRError: One of a worker's own, or that it died.
+        XPSRError: A worker raised it, or a worker died.
     """
-    context = multiprocessing.get_context("spawn")  # torch has threads by now, and a fork with threads may hang
+    # Workers are spawned: torch has started threads, and a fork of a process with threads may hang.
+    context = multiprocessing.get_context("spawn")
     workers: dict[Connection, multiprocessing.process.BaseProcess] = {}
     try:
         for part in parts:
             ours, theirs = context.Pipe(duplex=False)
             started = context.Process(target=_work, args=(job, part, theirs), daemon=True)
-            started.start()  # which fails if the worker cannot be handed the job
+            started.start()  # fails if the job cannot be pickled
             workers[ours] = started
             theirs.close()
         while workers:
@@ -264,7 +267,7 @@ def _in_processes(job: Job, parts: Sequence[Part]) -> Iterator[tuple[int, Captio
                     worker.join()
                     if worker.exitcode:
                         raise XPSRError(
-                            f"A worker died with exit code {worker.exitcode}; what it had stored stays."
+                            f"A worker died with exit code {worker.exitcode}; the prompts that it stored are kept."
                         ) from None
                     continue
                 if isinstance(message, Warning):
@@ -279,13 +282,13 @@ def _in_processes(job: Job, parts: Sequence[Part]) -> Iterator[tuple[int, Captio
 
 
 def _work(job: Job, part: Part, pipe: Connection) -> None:
-    """A worker: describes its part for as long as somebody wants to know."""
+    """A worker: describes its part, and sends the reports to the parent process."""
     end_with_parent()
-    warnings.showwarning = lambda message, *_: pipe.send(UserWarning(str(message)))  # told by whoever asked
+    warnings.showwarning = lambda message, *_: pipe.send(UserWarning(str(message)))  # the parent shows them
     try:
         for outcome in _caption(job, part):
             pipe.send(outcome)
-    except (KeyboardInterrupt, BrokenPipeError):  # whoever wants to know is gone
+    except (KeyboardInterrupt, BrokenPipeError):  # the parent process has ended
         return
     except Exception as error:
         pipe.send(error)

@@ -1,4 +1,4 @@
-"""What providers that ask a vision-language model share: the questions, and how pictures are handed over."""
+"""What all providers with a vision-language model share: the questions, and the treatment of images and answers."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from xpsr_sdk.contracts import Options, PromptLevel, Prompts
 from xpsr_sdk.errors import ConfigError
 
 THOUGHTS = re.compile(r"<think>.*?(</think>|\Z)", re.DOTALL)
-"""The marks that models put around their reasoning."""
+"""The tags that models put around their reasoning."""
 
 
 class CaptionerOptions(Options):
-    """The published questions (arXiv 2403.05049) are the defaults."""
+    """Options of all captioners. The default questions are the published ones (arXiv 2403.05049)."""
 
     high_question: str = Field(
         "Please provide a descriptive summary of the content of this image.",
         min_length=1,
-        description="What is asked about the content.",
+        description="Question about the content.",
     )
     low_question: str = Field(
-        "Describe and evaluate the quality of the image.", min_length=1, description="What is asked about the quality."
+        "Describe and evaluate the quality of the image.", min_length=1, description="Question about the quality."
     )
-    max_new_tokens: int = Field(200, ge=1, description="Tokens after which an answer is cut.")
-    max_side: int = Field(1024, ge=16, description="Larger photos are shrunk to this many pixels, for the question.")
+    max_new_tokens: int = Field(200, ge=1, description="Longest answer, in tokens; longer answers are cut.")
+    max_side: int = Field(1024, ge=16, description="The model sees larger photos shrunk to this side, in pixels.")
 
     def question(self, level: PromptLevel) -> str:
         """The question of that level."""
@@ -37,23 +37,23 @@ class CaptionerOptions(Options):
 
 
 class Answer(NamedTuple):
-    """What a model said of a photo, or why it said nothing."""
+    """The answer of a model about a photo, or the reason why there is none."""
 
     text: str = ""
     error: str = ""
 
 
 def without_thoughts(answer: str, question: str) -> str:
-    """What is left of an answer without the thoughts that led to it and the question, if it says them first."""
+    """The answer without the model's reasoning, and without the question if the answer repeats it."""
     answer = THOUGHTS.sub(lambda found: "" if found[1] else found[0], answer)
-    answer = answer.rpartition("</think>")[2].lstrip()  # a template may have begun the thoughts
-    return "" if answer.startswith("<think>") else answer.removeprefix(question)  # cut before they came to an end
+    answer = answer.rpartition("</think>")[2].lstrip()  # the opening tag may be part of the chat template
+    return "" if answer.startswith("<think>") else answer.removeprefix(question)  # reasoning that was cut has no answer
 
 
 def as_prompts(
     count: int, answers: Mapping[PromptLevel, Sequence[Answer]], sources: Mapping[PromptLevel, str]
 ) -> list[Prompts]:
-    """The answers of each level about ``count`` photos as prompts, one a photo; an empty answer is a failure."""
+    """The answers of each level about ``count`` photos as one ``Prompts`` per photo. An empty answer is an error."""
     return [_as_prompts({level: of_level[i] for level, of_level in answers.items()}, sources) for i in range(count)]
 
 
@@ -78,10 +78,10 @@ def shrunk(image: Image.Image, side: int) -> Image.Image:
 
 
 def need_package(module: str, extra: str, user: str) -> None:
-    """Refuse to go on without an optional package.
+    """Check that an optional package is installed.
 
     Raises:
-        ConfigError: It is not installed; the message says how it is.
+        ConfigError: It is not installed. The message says how to install it.
     """
     if importlib.util.find_spec(module) is None:
         raise ConfigError(f"{user} needs the package {module}: pip install 'xpsr-sdk[{extra}]'.")

@@ -1,4 +1,4 @@
-"""A picture of many images, each with text below it."""
+"""Draws a contact sheet: many images in one picture, each with text below it."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from contextlib import suppress
 from PIL import Image, ImageDraw, ImageFont
 
 SIDE = 240
-"""Of the square that each image is shrunk or enlarged to, pixels."""
+"""Side of the square that each image is resized to fit, in pixels."""
 GAP = 12
 PARTS, LINES = 3, 4
-"""Of text below an image: parts, and lines that are shown of each."""
+"""The number of texts below an image, and the number of lines that are shown of each."""
 FONT_SIZE = 13
 FONTS = ("NotoSansCJK-Regular.ttc", "Arial Unicode.ttf", "msyh.ttc", "DejaVuSans.ttf", "arial.ttf")
-"""Fonts that are looked for on the system, those for the most scripts first; Pillow's own font has only ASCII."""
+"""Fonts to look for on the system, in order of how many scripts they cover. Pillow's own font has only ASCII."""
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 def contact_sheet(entries: Sequence[tuple[Image.Image, str]], columns: int = 4) -> Image.Image:
-    """The images in rows, equally large, each with up to three lines of text, wrapped and cut if they are long; RGB."""
+    """Draw images in rows, all of the same size, each with up to three texts below. Long texts are wrapped and cut."""
     font = _font()
     line_height = round(FONT_SIZE * 1.3)
     width, height = SIDE + GAP, SIDE + PARTS * LINES * line_height + 2 * GAP
@@ -31,7 +31,7 @@ def contact_sheet(entries: Sequence[tuple[Image.Image, str]], columns: int = 4) 
     for index, (image, text) in enumerate(entries):
         left, top = GAP + index % columns * width, GAP + index // columns * height
         fitted = _fitted(image)
-        sheet.paste(fitted, (left, top + SIDE - fitted.height))  # so that image and text are close to each other
+        sheet.paste(fitted, (left, top + SIDE - fitted.height))  # at the bottom, close to the text
         lines = [line for part in text.splitlines()[:PARTS] for line in _shortened(_wrapped(part, font))]
         for number, line in enumerate(lines):
             draw.text((left, top + SIDE + 4 + number * line_height), line, fill="black", font=font)
@@ -46,7 +46,7 @@ def _font() -> Font:
 
 
 def _fitted(image: Image.Image) -> Image.Image:
-    """The image with its longer side as long as the square's."""
+    """The image, resized so that its longer side is that of the square."""
     scale = SIDE / max(image.size)
     width, height = (max(1, round(side * scale)) for side in image.size)
     return image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=2)
@@ -57,7 +57,7 @@ def _shortened(lines: list[str]) -> list[str]:
 
 
 def _wrapped(text: str, font: Font) -> list[str]:
-    """The text in lines that are no wider than the square; a word that is wider itself is broken."""
+    """The text in lines that are not wider than the square. A longer word is broken."""
     lines = [""]
     for word in text.split(" "):
         longer = f"{lines[-1]} {word}".strip()

@@ -1,7 +1,6 @@
-"""Asks prompt providers in such a way that neither their errors nor their answers can stop or spoil a restoration.
+"""Asks prompt providers safely: neither their errors nor their answers can stop or spoil a restoration.
 
-Every description goes through ``clean_description``, whoever gave it: what a captioner says, or what stands in a file,
-is data.
+Every description is cleaned by ``clean_description``, because answers of captioners and texts in files are untrusted.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from xpsr_sdk.contracts import Item, PromptLevel, PromptProvider, Prompts
 from xpsr_sdk.errors import one_line
 
 LONGEST = 2000
-"""Characters of a description that are kept: several times what a text encoder reads."""
+"""The longest description, in characters. This is several times what a text encoder reads."""
 UNABLE = r"(can't|cannot|can not|could not|couldn't|won't|will not|('m| am|'re| are) (unable|not able|not allowed) to)"
 DEED = (
     r"(assist|help|comply|fulfil|provide|describe|process|analy[sz]e|evaluate|identify|answer|do (that|this)"
@@ -32,62 +31,64 @@ REFUSAL = re.compile(
     r")",
     re.IGNORECASE,
 )
-"""How a refusal begins."""
+"""Matches the beginning of a refusal."""
 
 
 ESCAPE = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|[@-_])")
-"""What a terminal takes for a command (ECMA-48): colours, the window's title; of one without an end, the beginning."""
+"""Matches control sequences of terminals (ECMA-48), such as colours and window titles. If the end is missing, only the
+beginning is matched."""
 
 
 def describe(provider: PromptProvider, items: Sequence[Item], levels: Collection[PromptLevel]) -> list[Prompts]:
-    """What the provider says of each item, cleaned; whatever goes wrong costs the descriptions only.
+    """The provider's descriptions of the items, cleaned. Errors are reported, not raised.
 
     Returns:
-        One for each item, with a description, an error, or neither (it is not offered), at each asked level.
+        One ``Prompts`` for each item. Each level has a description, an error, or neither if it is not offered.
     """
     try:
-        said = list(provider.describe(items, levels))
-        if len(said) != len(items):
-            raise TypeError(f"the provider gave {len(said)} answers for {len(items)} images")
+        answers = list(provider.describe(items, levels))
+        if len(answers) != len(items):
+            raise TypeError(f"the provider gave {len(answers)} answers for {len(items)} images")
     except Exception as error:  # a captioner must not stop a restoration
         return [Prompts(errors=dict.fromkeys(levels, printable(one_line(error))))] * len(items)
-    return [_checked(prompts, levels, type(provider).__name__) for prompts in said]
+    return [_checked(answer, levels, type(provider).__name__) for answer in answers]
 
 
-def _checked(said: object, levels: Collection[PromptLevel], name: str) -> Prompts:
-    """One provider's answer with clean descriptions of the asked levels."""
-    if not isinstance(said, Prompts):
+def _checked(answer: object, levels: Collection[PromptLevel], name: str) -> Prompts:
+    """One answer of a provider, with clean descriptions of the given levels."""
+    if not isinstance(answer, Prompts):
         return Prompts(
-            errors=dict.fromkeys(levels, f"TypeError: the provider gave a {type(said).__name__}, not Prompts")
+            errors=dict.fromkeys(levels, f"TypeError: the provider gave a {type(answer).__name__}, not Prompts")
         )
     texts: dict[PromptLevel, str] = {}
     errors: dict[PromptLevel, str] = {}
     for level in levels:
-        text = getattr(said, level)
+        text = getattr(answer, level)
         if text is None:
-            if level in said.errors:
-                errors[level] = printable(str(said.errors[level]))
+            if level in answer.errors:
+                errors[level] = printable(str(answer.errors[level]))
             continue
         try:
             texts[level] = clean_description(text)
         except ValueError as error:
             errors[level] = str(error)
-    source = {level: printable(str(said.source.get(level) or name)) for level in texts}
+    source = {level: printable(str(answer.source.get(level) or name)) for level in texts}
     return Prompts(texts.get("high"), texts.get("low"), source, errors)
 
 
 def clean_description(text: str | bytes) -> str:
     """A description as plain text in one line.
 
-    - ``""`` stays: that is how a user or a file says that there is to be no text.
-    - Bytes are read as UTF-8 (or UTF-16, with its mark); bytes that are neither are left out. Zero bytes are no text.
-    - A terminal's commands are left out: colours, the window's title.
-    - Control and format characters, private ones and half surrogates become spaces, and runs of blanks one space.
+    - ``""`` stays: with it, a user or a file says that there should be no text.
+    - Bytes are read as UTF-8, or as UTF-16 if they begin with its byte-order mark. Invalid bytes are left out. Zero
+      bytes mean that it is not text.
+    - Control sequences of terminals, such as colours and window titles, are left out.
+    - Control, format and private characters and lone surrogates become spaces; several spaces become one.
     - ``<|``, with which the special tokens of text encoders begin, becomes ``< |``.
-    - What goes beyond ``LONGEST`` characters is cut at a blank, with a warning.
+    - A text longer than ``LONGEST`` characters is cut at a space, with a warning.
 
     Raises:
-        ValueError: It is no text, nothing is left of it, or it is a refusal ("I'm sorry, I can't ...").
+        ValueError: It is not text, nothing is left of it, or it is a refusal ("I'm sorry, I can't ...").
     """
     if not isinstance(text, str | bytes):
         raise ValueError(f"The description is a {type(text).__name__}, not text.")
@@ -95,7 +96,7 @@ def clean_description(text: str | bytes) -> str:
         return ""
     if isinstance(text, bytes):
         text = _decoded(text)
-    clean = printable(text[: 10 * LONGEST])  # an enormous answer is not gone through to its end
+    clean = printable(text[: 10 * LONGEST])  # limits the time for an enormous answer
     if not clean:
         raise ValueError("The description is empty.")
     if REFUSAL.match(clean.replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")):
@@ -109,7 +110,7 @@ def clean_description(text: str | bytes) -> str:
 
 
 def printable(text: str) -> str:
-    """Text without anything that is not to be seen, in one line, which no terminal or tokenizer takes for a command."""
+    """Text in one line, without invisible characters and without control sequences of terminals and tokenizers."""
     text = ESCAPE.sub(" ", text)
     seen = "".join(" " if unicodedata.category(letter)[0] == "C" else letter for letter in text)
     return " ".join(seen.replace("\N{REPLACEMENT CHARACTER}", "").replace("<|", "< |").split())
@@ -121,5 +122,5 @@ def _decoded(content: bytes) -> str:
     else:
         text = content.decode("utf-8-sig", errors="replace")
     if "\0" in text:
-        raise ValueError("The description is no text: it holds zero bytes.")
+        raise ValueError("The description is not text: it holds zero bytes.")
     return text

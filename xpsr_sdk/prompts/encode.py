@@ -17,7 +17,7 @@ from xpsr_sdk.resolved import ResolvedSettings
 
 
 def describe_photo(provider: PromptProvider, photo: LoadedPhoto, settings: ResolvedSettings) -> Prompts:
-    """The user's own words where given, else the provider's; a provider that fails costs its words only."""
+    """The prompts of a photo: the user's where given, else the provider's. Errors of the provider are warnings."""
     given: dict[PromptLevel, str | None] = {"high": settings.prompt, "low": settings.low_prompt}
     missing = [level for level, text in given.items() if text is None]
     said = _ask(provider, photo, missing)
@@ -31,7 +31,7 @@ def describe_photo(provider: PromptProvider, photo: LoadedPhoto, settings: Resol
 
 
 def _ask(provider: PromptProvider, photo: LoadedPhoto, missing: Collection[PromptLevel]) -> Prompts:
-    """What the provider says of each level; its failures are among the errors of what it said."""
+    """The provider's descriptions of the missing levels, with its errors."""
     answers = [describe(provider, [item], levels)[0] for levels, item in photo.views(missing)]
     return Prompts(
         next((said.high for said in answers if said.high is not None), None),
@@ -44,10 +44,10 @@ def _ask(provider: PromptProvider, photo: LoadedPhoto, missing: Collection[Promp
 def encode_prompts(
     backbone: Backbone, prompts: Prompts, settings: ResolvedSettings, device: torch.device
 ) -> tuple[Tensor, Tensor | None]:
-    """High- and low-level embeddings, G 1 T D: negative then positive with guidance, else positive alone."""
+    """High- and low-level embeddings, G 1 T D: G = 2 (negative, positive) with guidance, 1 (positive) without."""
     guided = settings.guidance_scale != 1
     said_high, said_low = prompts.high or "", prompts.low or ""
-    if settings.prompt_weights:  # by the user: brackets in a caption are brackets
+    if settings.prompt_weights:  # only the user can set weights; in a caption, brackets are just brackets
         said_high = said_high if settings.prompt is not None else escape_weights(said_high)
         said_low = said_low if settings.low_prompt is not None else escape_weights(said_low)
     options: dict[str, Any] = {"long_prompts": settings.long_prompts, "weighted": settings.prompt_weights}
@@ -64,7 +64,7 @@ def encode_prompts(
 
 
 def join_prompt(description: str | None, words: str) -> str:
-    """A description with added words behind it, as two sentences."""
+    """A description followed by added words, as two sentences."""
     description = (description or "").strip()
     if description and words and description[-1] not in ".!?":
         description += "."

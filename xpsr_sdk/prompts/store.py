@@ -1,7 +1,7 @@
-"""Prompts of many images in one SQLite file, by the content of the image, who was asked, and what.
+"""Stores prompts of many images in one SQLite file. The key is the image's content, the provider, and the question.
 
-Any number of processes of one machine may read and write it at the same time. A process that is killed loses the
-transaction that it was in; a file on a network drive should have one writer.
+Any number of processes on one machine may read and write the file at the same time. A process that is killed loses
+only its current transaction. A file on a network drive should have only one writer.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from xpsr_sdk.contracts import PromptKey, PromptLevel
 from xpsr_sdk.errors import ConfigError
 
 STORE_NAME = "prompts.sqlite"
-"""What a folder's store is called."""
+"""The file name of a folder's store."""
 APPLICATION_ID = 0x78707372
-"""Identifies, in the head of the file, a store of this SDK ("xpsr")."""
+"""Marks the file as a store of this SDK, in its header ("xpsr")."""
 WAIT = 60
-"""Seconds that a process waits for another one's transaction."""
+"""Seconds that a process waits for the transaction of another process."""
 EXAMPLES = 20
-"""The most conflicts of two stores that are listed one by one."""
+"""At most so many conflicts between two stores are listed one by one."""
 SCHEMA = f"""
 PRAGMA application_id = {APPLICATION_ID};
 CREATE TABLE IF NOT EXISTS prompts (
@@ -55,7 +55,7 @@ OF_KEY = "sha256 = ? AND level = ? AND provider = ? AND model = ? AND question =
 
 
 class StoredPrompt(NamedTuple):
-    """A description of an image's content, by the hash of its file; no text: the provider does not offer the level."""
+    """A description of an image, found by the hash of its file. Text None: the provider does not offer the level."""
 
     sha256: str
     level: PromptLevel
@@ -65,9 +65,9 @@ class StoredPrompt(NamedTuple):
 
 
 class SeenImage(NamedTuple):
-    """Where a content was found: the path below the store's folder, with what tells whether the file has changed.
+    """An image file: its path below the store's folder, its hash, and its size and time, which show if it has changed.
 
-    As everywhere in Python, bytes of a path that are no UTF-8 are half surrogates (``os.fsdecode``).
+    Bytes of a path that are not UTF-8 are lone surrogates, as usual in Python (``os.fsdecode``).
     """
 
     path: str
@@ -76,12 +76,12 @@ class SeenImage(NamedTuple):
     sha256: str
 
     def is_still(self, status: os.stat_result) -> bool:
-        """Whether the file with that status is the same as then."""
+        """Whether the file with that status is unchanged."""
         return (self.size, self.mtime_ns) == (status.st_size, status.st_mtime_ns)
 
 
 class Conflict(NamedTuple):
-    """A photo that two stores describe differently under the same key, and what each says."""
+    """A photo that two stores describe differently under the same key, with both texts."""
 
     photo: str
     level: PromptLevel
@@ -91,13 +91,13 @@ class Conflict(NamedTuple):
 
 @dataclass
 class Merged:
-    """What became of the prompts of another store.
+    """The report on a merge with another store.
 
     Attributes:
-        added: How many were added.
-        known: How many were there already, with the same text.
-        conflicts: How many were there with another text, which was kept.
-        examples: The first of these.
+        added: The number of prompts that were added.
+        known: The number of prompts that were there already, with the same text.
+        conflicts: The number of prompts that were there with another text, which was kept.
+        examples: The first conflicts.
     """
 
     added: int = 0
@@ -111,11 +111,10 @@ class PromptStore:
 
     Args:
         file: The file.
-        writable: Whether prompts are added; the file is then made if there is none. Without it, a file that is
-            missing is an empty store.
+        writable: Whether prompts will be added. If so, a missing file is created; if not, it counts as an empty store.
 
     Raises:
-        ConfigError: From every method: the file is no store of prompts, or cannot be read or written.
+        ConfigError: From every method: the file is not a store of prompts, or cannot be read or written.
     """
 
     def __init__(self, file: Path, writable: bool = False) -> None:
@@ -124,29 +123,29 @@ class PromptStore:
         self._process = 0
 
     def __getstate__(self) -> dict[str, object]:
-        return {**vars(self), "_connection": None}  # another process opens its own
+        return {**vars(self), "_connection": None}  # another process opens its own connection
 
     def add(self, prompts: Iterable[StoredPrompt], images: Iterable[SeenImage]) -> None:
-        """Store them in one transaction: all or none. What is there already under the same key stays."""
+        """Store prompts and images in one transaction. Prompts that are stored under the same key already stay."""
         rows = [(p.sha256, p.level, *_columns(p.key), p.text, p.source) for p in prompts]
         with self._connected() as connection, connection:
             connection.executemany(INSERT_PROMPT, rows)
             connection.executemany(INSERT_IMAGE, map(_image_row, images))
 
     def merge(self, other: PromptStore) -> Merged:
-        """Add what another store holds, in one transaction and in its order: it counts as newer than what is here.
+        """Add the prompts of another store, in one transaction. They count as newer than those in this store.
 
-        What is here already under the same key stays. Of the other's images those are known afterwards whose files are
-        found, unchanged, at their paths below the other store's folder or this one's.
+        If a key is in both stores, the prompt of this store stays. Image files of the other store are added if they are
+        found unchanged at their paths, below the folder of the other store or of this one.
 
         Raises:
-            ConfigError: Also: the other store is missing, damaged, or this one.
+            ConfigError: Also if the other store is missing or damaged, or is this store.
         """
         if not other.file.is_file():
             raise ConfigError(f"There is no store of prompts {other.file}.")
         if self.file.exists() and self.file.samefile(other.file):
             raise ConfigError(f"{other.file} is the store that others are merged into: name another one.")
-        other.image_count()  # what is no store is told before anything is made
+        other.image_count()  # raises an error if it is not a store, before this store is created
         merged = Merged()
         with self._connected() as connection, connection:
             for *key, text, source in other._stream(f"SELECT {COLUMNS} FROM prompts ORDER BY id"):
@@ -162,11 +161,11 @@ class PromptStore:
         return merged
 
     def has(self, sha256: str, level: PromptLevel, key: PromptKey) -> bool:
-        """Whether that content was described at that level, with that key."""
+        """Whether a prompt with this content, level and key is stored."""
         return bool(self._rows(f"SELECT 1 FROM prompts WHERE {OF_KEY}", sha256, level, *_columns(key)))
 
     def newest(self, sha256: str, level: PromptLevel) -> StoredPrompt | None:
-        """The prompt of that level that was stored last for that content, whoever gave it."""
+        """The newest prompt for this content and level, from any provider."""
         newest = "WHERE sha256 = ? AND level = ? AND text IS NOT NULL ORDER BY id DESC LIMIT 1"
         query = f"SELECT {COLUMNS} FROM prompts {newest}"
         for content, of_level, provider, model, question, text, source in self._rows(query, sha256, level):
@@ -174,7 +173,7 @@ class PromptStore:
         return None
 
     def text_of(self, photo: Path, level: PromptLevel) -> str | None:
-        """The text that was stored last for an image file: the file is read if it is not as it was then."""
+        """The newest text for an image file. The file is read only if it has changed since it was stored."""
         if not self.file.is_file():
             return None
         status, seen = photo.stat(), self.seen(self.name_of(photo))
@@ -185,34 +184,34 @@ class PromptStore:
         return found.text if found else None
 
     def name_of(self, photo: Path) -> str:
-        """The path of an image below the store's folder, or else the whole path."""
+        """The path of an image relative to the store's folder, or its absolute path if it lies elsewhere."""
         path, folder = Path(os.path.abspath(photo)), Path(os.path.abspath(self.file.parent))
         return (path.relative_to(folder) if path.is_relative_to(folder) else path).as_posix()
 
     def seen(self, path: str) -> SeenImage | None:
-        """What was at that path, below the store's folder, when it was described."""
+        """The image that was stored for a path."""
         rows = self._rows("SELECT * FROM images WHERE path = ?", _path_column(path))
         return next(map(_image, rows), None)
 
     def images(self, limit: int) -> list[SeenImage]:
-        """The first images, in the order of their paths."""
+        """The first images, sorted by path."""
         return [*map(_image, self._rows("SELECT * FROM images ORDER BY path LIMIT ?", limit))]
 
     def image_count(self) -> int:
-        """How many images were described."""
+        """The number of images in the store."""
         return sum(count for (count,) in self._rows("SELECT count(*) FROM images"))
 
     def close(self) -> None:
-        """Close the file. The last writer leaves a single complete file, which can be read on read-only media too."""
+        """Close the file. The last writer leaves a single complete file, which can also be read on read-only media."""
         if self._connection is not None and self._process == os.getpid():
             if self.writable:
-                with suppress(sqlite3.OperationalError):  # another process is at it, and will do so
+                with suppress(sqlite3.OperationalError):  # another process still has it open, and will do this
                     self._connection.executescript("PRAGMA busy_timeout = 0; PRAGMA journal_mode = DELETE;")
             self._connection.close()
         self._connection = None
 
     def _found(self, other: PromptStore) -> Iterator[SeenImage]:
-        """The images of another store whose files are here, by their names in this one."""
+        """The images of another store whose files exist here, with their names in this store."""
         for image in map(_image, other._stream("SELECT * FROM images")):
             for folder in (other.file.parent, self.file.parent):
                 with suppress(OSError):
@@ -221,11 +220,11 @@ class PromptStore:
                         break
 
     def _name_of(self, sha256: str) -> str:
-        """Where a content was found, or, if that is not known, its hash."""
+        """The path of an image with this content, or the hash if no path is known."""
         return next((_image(row).path for row in self._rows("SELECT * FROM images WHERE sha256 = ?", sha256)), sha256)
 
     def _stream(self, query: str) -> Iterator[tuple[Any, ...]]:
-        """Rows one after the other: a store may have more than fit into memory."""
+        """Rows one after the other, since a store may be larger than the memory."""
         with self._connected() as connection:
             yield from connection.execute(query)
 
@@ -237,7 +236,7 @@ class PromptStore:
 
     @contextmanager
     def _connected(self) -> Iterator[sqlite3.Connection]:
-        """This process's connection: one that came along in a fork is not used."""
+        """The connection of this process. A connection that was inherited by a fork is not used."""
         try:
             if self._connection is None or self._process != os.getpid():
                 self._connection = _open_to_write(self.file) if self.writable else _open_to_read(self.file)
@@ -248,7 +247,7 @@ class PromptStore:
 
 
 def _path_column(path: str) -> str | bytes:
-    """A path as it is stored: as text, or, if that cannot be, as its bytes."""
+    """A path as it is stored: as text, or as bytes if it is not valid text."""
     try:
         path.encode()
     except UnicodeEncodeError:
@@ -284,7 +283,7 @@ def _open_to_read(file: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(address, uri=True, timeout=WAIT, check_same_thread=False)
     try:
         _check_owner(connection)
-    except sqlite3.OperationalError:  # on a read-only medium, where nothing can be put beside the file
+    except sqlite3.OperationalError:  # on a read-only medium, where SQLite cannot write its extra files
         connection = sqlite3.connect(f"{address}&immutable=1", uri=True, check_same_thread=False)
         _check_owner(connection)
     return connection
@@ -292,5 +291,5 @@ def _open_to_read(file: Path) -> sqlite3.Connection:
 
 def _check_owner(connection: sqlite3.Connection) -> None:
     if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
-        raise sqlite3.DatabaseError("it is a database of something else")
+        raise sqlite3.DatabaseError("it is a database of another program")
     connection.execute("SELECT count(*) FROM sqlite_master").fetchone()

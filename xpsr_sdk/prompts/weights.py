@@ -1,7 +1,7 @@
 """Weights in prompts: ``(word:1.2)`` counts 1.2 times as much, ``(word)`` 1.1 times, ``[word]`` 1 / 1.1 times.
 
-The syntax that users of Stable Diffusion know from AUTOMATIC1111's web UI. Brackets may be nested, and their weights
-multiply; ``\\(`` is a bracket that is meant as one.
+This is the syntax of AUTOMATIC1111's web UI. Brackets may be nested, and their weights are multiplied. ``\\(`` is a
+bracket that is part of the text.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ TOKEN = re.compile(r"\\[\\()\[\]]|[(\[\])]|:\s*([+-]?(?:\d+\.?\d*|\.\d+))\s*\)|[
 
 
 def parse_weights(prompt: str) -> list[tuple[str, float]]:
-    """The parts of a prompt, each with its weight; a bracket that is not closed, or was not opened, is text."""
+    """The parts of a prompt, each with its weight. A bracket without its partner is part of the text."""
     parts: list[tuple[str, float]] = []
-    opened: list[int] = []  # where there are brackets, in ``parts``
+    opened: list[int] = []  # indices of open brackets in ``parts``
     for match in TOKEN.finditer(prompt):
         text = match[0]
         bracket, weight = _closing(match)
@@ -30,19 +30,19 @@ def parse_weights(prompt: str) -> list[tuple[str, float]]:
 
 
 def _closing(match: re.Match[str]) -> tuple[str, float]:
-    """Which bracket is closed, and the weight of what is inside."""
+    """The bracket that is closed here, and the weight of the text inside."""
     if match[1] is not None:
         return "(", float(match[1])
     return {")": ("(", STRONGER), "]": ("[", 1 / STRONGER)}.get(match[0], ("", 1.0))
 
 
 def escape_weights(text: str) -> str:
-    """The text with its brackets meant as brackets: a caption sets no weights."""
+    """Escape all brackets in a text, so that they set no weights."""
     return re.sub(r"([\\()\[\]])", r"\\\1", text)
 
 
 def _joined(parts: list[tuple[str, float]]) -> list[tuple[str, float]]:
-    """Neighbours of the same weight as one part."""
+    """Join neighbouring parts with the same weight."""
     joined: list[tuple[str, float]] = []
     for text, weight in parts:
         if joined and joined[-1][1] == weight:

@@ -1,4 +1,4 @@
-"""A queue for one loaded pipeline: it takes requests from many threads and batches those that are compatible."""
+"""A queue for one loaded pipeline. It accepts requests from many threads, and batches those that are compatible."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from xpsr_sdk.pipeline import Pipeline
 from xpsr_sdk.resolved import ResolvedSettings
 from xpsr_sdk.result import Result
 
-OWN = {"seed", "prompt", "low_prompt", "positive", "negative", "low_negative", "color"}
+MAY_DIFFER = {"seed", "prompt", "low_prompt", "positive", "negative", "low_negative", "color"}
 """Settings in which requests of one batch may differ."""
 
 
@@ -26,15 +26,15 @@ class Request:
 
     photo: LoadedPhoto
     settings: ResolvedSettings
-    # Never marked as running, so that it can be cancelled until its result is there.
+    # The future is never marked as running, so that it can be cancelled until there is a result.
     future: Future[Result] = field(default_factory=Future)
 
     def kind(self) -> Hashable:
         """Requests of the same kind can go through the networks together."""
-        return (self.photo.picture.size, *self.settings.model_dump(exclude=OWN).values())
+        return (self.photo.picture.size, *self.settings.model_dump(exclude=MAY_DIFFER).values())
 
     def finish(self, outcome: Result | BaseException) -> None:
-        """Hand the result, or the failure, to whoever waits, be it for the end of a cancelled one."""
+        """Set the result or the error. If the future was cancelled, only tell those who wait that it has ended."""
         if not self.future.set_running_or_notify_cancel():
             return
         if isinstance(outcome, BaseException):
@@ -44,19 +44,19 @@ class Request:
 
 
 class RestorationQueue:
-    """Restores photos for many threads with one pipeline, which nobody else may call meanwhile.
+    """Restores photos for many threads with one pipeline. Nothing else may use the pipeline at the same time.
 
     >>> with RestorationQueue(build_pipeline()) as queue:                  # doctest: +SKIP
     ...     futures = [queue.submit(path, seed=1) for path in paths]
     ...     images = [future.result().image for future in futures]
 
-    The result depends on a request's own photo, seed and settings. What it was batched with may change the order in
-    which numbers are added up, and by that a value of 255 by a few in float32.
+    A result depends only on the photo, the seed and the settings of its request. The other photos in its batch may
+    change how sums are rounded, and so the levels of a result, by a few of 255 in float32.
 
     Args:
-        pipeline: From ``build_pipeline``.
-        max_batch: Photos that go through the networks together, if they are of one size and want the same.
-        queue_size: Requests that may wait.
+        pipeline: A pipeline from ``build_pipeline``.
+        max_batch: At most so many photos go through the networks together. They must have the same size and settings.
+        queue_size: At most so many requests may wait.
 
     Raises:
         ConfigError: One of the numbers is less than 1.
@@ -78,23 +78,23 @@ class RestorationQueue:
 
         Args:
             photo: A path, a PIL image or an item.
-            timeout: Seconds to wait for room in the queue; 0: do not wait; None: wait without a limit.
+            timeout: Seconds to wait for space in the queue. 0: do not wait. None: wait without a limit.
             settings: Fields of ``xpsr_sdk.config.RestoreConfig``.
 
         Returns:
-            A future. Its ``cancel`` works until the result is there; a photo that is being restored is then dropped
-            after the current step.
+            A future. It can be cancelled until there is a result. If all photos of a batch are cancelled while they are
+            restored, the restoration ends after the current step.
 
         Raises:
             ConfigError: A setting is unknown or out of range.
             ImageError: The photo cannot be read.
-            QueueFull: There was no room in the queue.
-            QueueClosed: The queue takes no more.
+            QueueFull: There was no space in the queue.
+            QueueClosed: The queue is closed.
         """
         chosen = self._pipeline.resolve(settings)
         request = Request(load_photo(photo, chosen), chosen)
         with self._changed:
-            # The worker itself, in a callback of a result, would wait for itself.
+            # If a callback of a result submits a photo, it runs in the worker, which must not wait for itself.
             timeout = 0 if threading.current_thread() is self._worker else timeout
             room = self._changed.wait_for(lambda: self._closed or len(self._waiting) < self._queue_size, timeout)
             if self._closed:
@@ -110,10 +110,10 @@ class RestorationQueue:
         if future.cancelled():
             with self._changed:
                 self._drop_cancelled()
-                self._changed.notify_all()  # there is room
+                self._changed.notify_all()  # there is space in the queue
 
     def close(self, *, cancel_waiting: bool = False) -> None:
-        """Take no more photos, and return when those in the queue are restored, or cancelled."""
+        """Accept no more photos, and wait until those in the queue are restored or cancelled."""
         with self._changed:
             self._closed = True
             if cancel_waiting:
@@ -135,16 +135,16 @@ class RestorationQueue:
                 request.finish(outcome)
 
     def _outcomes(self, batch: list[Request]) -> list[Result | BaseException]:
-        """A result or a failure each; the failure of one, whose file may be damaged, is not that of the others."""
+        """The result or the error of each request. If a batch fails, each photo is restored alone."""
         try:
             return list(self._restore(batch))
-        except _NobodyWaits as error:
+        except _AllCancelled as error:
             return [error] * len(batch)
-        except BaseException as error:  # a part that exits would leave everybody waiting
+        except BaseException as error:  # also SystemExit, since everyone would wait forever without this thread
             return [error] if len(batch) == 1 else [self._outcomes([request])[0] for request in batch]
 
     def _next_batch(self) -> list[Request]:
-        """The oldest request and those that can go with it; none: the queue is closed and empty."""
+        """The oldest request and those that can be batched with it. Empty if the queue is closed and empty."""
         with self._changed:
             self._changed.wait_for(lambda: self._closed or self._waiting)
             kinds = [request.kind() for request in self._waiting]
@@ -157,18 +157,18 @@ class RestorationQueue:
     def _drop_cancelled(self) -> None:
         for request in self._waiting:
             if request.future.cancelled():
-                request.future.set_running_or_notify_cancel()  # tells those in concurrent.futures.wait
+                request.future.set_running_or_notify_cancel()  # wakes up those who wait in concurrent.futures.wait
         self._waiting = [request for request in self._waiting if not request.future.cancelled()]
 
     def _restore(self, batch: list[Request]) -> list[Result]:
         def stop_if_unwanted(_step: int, _timestep: int, _latents: Tensor) -> None:
             if all(request.future.cancelled() for request in batch):
-                raise _NobodyWaits
+                raise _AllCancelled
 
         return self._pipeline.restore(
             [request.photo for request in batch], [request.settings for request in batch], callback=stop_if_unwanted
         )
 
 
-class _NobodyWaits(Exception):
+class _AllCancelled(Exception):
     """Every photo of a batch was cancelled."""

@@ -152,19 +152,19 @@ CLAUSES: dict[str, dict[str, str]] = {
     "metric": COMMON
     | {
         "listing": "name it with letters, digits, dots, hyphens, underscores and plus signs, and give it a summary",
-        "attributes": "set needs_reference and lower_is_better to True or False, and min_side to a whole number from 1 "
-        "on, in __init__ if they depend on an option",
-        "details": "say in details, in one line, all that changes the figures: the variant, the library with its "
-        "version, the SHA-256 of the weights",
+        "attributes": "set needs_reference and lower_is_better to True or False, and min_side to a whole number, 1 or "
+        "more, in __init__ if they depend on an option",
+        "details": "name in details, in one line, everything that changes the figures: the variant, the library with "
+        "its version, the SHA-256 of the weights",
         "shape": "return one figure for each photo, a tensor of shape (B,), for every size from min_side on; for a "
         "metric of whole folders, the features of each photo, (B, D)",
         "dtype": "take float32 and float64, and cast to what the metric computes in",
         "device": "compute on the device of the images, and move weights there",
-        "inputs": "leave images and references as they are: no operation in place",
-        "determinism": "draw nothing from torch's, numpy's or Python's global generators, and keep nothing from one "
-        "call to the next: a metric that crops at random draws from a generator of its own with a fixed seed",
+        "inputs": "do not change images or references: no in-place operations on them",
+        "determinism": "draw no random numbers from the global generators of torch, numpy or Python, and keep no state "
+        "between calls: a metric that crops at random uses its own generator with a fixed seed",
         "batch": "measure each photo by itself: take no mean over the batch",
-        "direction": "let lower_is_better say what the figures do: a photo with more noise is worse",
+        "direction": "set lower_is_better to what the figures show: a photo with more noise is worse",
         "compare": "return a float from the features of all photos, N D, and of the references, M D (None if the "
         "metric needs none); a folder with more noise is worse",
     },

@@ -1,4 +1,4 @@
-"""Does a metric keep the contract of ``xpsr_sdk.Metric``?"""
+"""Checks a metric against the contract of ``xpsr_sdk.Metric``."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def check_metric(choice: Choice, registry: Registry | None = None) -> None:
 
     Args:
         choice: Its name, or ``{"name": ..., <options>}``.
-        registry: Where it is looked up, for instance ``Registry([my_plugin])``. None: what is installed.
+        registry: The registry that holds it, for instance ``Registry([my_plugin])``. None: the installed plug-ins.
 
     Raises:
-        ContractViolation: A clause is broken; the message says which one and how to mend it.
+        ContractViolation: A clause is broken; the message says which one, and how to fix it.
     """
     subject = Subject.of("metric", choice, registry)
     check_construction(subject)
@@ -50,7 +50,7 @@ def _pair(metric: Any, batch: int = 1, more: int = 0, seed: int = 0) -> tuple[Te
 
 
 def _photos(metric: Any, batch: int, more: int = 0, seed: int = 0) -> Tensor:
-    side = max(2 * metric.min_side, 32)  # as large as gives every metric something to measure
+    side = max(2 * metric.min_side, 32)  # large enough for every metric
     photos = [to_tensor(photo(side + 2 * more, side + more, seed + i)) for i in range(batch)]
     return torch.cat(photos).double()
 
@@ -72,7 +72,7 @@ def _attributes(subject: Subject) -> None:
         details = metric.details
         require(isinstance(details, str) and bool(details.strip()), f"its details are {details!r}")
         require(len(details.splitlines()) == 1, f"its details are more than a line: {details!r}")
-        require(details == subject.build().details, "a fresh one has other details")
+        require(details == subject.build().details, "a fresh instance has other details")
 
 
 def _shape(subject: Subject) -> None:
@@ -103,7 +103,7 @@ def _dtype(subject: Subject) -> None:
         images, references = _pair(metric)
         exact = metric.measure(images, references)
         single = metric.measure(images.float(), None if references is None else references.float())
-        require_close(single, exact, 1e-3, "float32 gives another figure than float64")
+        require_close(single, exact, 1e-3, "float32 and float64 give different figures")
 
 
 def _device(subject: Subject) -> None:
@@ -114,7 +114,7 @@ def _device(subject: Subject) -> None:
         for device in devices()[1:]:
             moved = [None if x is None else x.float().to(device) for x in (images, references)]
             result = metric.measure(*moved)
-            require_close(result, expected, 1e-2, f"{device} gives another figure than the CPU")
+            require_close(result, expected, 1e-2, f"{device} and the CPU give different figures")
 
 
 def _inputs(subject: Subject) -> None:
@@ -132,8 +132,8 @@ def _determinism(subject: Subject) -> None:
         with global_random_state_kept():
             first = metric.measure(*pair)
         metric.measure(*_pair(metric, batch=2, more=3, seed=5))
-        require(same(first, metric.measure(*pair)), "the same call gave another figure the second time")
-        require(same(first, subject.build().measure(*pair)), "a fresh one gave another figure")
+        require(same(first, metric.measure(*pair)), "the same call gave a different figure the second time")
+        require(same(first, subject.build().measure(*pair)), "a fresh instance gave a different figure")
 
 
 def _batch(subject: Subject) -> None:
@@ -144,11 +144,11 @@ def _batch(subject: Subject) -> None:
         for i in range(len(images)):
             one = slice(i, i + 1)
             alone = metric.measure(images[one], None if references is None else references[one])
-            require_close(together[one], alone, CLOSE, f"photo {i} of a batch of 3 has another figure alone")
+            require_close(together[one], alone, CLOSE, f"photo {i} of a batch of 3 has a different figure alone")
 
 
 def _direction(subject: Subject) -> None:
-    """A photo must get worse figures the more noise is added; without a reference, tastes may differ."""
+    """More noise must give a worse figure. Metrics without a reference are not checked, since they may prefer noise."""
     metric = subject.build()
     if not metric.needs_reference:
         return
@@ -168,7 +168,8 @@ def _folder(subject: Subject) -> None:
         references = sets[0] if metric.needs_reference else None
         figures = [metric.compare(features, references) for features in sets]
         require(all(isinstance(figure, float) for figure in figures), f"it gave {figures}, not floats")
-        require(figures == [metric.compare(features, references) for features in sets], "again, it gave other figures")
+        again = [metric.compare(features, references) for features in sets]
+        require(figures == again, "the same call gave different figures the second time")
         if metric.needs_reference:
             better = figures[1] < figures[2] if metric.lower_is_better else figures[1] > figures[2]
             require(better, f"little noise gives {figures[1]:.4g} and much noise {figures[2]:.4g}")

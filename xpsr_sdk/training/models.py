@@ -1,4 +1,4 @@
-"""The models of a training run: from a base, from a checkpoint or from random weights, and what names their parts."""
+"""Builds the models of a training run: from a base model, from a checkpoint or from random weights."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from xpsr_sdk.training.config import ModelSection
 
 
 def build_for_training(section: ModelSection, registry: Registry) -> tuple[Backbone, XPSRUNet, XPSRControlNet]:
-    """Backbone, U-Net and ControlNet for a training run, in float32 on the CPU.
+    """Build the backbone, the U-Net and the ControlNet for a training run, in float32 on the CPU.
 
     Args:
-        section: What is trained.
-        registry: Where names are looked up.
+        section: The section ``model`` of the config.
+        registry: The registry in which names are looked up.
 
     Raises:
-        ConfigError: Options do not go together.
+        ConfigError: Options conflict with each other.
         PluginError: A component is unknown or broken.
         CheckpointError: The base or the checkpoint is missing, damaged or of another architecture.
     """
@@ -40,7 +40,7 @@ def build_for_training(section: ModelSection, registry: Registry) -> tuple[Backb
         if section.from_scratch:
             config = read_json(section.base_folder / "unet" / "config.json")
             base = UNet2DConditionModel.from_config(config)
-            # As latent diffusion does (arXiv 2112.10752): the first prediction is zero, not noise.
+            # As in latent diffusion (arXiv 2112.10752), so that the first prediction is zero.
             torch.nn.init.zeros_(base.conv_out.weight)
             torch.nn.init.zeros_(base.conv_out.bias)
         else:
@@ -57,32 +57,32 @@ def build_for_training(section: ModelSection, registry: Registry) -> tuple[Backb
         )
         pixel_attention = True if section.pixel_attention is None else section.pixel_attention
         if section.from_scratch:
-            controlnet.open_zero_convolutions()  # there is no trained base that they protect
+            controlnet.open_zero_convolutions()  # they would protect a trained base, but there is none
         unet = XPSRUNet.from_base(base, pixel_attention=pixel_attention)
         check_fit(unet, controlnet, backbone, f"The U-Net of {section.base} does not fit its backbone")
         return backbone, unet, controlnet
 
 
 def trained_backbone(section: ModelSection) -> Component:
-    """The backbone of a training run: the config's, else the base's own.
+    """The backbone of a training run: that of the config or, if there is none, that of the base model.
 
     Raises:
-        CheckpointError: The base has no index.
+        CheckpointError: The base model has no ``model_index.json``.
     """
     return section.backbone or backbone_of(read_json(section.base_folder / "model_index.json"))
 
 
 def trained_upscaler(section: ModelSection) -> Component:
-    """The upscaler of a training run: the config's, else the one that the base names, else XPSR's, bicubic."""
+    """The upscaler of a training run: that of the config, or that of the base model, or bicubic."""
     index = section.base_folder / "model_index.json"
     return section.upscaler or read_defaults(read_json(index) if index.is_file() else {}).upscaler
 
 
 def trained_index(section: ModelSection) -> dict[str, Any]:
-    """The ``model_index.json`` of a whole model that a run leaves: the base's, with the run's backbone and upscaler.
+    """The ``model_index.json`` for the models of a run: that of the base model, with the run's backbone and upscaler.
 
     Raises:
-        CheckpointError: The base has none.
+        CheckpointError: The base model has no ``model_index.json``.
     """
     index = read_json(section.base_folder / "model_index.json")
     defaults = {**(index.get("defaults") or {}), "upscaler": trained_upscaler(section)}
@@ -90,11 +90,11 @@ def trained_index(section: ModelSection) -> dict[str, Any]:
 
 
 def _check_widths(section: ModelSection, backbone: Backbone) -> None:
-    """The conditioning encoder halves the input at each level but the first, down to the size of the latents."""
+    """Raise an error unless the conditioning encoder reduces its input to the size of the latents."""
     count, needed = len(section.conditioning_widths), int(backbone.stride).bit_length()
     if count != needed:
         raise ConfigError(
-            f"model.conditioning_widths has {count} levels, for {2 ** (count - 1)} pixels a latent; the backbone has "
+            f"model.conditioning_widths has {count} levels, for {2 ** (count - 1)} pixels per latent; the backbone has "
             f"{backbone.stride}: give {needed} widths."
         )
 

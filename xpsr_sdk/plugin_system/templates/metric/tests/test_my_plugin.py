@@ -1,4 +1,4 @@
-"""The contract, and what this metric sees."""
+"""Tests of the metric: its contract, and what it measures."""
 
 from __future__ import annotations
 

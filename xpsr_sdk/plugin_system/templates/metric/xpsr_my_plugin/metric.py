@@ -22,11 +22,11 @@ class MyPluginMetric:
     def __init__(self, config: Config | None = None) -> None:
         self.config = config or self.Config()
         self.min_side = self.config.step + 1
-        # All that changes the figures: a metric with weights adds their SHA-256 here.
+        # Everything that changes the figures. A metric with weights adds their SHA-256 here.
         self.details = f"mean difference of gradients over {self.config.step} pixels, in gray levels of 255; version 1"
 
     def measure(self, images: Tensor, references: Tensor) -> Tensor:
-        """One figure for each photo, B, of B 3 H W in [0, 1]."""
+        """Measure photos, B 3 H W in [0, 1]. Returns one figure for each photo, B."""
         difference = 255 * (images - references)
         step = self.config.step
         down = (difference[..., step:, :] - difference[..., :-step, :]).abs().mean(dim=(1, 2, 3))
