@@ -145,7 +145,7 @@ class Harmful:
 @pytest.mark.parametrize("write", [torch.save, lambda state, path: path.write_bytes(pickle.dumps(state))])
 def test_pickled_code_is_refused_and_not_run(write: Callable[..., object], tmp_path: Path) -> None:
     write({"weight": torch.zeros(1), "code": Harmful(tmp_path / "trace")}, tmp_path / "a.pth")
-    with pytest.raises(CheckpointError, match=r"holds more than tensors\. It is not read") as caught:
+    with pytest.raises(CheckpointError, match="holds more than tensors, and pickled code could") as caught:
         upscaler(tmp_path / "a.pth")
     assert len(str(caught.value).splitlines()) == 1
     assert not (tmp_path / "trace").exists()
@@ -156,7 +156,7 @@ def test_pickled_code_is_refused_and_not_run(write: Callable[..., object], tmp_p
 def test_a_damaged_file_is_told_in_one_sentence(suffix: str, damage: Callable[[bytes], bytes], tmp_path: Path) -> None:
     path = saved(compact(), tmp_path / f"a{suffix}")
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(CheckpointError, match=rf"a\{suffix} (is damaged|cannot be read as weights)") as caught:
+    with pytest.raises(CheckpointError, match=rf"a\{suffix} cannot be read as weights") as caught:
         upscaler(path)
     assert "\n" not in str(caught.value)
 
@@ -165,7 +165,7 @@ def test_a_damaged_file_is_told_in_one_sentence(suffix: str, damage: Callable[[b
     ("content", "message"),
     [
         ({"weight": torch.zeros(3)}, "holds no architecture that spandrel knows"),
-        ([torch.zeros(3)], "holds a list, not named tensors"),
+        ([torch.zeros(3)], "cannot be read as weights: it holds a list"),
         ({"body.0.weight": torch.zeros(3), "body.1.weight": torch.zeros(3)}, "cannot be loaded by spandrel: "),
     ],
 )

@@ -75,7 +75,7 @@ def test_a_pickle_that_runs_code_is_refused(checkpoint: Path, tmp_path: Path) ->
             return (Path.touch, (tmp_path / "harm",))
 
     torch.save({"conv_in.weight": Evil()}, checkpoint / "unet" / "evil.bin")
-    with pytest.raises(CheckpointError, match=r"evil.bin is damaged or not a weights file"):
+    with pytest.raises(CheckpointError, match=r"evil.bin cannot be read as weights: .* holds more than tensors"):
         read_checkpoint(checkpoint, "evil.bin")
     assert not (tmp_path / "harm").exists()
 
@@ -97,7 +97,7 @@ def test_a_missing_file_is_named(checkpoint: Path, missing: str) -> None:
 @pytest.mark.parametrize("content", [[1, 2], {"conv_in.weight": "text"}, {"state_dict": {}}])
 def test_a_pickle_of_something_else_is_refused(checkpoint: Path, content: object) -> None:
     torch.save(content, checkpoint / "unet" / "other.bin")
-    with pytest.raises(CheckpointError, match=r"other.bin is not a weights file"):
+    with pytest.raises(CheckpointError, match=r"other.bin cannot be read as weights: it "):
         read_checkpoint(checkpoint, "other.bin")
 
 
@@ -105,7 +105,7 @@ def test_a_pickle_of_something_else_is_refused(checkpoint: Path, content: object
 def test_a_truncated_file_is_damaged(checkpoint: Path, size: int) -> None:
     file = checkpoint / "controlnet" / WEIGHTS
     file.write_bytes(file.read_bytes()[:size])
-    with pytest.raises(CheckpointError, match=f"controlnet/{WEIGHTS} is damaged"):
+    with pytest.raises(CheckpointError, match=f"controlnet/{WEIGHTS} cannot be read as weights: "):
         read_checkpoint(checkpoint)
 
 

@@ -7,7 +7,6 @@ comes with the package, is such a file.
 from __future__ import annotations
 
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 from warnings import catch_warnings
 
@@ -18,6 +17,7 @@ from torch import Tensor
 from xpsr_sdk.config import PRESETS
 from xpsr_sdk.contracts import Options
 from xpsr_sdk.errors import CheckpointError, ConfigError, one_line
+from xpsr_sdk.weight_files import read_weights
 
 if TYPE_CHECKING:
     from spandrel import ImageModelDescriptor
@@ -71,7 +71,7 @@ class SpandrelUpscaler:
     def _open(self) -> ImageModelDescriptor:
         from spandrel import ImageModelDescriptor, ModelLoader, UnsupportedModelError, canonicalize_state_dict
 
-        state = _read(self._path)
+        state = _as_float(read_weights(self._path))
         try:
             found = ModelLoader().load_from_state_dict(canonicalize_state_dict(state))
         except UnsupportedModelError:
@@ -105,31 +105,6 @@ def _find(path: str) -> Path:
     if not file.is_file():
         raise ConfigError(f"The upscaler's file {path} does not exist. Shipped are: {', '.join(shipped)}.")
     return file
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """The tensors of a file, in float32. A pickled file is read by torch's unpickler that accepts only tensors."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        state = (
-            load_file(path)
-            if path.suffix.lower() == ".safetensors"
-            else torch.load(path, map_location="cpu", weights_only=True)
-        )
-    except UnpicklingError:
-        raise CheckpointError(
-            f"{path} is damaged or holds more than tensors. It is not read, because pickled code could do anything."
-        ) from None
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, SafetensorError) as error:
-        # A file that is not a pickle causes a KeyError or EOFError without a helpful message.
-        unreadable = "it is damaged, or not a file of weights"
-        reason = unreadable if isinstance(error, KeyError | EOFError) else one_line(error)
-        raise CheckpointError(f"{path} cannot be read as weights: {reason.removesuffix('.')}.") from error
-    if not isinstance(state, dict):
-        raise CheckpointError(f"{path} holds a {type(state).__name__}, not named tensors.")
-    return {name: _as_float(value) for name, value in state.items()}
 
 
 def _as_float(value: Any) -> Any:

@@ -14,19 +14,18 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, TypeVar
 
 import torch
 from diffusers import ModelMixin
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from xpsr_sdk.errors import CheckpointError, XPSRError, one_line
 from xpsr_sdk.models.controlnet import XPSRControlNet
 from xpsr_sdk.models.fusion import from_published_name, to_published_name
 from xpsr_sdk.models.unet import XPSRUNet
+from xpsr_sdk.weight_files import read_tensors
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 Model = TypeVar("Model", bound=ModelMixin)
@@ -164,19 +163,11 @@ def _empty_model(cls: type[Model], file: Path) -> Model:
 
 
 def _read_tensors(file: Path) -> dict[str, Tensor]:
-    try:
-        if file.suffix == ".safetensors":
-            return load_file(file)
-        tensors = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-    except FileNotFoundError:
+    if not file.exists():
         pickled = sorted(p.name for p in file.parent.glob("*.bin"))
         hint = f" There is {pickled[0]}: give its name to load pickled weights." if pickled else ""
-        raise CheckpointError(f"{file} does not exist.{hint}") from None
-    except (OSError, RuntimeError, ValueError, EOFError, UnpicklingError, SafetensorError) as error:
-        raise CheckpointError(f"{file} is damaged or not a weights file: {one_line(error)}") from None
-    if not isinstance(tensors, dict) or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
-        raise CheckpointError(f"{file} is not a weights file: it must hold named tensors and nothing else.")
-    return tensors
+        raise CheckpointError(f"{file} does not exist.{hint}")
+    return read_tensors(file)
 
 
 def _check_same(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], file: Path) -> None:

@@ -1,0 +1,53 @@
+"""Files of weights are read in every form that torch and safetensors give them; what is no such file is told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from xpsr_sdk.errors import CheckpointError
+from xpsr_sdk.weight_files import read_tensors, read_weights
+
+TENSORS = {"conv.weight": torch.arange(6.0).reshape(2, 3), "conv.bias": torch.ones(2, dtype=torch.float16)}
+FORMS: dict[str, Callable[[Path], object]] = {
+    "a.safetensors": lambda file: save_file(TENSORS, file),
+    "a.SAFETENSORS": lambda file: save_file(TENSORS, file),
+    "a.pth": lambda file: torch.save(TENSORS, file),
+    "before torch 1.6.pth": lambda file: torch.save(TENSORS, file, _use_new_zipfile_serialization=False),
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_tensors_are_read_from_every_form(tmp_path: Path, name: str) -> None:
+    FORMS[name](tmp_path / name)
+    found = read_tensors(tmp_path / name)
+    assert found.keys() == TENSORS.keys()
+    assert all(torch.equal(found[key], tensor) and found[key].dtype == tensor.dtype for key, tensor in TENSORS.items())
+
+
+def test_tensors_inside_further_dictionaries_are_for_those_who_ask(tmp_path: Path) -> None:
+    torch.save({"params_ema": TENSORS}, tmp_path / "a.pth")
+    assert read_weights(tmp_path / "a.pth")["params_ema"].keys() == TENSORS.keys()
+    with pytest.raises(CheckpointError, match=r"a\.pth cannot be read as weights: it must hold named tensors and noth"):
+        read_tensors(tmp_path / "a.pth")
+
+
+@pytest.mark.parametrize("name", ["a.safetensors", "a.pth", "a.bin"])
+@pytest.mark.parametrize("content", [b"", b"<html>" * 9, b"\x80\x02K\x05."], ids=["nothing", "a web page", "a number"])
+def test_what_is_no_file_of_weights_is_told_in_one_sentence(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(CheckpointError) as caught:
+        read_weights(tmp_path / name)
+    assert str(caught.value).startswith(f"{tmp_path / name} cannot be read as weights: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_told(tmp_path: Path) -> None:
+    with pytest.raises(
+        CheckpointError, match=r"none\.pth cannot be read as weights: FileNotFoundError: .*No such file"
+    ):
+        read_weights(tmp_path / "none.pth")

@@ -1,0 +1,50 @@
+"""Reading files of weights: ``.safetensors``, or files that torch pickled. Nothing but tensors is read from either."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+from zipfile import is_zipfile
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from xpsr_sdk.errors import CheckpointError, one_line
+
+
+def read_tensors(file: Path) -> dict[str, Tensor]:
+    """Read the named tensors of a file that holds nothing else, to the CPU. Where possible, they stay mapped to it.
+
+    Raises:
+        CheckpointError: The file is missing, damaged, or holds anything else.
+    """
+    weights = read_weights(file)
+    if not all(isinstance(tensor, Tensor) for tensor in weights.values()):
+        raise CheckpointError(f"{file} cannot be read as weights: it must hold named tensors and nothing else.")
+    return weights
+
+
+def read_weights(file: Path) -> dict[str, Any]:
+    """Read a file that may also hold numbers, texts, and dictionaries of tensors. Otherwise like ``read_tensors``.
+
+    Raises:
+        CheckpointError: The file is missing or damaged, or would run code when it is read.
+    """
+    try:
+        if file.suffix.lower() == ".safetensors":
+            return load_file(file)
+        # torch can map its present format, a zip archive, into memory, but not the format of versions before 1.6.
+        weights = torch.load(file, map_location="cpu", weights_only=True, mmap=is_zipfile(file))
+    except UnpicklingError:
+        reason = "it is damaged, or holds more than tensors, and pickled code could do anything"
+        raise CheckpointError(f"{file} cannot be read as weights: {reason}.") from None
+    except (OSError, RuntimeError, ValueError, EOFError, KeyError, SafetensorError) as error:
+        # A file that is not a pickle may cause a KeyError or an EOFError without a helpful message.
+        reason = "it is damaged" if isinstance(error, KeyError | EOFError) else one_line(error).removesuffix(".")
+        raise CheckpointError(f"{file} cannot be read as weights: {reason}.") from None
+    if not isinstance(weights, dict):
+        raise CheckpointError(f"{file} cannot be read as weights: it holds a {type(weights).__name__}.")
+    return weights
