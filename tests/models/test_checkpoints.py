@@ -63,7 +63,7 @@ def test_pickled_weights_are_read_when_asked_by_name_only(checkpoint: Path, part
     for folder in (checkpoint / "unet", checkpoint / "controlnet"):
         torch.save(load_file(folder / WEIGHTS), folder / "pytorch_model.bin")
         (folder / WEIGHTS).unlink()
-    with pytest.raises(CheckpointError, match=r"does not exist. There is pytorch_model.bin: name it"):
+    with pytest.raises(CheckpointError, match=r"does not exist. There is pytorch_model.bin: give its name"):
         read_checkpoint(checkpoint)
     found = read_checkpoint(checkpoint, "pytorch_model.bin")
     assert same_weights(found[("unet", "controlnet").index(part)], expected)
