@@ -52,7 +52,7 @@ def test_the_built_in_components(registry: Registry) -> None:
         "sampler": ["ddim", "dpmpp-2m", "euler", "unipc"],
         "backbone": ["residual", "stable-diffusion"],
         "upscaler": ["bicubic", "realesrgan-x4plus", "spandrel"],
-        "metric": ["niqe", "psnr", "ssim"],
+        "metric": ["niqe", "niqe-basicsr", "psnr", "ssim"],
     }
 
 

@@ -110,4 +110,6 @@ def xpsr_upscalers() -> Iterable[ComponentSpec]:
 def xpsr_metrics() -> Iterable[ComponentSpec]:
     yield ComponentSpec("psnr", f"{__name__}.pixel_metrics:Psnr", "Peak signal-to-noise ratio, in dB.")
     yield ComponentSpec("ssim", f"{__name__}.pixel_metrics:Ssim", "Structural similarity (Wang et al., 2004).")
-    yield ComponentSpec("niqe", f"{__name__}.niqe:Niqe", "Natural image quality, without a reference (2013).")
+    niqe = f"{__name__}.niqe:Niqe"
+    yield ComponentSpec("niqe", niqe, "Natural image quality, without a reference (2013), as pyiqa measures it.")
+    yield ComponentSpec("niqe-basicsr", niqe, "NIQE as BasicSR measures it, on MATLAB's Y.", {"luma": "ycbcr"})
