@@ -18,8 +18,8 @@ SUMMARIES = {
     "train": "Train a model with a config file.",
     "ablate": "Train with and without each part of XPSR, and compare.",
     "bench": "Measure how much faster each optimization of the engine is.",
-    "evaluate": "Compare restored photos with the originals, and methods with each other.",
-    "compare": "Restore data sets with several methods, and compare them as papers do.",
+    "evaluate": "Measure restored photos, and compare methods.",
+    "compare": "Restore data sets with several methods, and compare them.",
     "data": "Prepare the photos and prompts that training needs.",
     "plugins": "List the parts that can be chosen, and their options.",
 }
