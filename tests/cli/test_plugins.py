@@ -199,10 +199,13 @@ def test_the_examples_of_every_built_in_part_are_valid(run: Any, kind: str) -> N
         examples = json.loads(run("plugins", "show", kind, component.spec.name, "--json").stdout)["examples"]
         *_, keyword = ast.parse(examples["python"]).body[0].value.keywords  # type: ignore[attr-defined]
         keyword, choice = keyword.arg, ast.literal_eval(keyword.value)
+        if isinstance(choice, list):  # of metrics, several are chosen
+            (choice,) = choice
         assert Registry([]).config(kind, choice) is not None
         if "toml" in examples:
             table = tomllib.loads(examples["toml"])
-            assert table.get("model", table)[keyword] == choice
+            section = table.get("model") or table.get("data") or table
+            assert section[keyword] == choice
         if "command" in examples:
             check_options(main.xpsr, shlex.split(examples["command"])[1:])
 
