@@ -25,7 +25,7 @@ from PIL import Image
 from rich.progress import track
 from torch import Tensor
 
-from xpsr_sdk import Pipeline, build_pipeline, default_registry
+from xpsr_sdk import Pipeline, Upscaler, build_pipeline, default_registry
 from xpsr_sdk.data.files import find_images
 from xpsr_sdk.data.images import resize, to_image, to_tensor
 from xpsr_sdk.evaluation.chosen import needed_metrics
@@ -73,12 +73,32 @@ def find_pairs(folder: Path, limit: int | None) -> list[tuple[Path, Path]]:
     return pairs[:: max(1, len(pairs) // limit)] if limit else pairs
 
 
+class Remembering:
+    """An upscaler that remembers its last result: every method starts from the same enlarged photo."""
+
+    def __init__(self, upscaler: Upscaler) -> None:
+        self.upscaler, self.scale, self.halo = upscaler, upscaler.scale, upscaler.halo
+        self.last: tuple[Tensor, Tensor] | None = None
+
+    def upscale(self, images: Tensor) -> Tensor:
+        """As the upscaler does it."""
+        if self.last is None or self.last[0].dtype != images.dtype or not torch.equal(self.last[0], images):
+            self.last = images.clone(), self.upscaler.upscale(images)
+        return self.last[1].clone()
+
+    def unload(self) -> None:
+        """Forget the result, too."""
+        self.last = None
+        self.upscaler.unload()
+
+
 class Methods:
     """What is compared."""
 
     def __init__(self, model: str) -> None:
-        self.pipeline: Pipeline = build_pipeline(model=model)
-        self.prior: Pipeline = build_pipeline(model="none", upscaler="realesrgan-x4plus")
+        upscaler = Remembering(default_registry().create("upscaler", "realesrgan-x4plus"))
+        self.pipeline: Pipeline = build_pipeline(model=model, upscaler=upscaler)
+        self.prior: Pipeline = build_pipeline(model="none", upscaler=upscaler)
 
     def run(
         self, photo: Image.Image, another: str, size: tuple[int, int], seed: int
