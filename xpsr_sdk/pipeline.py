@@ -85,7 +85,7 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
 
         Args:
             pretrained_model_name_or_path: A preset, a folder, or a model on the hub: see
-                ``xpsr_sdk.models.find_model``.
+                ``xpsr_sdk.find_model``.
             registry: The registry in which parts are looked up. None: the built-in and the installed plug-ins.
             kwargs: As in diffusers. Those in ``HUB_OPTIONS`` are for the download.
 
