@@ -162,6 +162,20 @@ def test_fidelity_blends_what_is_sampled_from_the_mean() -> None:
         assert results[fidelity].plan.start_timestep == results[0].plan.start_timestep
 
 
+def test_a_model_may_keep_a_share_of_the_photo_itself_at_fidelity_1() -> None:
+    nano = build_pipeline(device="cpu", dtype="float32")
+    photo = PHOTO.convert("RGB").point(lambda level: 64 + level // 2)
+    images = []
+    for share in (0.0, 0.5, 1.0):
+        nano.defaults = nano.defaults.model_copy(update={"photo_share": share})
+        images.append(np.asarray(nano(photo, fidelity=1, seed=0).image, dtype=float))
+    mean, half, itself = images
+    bicubic = np.asarray(to_image(resize(to_tensor(photo), 4 * photo.height, 4 * photo.width)), dtype=float)
+    assert np.abs(itself - bicubic).max() <= 1
+    assert np.abs(half - (mean + itself) / 2).max() <= 1
+    assert np.abs(mean - itself).max() > 4
+
+
 def test_zero_latents_of_the_residual_backbone_are_the_bicubic_image(pipe: Pipeline) -> None:
     lr = torch.rand(1, 3, 16, 24)
     image = pipe.backbone.decode(torch.zeros(1, 48, 4, 6), lr)

@@ -287,6 +287,12 @@ class ModelDefaults(Settings):
         " the fidelity, the less noise. mean: the model's estimate of the mean of all sharp photos that fit the input;"
         " fidelity then says how much of this estimate is blended into the result.",
     )
+    photo_share: Share = Field(
+        0.0,
+        description="With start = mean: how much of the photo itself, enlarged bicubically, is in the estimate that"
+        " fidelity blends in. Cameras sharpen their photos to a degree that no model can know, and a mean of the two"
+        " is closer to most originals than either.",
+    )
     noisiest_start: Share = Field(
         1.0, description="Where in the noise schedule sampling starts at fidelity 0, as a share of the schedule."
     )

@@ -53,7 +53,8 @@ def sample_latents(
         denoiser = _denoiser(photos, condition, networks, plan, start)
         stack.enter_context(denoiser.caching())
         of_mean = networks.defaults.start == "mean" and not given
-        mean = _estimate_mean(denoiser, upscaled, resized, networks) if of_mean else None
+        photo = _photo_latents(upscaled, resized, networks) if of_mean else None
+        mean = None if photo is None else _estimate_mean(denoiser, photo, networks)
         latents = torch.cat(given) if given else _start_latents(start, upscaled, generators, noise, mean, networks)
         if start >= 0:
             latents = sampler.sample(
@@ -63,8 +64,10 @@ def sample_latents(
                 generators=generators,
                 callback=callback,
             )
-        if mean is not None:  # arXiv 2107.02555: this line has the smallest error for each degree of realism
-            latents = torch.lerp(latents, mean, settings.fidelity)
+        if photo is not None and mean is not None:
+            faithful = torch.lerp(mean, photo, networks.defaults.photo_share)
+            # arXiv 2107.02555: a line to the mean has the smallest error for each degree of realism.
+            latents = torch.lerp(latents, faithful, settings.fidelity)
         return latents
 
 
@@ -111,15 +114,19 @@ def _denoiser(
     )
 
 
-def _estimate_mean(denoiser: GuidedDenoiser, upscaled: Tensor, resized: Tensor, networks: Networks) -> Tensor:
+def _photo_latents(upscaled: Tensor, resized: Tensor, networks: Networks) -> Tensor:
+    """Latents of the photo itself, B C h w: zero if they are residuals to the upscaled photo, and that is bicubic."""
+    photo, base = (image.to(networks.dtype) for image in (resized, upscaled))
+    latents: Tensor = networks.backbone.encode(2 * photo - 1, base).to(base)
+    return latents
+
+
+def _estimate_mean(denoiser: GuidedDenoiser, photo: Tensor, networks: Networks) -> Tensor:
     """Latents of the mean of all sharp photos that fit the input, B C h w.
 
-    The model predicts them at the last timestep from the latents of the photo itself, as in training. If latents are
-    residuals to the upscaled photo, and the upscaler is bicubic, the latents of the photo are zero.
+    The model predicts them at the last timestep from the latents of the photo itself, as in training.
     """
-    photo, base = (image.to(networks.dtype) for image in (resized, upscaled))
-    latents = networks.backbone.encode(2 * photo - 1, base).to(base)
-    mean = denoiser.clean(latents, networks.schedule.last).to(latents)  # autocast returns half precision
+    mean = denoiser.clean(photo, networks.schedule.last).to(photo)  # autocast returns half precision
     denoiser.restart()  # sampling continues at other timesteps
     return mean
 
