@@ -183,20 +183,20 @@ class Unprintable:
             "sampler",
             5,
             ConfigError,
-            "The sampler that was handed over, 5, lacks sample; xpsr_sdk.Sampler says what it must have.",
+            "The sampler that was passed, 5, lacks sample; xpsr_sdk.Sampler says what it must have.",
         ),
         (
             "prompt_provider",
             5,
             ConfigError,
-            "The prompt provider that was handed over, 5, lacks describe, unload; "
+            "The prompt provider that was passed, 5, lacks describe, unload; "
             "xpsr_sdk.PromptProvider says what it must have.",
         ),
         (
             "sampler",
             int,
             ConfigError,
-            "The sampler that was handed over, <class 'int'>, is a class; hand over a name or an instance.",
+            "The sampler that was passed, <class 'int'>, is a class; pass a name or an instance.",
         ),
         (
             "sampler",
@@ -235,7 +235,7 @@ class Unprintable:
             "sampler",
             Unprintable(),
             ConfigError,
-            "The sampler that was handed over, <Unprintable>, lacks sample; xpsr_sdk.Sampler says what it must have.",
+            "The sampler that was passed, <Unprintable>, lacks sample; xpsr_sdk.Sampler says what it must have.",
         ),
         (
             "sampler",
@@ -459,7 +459,7 @@ def test_a_worker_process_makes_a_registry_of_the_same_plugins() -> None:
 
 
 def test_a_worker_process_cannot_be_told_of_an_object_in_memory() -> None:
-    told = "A worker process cannot import the plug-in xpsr-test, which is an object in memory: hand over its module"
+    told = "A worker process cannot import the plug-in xpsr-test, which is an object in memory: pass its module"
     with pytest.raises(PluginError, match=told):
         pickle.dumps(Registry([offering(sampler("stub"))]))
 

@@ -182,7 +182,7 @@ class Registry:
             except Exception as error:
                 raise PluginError(
                     f"A worker process cannot import the plug-in {plugin.distribution}, which is an object in memory: "
-                    "hand over its module to Registry, install it, or work without worker processes."
+                    "pass its module to Registry, install it, or work without worker processes."
                 ) from error
         return Registry, (self._plugins,)
 
@@ -287,7 +287,7 @@ class Registry:
         if choice is None:
             raise ConfigError(f"No {_words(kind)} is chosen. {self._hint(kind)}")
         if not isinstance(choice, str | Mapping):
-            _check_contract(kind, choice, f"The {_words(kind)} that was handed over, {short(choice)},", ConfigError)
+            _check_contract(kind, choice, f"The {_words(kind)} that was passed, {short(choice)},", ConfigError)
             return choice
         config = self.config(kind, choice)
         name, _ = _name_and_options(kind, choice)
@@ -462,7 +462,7 @@ def _check_contract(kind: str, component: object, who: str, error: type[XPSRErro
     wanted = sorted(name for name in members if name == "__call__" or not name.startswith("_"))
     missing = [name for name in wanted if not hasattr(component, name)]
     if isinstance(component, type):
-        raise error(f"{who} is a class; hand over a name or an instance.")
+        raise error(f"{who} is a class; pass a name or an instance.")
     if missing:
         raise error(f"{who} lacks {', '.join(missing)}; xpsr_sdk.{contract.__name__} says what it must have.")
 

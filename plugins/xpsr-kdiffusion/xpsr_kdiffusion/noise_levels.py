@@ -109,5 +109,5 @@ class Trajectory:
         self._steps += 1
 
     def finish(self, x: Tensor) -> Tensor:
-        """Clean latents in the dtype that was handed over."""
+        """Return clean latents in the dtype of the input latents."""
         return x.to(self._dtype)
