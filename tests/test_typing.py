@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 import pytest
+import torch
 
 import xpsr_sdk
 from xpsr_sdk import PipelineConfig, RestoreConfig
@@ -18,7 +19,7 @@ from xpsr_sdk.settings import PipelineSettings, RestoreSettings
 PROGRAM = Path("tests/support/typed_program.py")
 PARTS = {"backbone", "prompt_provider", "sampler", "upscaler"}
 """Fields of ``PipelineConfig`` that ``build_pipeline`` also takes as objects, under parameters of their own."""
-WIDER = {"checkpoint", "execution"}
+WIDER = {"checkpoint", "device", "dtype", "execution", "model"}
 """Keywords that take more types than the field holds, as pydantic converts them."""
 
 
@@ -50,6 +51,6 @@ def test_the_keywords_of_a_call_are_the_fields_of_the_config() -> None:
 
 
 def test_the_keywords_of_a_pipeline_are_the_fields_of_the_config() -> None:
-    keywords, fields = get_type_hints(PipelineSettings), types_of(PipelineConfig)
+    keywords, fields = get_type_hints(PipelineSettings, localns={"torch": torch}), types_of(PipelineConfig)
     assert keywords.keys() == fields.keys() - PARTS
     assert {name for name in keywords if keywords[name] != fields[name]} == WIDER

@@ -25,6 +25,7 @@ from xpsr_sdk.hardware.devices import find_device, find_dtype
 from xpsr_sdk.models.checkpoints import WEIGHTS, check_fit, checkpoint_in, read_checkpoint, read_json
 from xpsr_sdk.models.controlnet import XPSRControlNet
 from xpsr_sdk.models.find_model import find_model
+from xpsr_sdk.models.loading import without_bars
 from xpsr_sdk.models.unet import XPSRUNet
 from xpsr_sdk.pipeline import Pipeline
 from xpsr_sdk.plugin_system.registry import Registry, default_registry
@@ -81,7 +82,7 @@ def build_pipeline(
     named = config.dtype or defaults.dtype
     dtype = getattr(torch, named) if named else find_dtype(device)
     weights_on = device if config.execution.offload is None else torch.device("cpu")
-    with _explaining_lack_of_memory(device):
+    with _explaining_lack_of_memory(device), without_bars():
         pipeline, parts = _load(config, folder, index, dtype, weights_on, registry, backbone or config.backbone)
     pipeline.configure(
         backbone=parts,

@@ -6,18 +6,21 @@ component's own options. ``None`` always means the default, since TOML has no nu
 
 from __future__ import annotations
 
+import os
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic.fields import FieldInfo
 
 from xpsr_sdk.errors import ConfigError, config_error
 
 PRESETS = Path(__file__).parent / "presets"
 """Folder of the models that are shipped with the package."""
 Component = str | dict[str, Any]
+FileType = Literal["avif", "jpeg", "jpg", "png", "tif", "tiff", "webp"]
 Dtype = Literal["float32", "bfloat16", "float16"]
 LongPrompts = Literal["cut", "chunks"]
 ColorCorrection = Literal["none", "adain", "wavelet", "lab"]
@@ -30,8 +33,10 @@ Offload = Literal["model", "group"]
 Steps = Annotated[int, Field(ge=1, le=1000)]
 Guidance = Annotated[float, Field(ge=0, le=50)]
 Share = Annotated[float, Field(ge=0, le=1)]
+DEFAULT_SCALE = 4.0
 Reuse = Annotated[int, Field(ge=1, le=20)]
 TileSide = Annotated[int, Field(ge=16)]
+TargetSide = Annotated[int, Field(ge=16)]
 """The allowed ranges of settings that a call can set and for which a model can have its own defaults."""
 
 
@@ -40,6 +45,16 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    @field_validator("*", mode="after")
+    @classmethod
+    def _expand_home(cls, value: Any) -> Any:
+        """``~`` at the beginning of a path is the home folder, as in a shell."""
+        if isinstance(value, Path):
+            return Path(os.path.expanduser(value))
+        if isinstance(value, tuple) and any(isinstance(part, Path) for part in value):
+            return tuple(Path(os.path.expanduser(part)) for part in value)
+        return value
+
 
 AnySettings = TypeVar("AnySettings", bound=Settings)
 
@@ -47,7 +62,19 @@ AnySettings = TypeVar("AnySettings", bound=Settings)
 class RestoreConfig(Settings):
     """How photos are restored; each field can also be set for a single call."""
 
-    scale: float = Field(4.0, ge=1, le=8, description="How many times larger the result is, in each direction.")
+    scale: Annotated[float, Field(ge=1, le=8)] | None = Field(
+        None,
+        description="How many times larger the result is, in each direction. None: 4, or what width, height, max_side "
+        "or megapixels say.",
+    )
+    width: TargetSide | None = Field(
+        None, description="Width of the result in pixels, instead of a scale. With height: the result fits into both."
+    )
+    height: TargetSide | None = Field(None, description="Height of the result in pixels, instead of a scale.")
+    max_side: TargetSide | None = Field(None, description="Longer side of the result in pixels, instead of a scale.")
+    megapixels: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="Megapixels of the result, instead of a scale."
+    )
     num_inference_steps: Steps | None = Field(
         None,
         description="Largest number of model evaluations. A sampler that evaluates the model twice in each step, "
@@ -135,6 +162,20 @@ class RestoreConfig(Settings):
     low_negative: str | None = Field(None, description="Negative low-level prompt. None: the model's default.")
 
 
+class OutputConfig(Settings):
+    """How results are written."""
+
+    format: FileType | None = Field(
+        None, description="Type of the results. None: that of the photo, or PNG if that type cannot be written."
+    )
+    quality: Annotated[int, Field(ge=1, le=100)] | None = Field(
+        None, description="Quality of JPEG, WebP and AVIF files. None: 95, and 90 for AVIF."
+    )
+    suffix: Annotated[str, Field(pattern=r"^[^/\\]*$")] | None = Field(
+        None, description="What is added to the names of the results, before the file extension: _x4 for instance."
+    )
+
+
 class SpeedSet(Settings):
     """The settings that a value of ``speed`` stands for."""
 
@@ -209,6 +250,14 @@ class PipelineConfig(RestoreConfig):
     )
     execution: ExecutionConfig = Field(default_factory=ExecutionConfig, description="How the networks are executed.")
 
+    @field_validator("model", "device", "dtype", mode="before")
+    @classmethod
+    def _in_words(cls, value: Any) -> Any:
+        """A path, a ``torch.device`` or a ``torch.dtype`` as the text that stands for it. A path is never a preset."""
+        if type(value).__module__ == "torch":
+            return str(value).removeprefix("torch.")
+        return os.path.abspath(os.path.expanduser(value)) if isinstance(value, os.PathLike) else value
+
 
 def load_config(cls: type[AnySettings], values: Mapping[str, Any], where: str) -> AnySettings:
     """Validate values against a config model.
@@ -241,18 +290,21 @@ def read_toml(cls: type[AnySettings], file: Path, overrides: Sequence[str] = ())
         ConfigError: The file is missing, is not TOML, or a field is wrong.
     """
     try:
-        values = tomllib.loads(file.read_text(encoding="utf-8"))
+        values = tomllib.loads(file.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise ConfigError(f"{file} does not exist.") from None
     except (OSError, ValueError) as error:
         raise ConfigError(f"{file} cannot be read as a TOML file: {error}.") from None
     for override in overrides:
-        set_override(values, override)
+        set_override(values, override, cls)
     return load_config(cls, values, str(file))
 
 
-def set_override(values: dict[str, Any], override: str) -> None:
+def set_override(values: dict[str, Any], override: str, schema: type[BaseModel] | None = None) -> None:
     """Set ``"section.field=value"`` in a tree of tables; the value is TOML, or a bare word.
+
+    A component that is chosen by name, there or by the default of the schema, becomes a table that takes options:
+    ``"data.degradation.scale=2"``.
 
     Raises:
         ConfigError: The override has another form, or names something as a section that is not one.
@@ -266,10 +318,21 @@ def set_override(values: dict[str, Any], override: str) -> None:
         value = text  # a bare word is a string, as people write it in a shell
     *sections, field = name.split(".")
     for section in sections:
+        field_info = schema.model_fields.get(section) if schema else None
+        own = values.get(section, field_info.default if field_info else None)
+        if isinstance(own, str) and field_info and field_info.annotation in (Component, Component | None):
+            values[section] = {"name": own}
+        schema = _section_of(field_info)
         values = values.setdefault(section, {})
         if not isinstance(values, dict):
             raise ConfigError(f"{override!r}: {section} is not a section.")
     values[field] = value
+
+
+def _section_of(field_info: FieldInfo | None) -> type[BaseModel] | None:
+    """The model of a field that is a section."""
+    kinds = (field_info.annotation, *get_args(field_info.annotation)) if field_info else ()
+    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
 
 
 class ModelDefaults(Settings):

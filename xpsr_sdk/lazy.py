@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
 
 
@@ -23,9 +25,24 @@ def lazy_names(module: str, home_of: Mapping[str, str]) -> Callable[[str], objec
     def __getattr__(name: str) -> object:
         if name not in home_of:
             raise AttributeError(f"module {module!r} has no attribute {name!r}")
-        home = import_module(home_of[name])
-        value = vars(home)[name] if name in vars(home) else import_module(f"{home.__name__}.{name}")
+        with _without_warnings_of_bitsandbytes():
+            home = import_module(home_of[name])
+            value = vars(home)[name] if name in vars(home) else import_module(f"{home.__name__}.{name}")
         vars(sys.modules[module])[name] = value
         return value
 
     return __getattr__
+
+
+@contextmanager
+def _without_warnings_of_bitsandbytes() -> Iterator[None]:
+    """Within the block, bitsandbytes does not tell on standard error which of its kernels it lacks: diffusers imports
+    it even if nobody asks for it.
+    """
+    logger = logging.getLogger("bitsandbytes")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)

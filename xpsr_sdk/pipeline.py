@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Unpack, overload
 
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from xpsr_sdk.config import Component, ExecutionConfig, RestoreConfig, backbone_of, read_defaults
 from xpsr_sdk.contracts import Backbone, PromptProvider, Prompts, Sampler, StepCallback, Upscaler
-from xpsr_sdk.data.photo import LoadedPhoto, Photo, load_photo
+from xpsr_sdk.data.photo import LoadedPhoto, Photo, is_photo, load_photo
 from xpsr_sdk.engine.callbacks import StepEndCallback, step_callback
 from xpsr_sdk.engine.clock import Clock
 from xpsr_sdk.engine.execution import ALL, Optimizations, prepare_networks
@@ -30,6 +30,7 @@ from xpsr_sdk.engine.workload import Workload
 from xpsr_sdk.errors import ConfigError
 from xpsr_sdk.models.checkpoints import read_json
 from xpsr_sdk.models.find_model import find_model
+from xpsr_sdk.models.loading import without_bars
 from xpsr_sdk.plugin_system.registry import Registry, default_registry
 from xpsr_sdk.plugin_system.scope import create_part
 from xpsr_sdk.prompts.encode import describe_photo, encode_prompts
@@ -99,7 +100,7 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         folder = find_model(pretrained_model_name_or_path, **hub_options)
         # The plug-in is imported first, since diffusers accepts only components whose classes are imported.
         registry.config("backbone", backbone_of(read_json(folder / "model_index.json")))
-        with registry.in_force():
+        with registry.in_force(), without_bars():
             pipeline: Pipeline = super().from_pretrained(folder, **kwargs)
             pipeline.configure()
         return pipeline
@@ -152,7 +153,7 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
     @overload
     def __call__(
         self,
-        photos: Sequence[Photo],
+        photos: Iterable[Photo],
         *,
         latents: Tensor | None = None,
         callback: StepCallback | None = None,
@@ -163,7 +164,7 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
 
     def __call__(
         self,
-        photos: Photo | Sequence[Photo],
+        photos: Photo | Iterable[Photo],
         *,
         latents: Tensor | None = None,
         callback: StepCallback | None = None,
@@ -174,7 +175,8 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         """Restore one photo, or several, one after the other.
 
         Args:
-            photos: A path, a PIL image, a picture or an item, or a list of them.
+            photos: A photo, in any of the forms of ``xpsr_sdk.data.photo.Photo``: a path, a PIL image, the bytes of a
+                file, a file object, an array or a tensor, among others. Or a list of photos, or another iterable.
             latents: Start latents, 1 C h w. They are treated as pure noise, so ``fidelity`` does not set the start.
             callback: ``callback(step, timestep, latents)``, called after each step of each region.
             callback_on_step_end: As in diffusers: ``callback_on_step_end(pipe, step, timestep, {"latents": latents})``,
@@ -183,7 +185,7 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
             settings: Fields of ``xpsr_sdk.config.RestoreConfig``, for this call.
 
         Returns:
-            A ``Result``, or a list of them for a list.
+            A ``Result``, or a list of them for a list of photos.
 
         Raises:
             ConfigError: A setting is unknown or out of range.
@@ -193,7 +195,7 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
             if callback:
                 raise ConfigError("Give callback or callback_on_step_end, not both.")
             callback = step_callback(self, callback_on_step_end)
-        one = isinstance(photos, (str, bytes)) or not isinstance(photos, Sequence)
+        one = is_photo(photos)
         several: Any = [photos] if one else photos
         results = []
         for photo in several:
@@ -287,7 +289,7 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
 
     def _regions(self, photo: LoadedPhoto, settings: ResolvedSettings) -> list[Region]:
         """The regions of a photo's result."""
-        width, height = photo.target_size(settings.scale)
+        width, height = photo.target_size(settings)
         return plan_regions(width, height, settings.region, settings.region_overlap, self.stride)
 
     def _networks(self) -> Networks:

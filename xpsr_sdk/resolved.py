@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from xpsr_sdk.config import (
+    DEFAULT_SCALE,
     SPEEDS,
     ColorCorrection,
     Guidance,
@@ -24,12 +25,16 @@ from xpsr_sdk.config import (
 )
 from xpsr_sdk.errors import ConfigError
 
+SIZES = ("scale", "width", "height", "max_side", "megapixels")
+"""The settings that say how large the result is. One of them does, or width and height together."""
+
 
 class ResolvedSettings(RestoreConfig):
     """The settings of one call, with all defaults filled in.
 
-    Only four fields may still be None. For ``prompt`` and ``low_prompt``, None means that the prompt provider is
-    asked. For ``tile_batch`` and ``vae_rows``, it means that the memory plan decides.
+    Some fields may still be None. For ``prompt`` and ``low_prompt``, None means that the prompt provider is asked. For
+    ``tile_batch`` and ``vae_rows``, it means that the memory plan decides. Of the settings in ``SIZES``, all are None
+    but those that say how large the result is.
     """
 
     num_inference_steps: Steps
@@ -60,7 +65,10 @@ def resolve(own: RestoreConfig, given: Mapping[str, Any], defaults: ModelDefault
         ConfigError: A setting is unknown, out of range, or conflicts with another one.
     """
     of_call = {name: value for name, value in given.items() if value is not None}
-    merged = load_config(RestoreConfig, {**own.model_dump(), **of_call}, "The call")
+    of_pipeline = own.model_dump()
+    if any(name in of_call for name in SIZES):  # a size replaces another one
+        of_pipeline |= dict.fromkeys(SIZES)
+    merged = load_config(RestoreConfig, {**of_pipeline, **of_call}, "The call")
     speed = merged.speed or "exact"
     of_model = defaults.model_dump() | {
         "num_inference_steps": ceil(defaults.num_inference_steps * SPEEDS[speed].steps_share),
@@ -70,6 +78,8 @@ def resolve(own: RestoreConfig, given: Mapping[str, Any], defaults: ModelDefault
         "seed": secrets.randbelow(2**31),
     }
     chosen = merged.model_dump()
+    if _sizes(chosen) == []:
+        chosen["scale"] = DEFAULT_SCALE
     filled = {name: of_model.get(name) if value is None else value for name, value in chosen.items()}
     resolved = ResolvedSettings(**filled)
     if resolved.tile_overlap >= resolved.tile:
@@ -79,3 +89,17 @@ def resolve(own: RestoreConfig, given: Mapping[str, Any], defaults: ModelDefault
             f"region_overlap is {resolved.region_overlap}: it must be less than half of region, {resolved.region}."
         )
     return resolved
+
+
+def _sizes(given: Mapping[str, Any]) -> list[str]:
+    """Which settings say how large the result is.
+
+    Raises:
+        ConfigError: Several do.
+    """
+    sizes = [name for name in SIZES if given[name] is not None]
+    if len(sizes) > 1 and sizes != ["width", "height"]:
+        raise ConfigError(
+            f"{' and '.join(sizes)} each say how large the result is: give one of them, or width and height together."
+        )
+    return sizes

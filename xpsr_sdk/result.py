@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from io import BytesIO
 from os import PathLike
 from pathlib import Path
+from typing import IO
 
 from PIL import Image
 
 from xpsr_sdk.config import ExecutionConfig
 from xpsr_sdk.contracts import Prompts
-from xpsr_sdk.data.images import write_picture
+from xpsr_sdk.data.images import check_fits, file_type, write_picture
 from xpsr_sdk.data.picture import Picture
+from xpsr_sdk.data.writing import save_picture
 from xpsr_sdk.resolved import ResolvedSettings
+
+LARGEST_PREVIEW = 1024
+"""Longer side of the picture that Jupyter shows, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +56,7 @@ class Result:
     """A restored photo.
 
     Attributes:
-        picture: Exactly ``scale`` times the input's size, with the input's channels, bit depth, profile and metadata.
+        picture: As large as the settings say, with the input's channels, bit depth, profile, resolution and metadata.
         prompts: The descriptions of the photo, without added words, and who gave them.
         seed: The seed of the noise.
         plan: How the photo was restored.
@@ -70,10 +76,28 @@ class Result:
         """The picture in 8 bits, in mode RGB, RGBA, L or LA as the input had them."""
         return self.picture.to_pil()
 
-    def save(self, path: str | PathLike[str]) -> None:
-        """Write the picture. The suffix sets the file type, and a failure leaves no partial file.
+    def save(
+        self, file: str | PathLike[str] | IO[bytes], format: str | None = None, quality: int | None = None
+    ) -> None:
+        """Write the picture to a file, whole or not at all, or to a file object.
+
+        Args:
+            file: A path, or a file object that is open for writing in binary mode.
+            format: Type of the file, for instance ``"JPEG"``. None: the suffix of the path says it.
+            quality: Quality of JPEG, WebP and AVIF files, from 1 to 100. None: 95, and 90 for AVIF.
 
         Raises:
-            ImageError: The suffix is not supported, or the file cannot be written.
+            ImageError: The type is not supported, or the file cannot be written.
         """
-        write_picture(self.picture, Path(path))
+        if isinstance(file, (str, PathLike)):
+            write_picture(self.picture, Path(file).expanduser(), quality, format)
+        else:
+            place = Path(str(getattr(file, "name", "the file object")))
+            check_fits(place, *self.picture.size, format)
+            save_picture(self.picture, file, file_type(place, format), quality, str(place))
+
+    def _repr_png_(self) -> bytes:
+        """What Jupyter shows: the picture, no larger than ``LARGEST_PREVIEW``."""
+        preview = replace(self.picture.shrunk(LARGEST_PREVIEW), metadata={})
+        save_picture(preview, file := BytesIO(), ".png")
+        return file.getvalue()

@@ -6,7 +6,7 @@ Tests compare them with ``xpsr_sdk.RestoreConfig`` and ``xpsr_sdk.PipelineConfig
 from __future__ import annotations
 
 from os import PathLike
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from xpsr_sdk.config import (
     AlphaTreatment,
@@ -19,11 +19,18 @@ from xpsr_sdk.config import (
     Speed,
 )
 
+if TYPE_CHECKING:
+    import torch
+
 
 class RestoreSettings(TypedDict, total=False):
     """What can be set for a single photo: the fields of ``xpsr_sdk.RestoreConfig``."""
 
-    scale: float
+    scale: float | None
+    width: int | None
+    height: int | None
+    max_side: int | None
+    megapixels: float | None
     num_inference_steps: int | None
     guidance_scale: float | None
     fidelity: float | None
@@ -56,9 +63,9 @@ class RestoreSettings(TypedDict, total=False):
 class PipelineSettings(RestoreSettings, total=False):
     """What can be set for a pipeline: the fields of ``xpsr_sdk.PipelineConfig``, except its parts."""
 
-    model: str
+    model: str | PathLike[str]
     checkpoint: str | PathLike[str] | None
     checkpoint_weights: str | None
-    device: str | None
-    dtype: Dtype | None
+    device: str | torch.device | None
+    dtype: Dtype | torch.dtype | None
     execution: ExecutionConfig | dict[str, Any]

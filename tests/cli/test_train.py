@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from click.testing import CliRunner, Result
 
 from xpsr_sdk import build_pipeline
 from xpsr_sdk.cli.main import xpsr
+from xpsr_sdk.training.loop import TrainingRun
 
 
 @pytest.fixture
@@ -61,7 +63,7 @@ def test_a_wrong_field_is_named(config: Path, tmp_path: Path, override: str, mes
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ('data.folders=["nowhere"]', "nowhere/HR holds no images"),
+        ('data.folders=["nowhere"]', "There is no folder nowhere."),
         ('model.train=["unett.*"]', "no parameter matches 'unett.*'"),
         ("data.crop=1000", "HR must be a whole number of times as large as LR"),
     ],
@@ -95,3 +97,25 @@ def test_a_dry_run_finds_the_same_mistakes(config: Path) -> None:
     refused(run("--dry-run", config, "precision=float16"), "float16, which needs a GPU for training: use bfloat16")
     refused(run("--dry-run", config, "batch_size=3", "gradient_accumulation=2"), "must be a multiple of 2")
     refused(run("--dry-run", config, 'trackers=["tensorbord"]'), "Did you mean 'tensorboard'?")
+    assert "1 steps of" in run("--dry-run", config, "steps=1").stdout
+
+
+def test_a_part_that_is_named_takes_options(config: Path) -> None:
+    refused(run(config, "data.degradation.jpg=3"), "The degradation model 'realesrgan' of xpsr-sdk")
+    refused(
+        run(config, "validation.sampler.ordr=3", "validation.sampler.name=dpmpp-2m"), "validation.folders: is required"
+    )
+
+
+def test_ctrl_c_leaves_a_checkpoint(config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    step = TrainingRun.one_step
+
+    def interrupted(run: TrainingRun) -> dict[str, float]:
+        signal.raise_signal(signal.SIGINT)
+        return step(run)
+
+    monkeypatch.setattr(TrainingRun, "one_step", interrupted)
+    result = run(config, "steps=5")
+    assert result.exit_code == 130
+    assert "Stopping after this step, with a checkpoint; Ctrl-C again stops at once." in result.stderr
+    assert result.stdout == f"The last checkpoint is {tmp_path / 'run' / 'checkpoint-1'}\n"

@@ -20,10 +20,8 @@ from PIL import Image
 
 from tests.support import tiny
 from xpsr_sdk import ImageError
+from xpsr_sdk.data.files import READABLE, WRITABLE, find_images
 from xpsr_sdk.data.images import (
-    READABLE,
-    WRITABLE,
-    find_images,
     read_image,
     read_picture,
     resize,
@@ -282,6 +280,25 @@ def test_images_are_found_in_the_order_of_their_names(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     (tmp_path / "folder.png").mkdir()
     assert [str(p.relative_to(tmp_path)) for p in find_images(tmp_path)] == ["a/z.jpg", "b.PNG", "c.webp"]
+
+
+def test_hidden_files_are_left_out_with_a_word(tmp_path: Path) -> None:
+    for name in ("a.png", "._a.png", ".thumbnails/a.png", ".DS_Store"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    with pytest.warns(UserWarning, match=r"2 hidden images are left out, such as \."):
+        assert find_images(tmp_path) == [tmp_path / "a.png"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need rights on Windows")
+def test_links_to_folders_are_followed_once(tmp_path: Path) -> None:
+    for name in ("photos/trip", "elsewhere"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "a.jfif").touch()
+    for name, target in (("album", "../elsewhere"), ("again", "../elsewhere"), ("loop", "."), ("known", "trip")):
+        (tmp_path / "photos" / name).symlink_to(target)
+    found = [str(p.relative_to(tmp_path / "photos")) for p in find_images(tmp_path / "photos")]
+    assert found == ["again/a.jfif", "trip/a.jfif"]
 
 
 @given(st.integers(1, 40), st.integers(1, 40))

@@ -110,8 +110,40 @@ def test_an_hr_image_without_lr_is_named(tmp_path: Path) -> None:
 def test_a_folder_without_pairs_is_named(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="HR holds no images: a folder of pairs needs HR/ and LR/"):
         batch(tmp_path)
+    with pytest.raises(TrainingError, match=r"There is no folder .*nowhere"):
+        batch(tmp_path / "nowhere")
     with pytest.raises(TrainingError, match=r"No folder matches .*nothing_\*"):
         batch(tmp_path / "nothing_*")
+
+
+@pytest.mark.parametrize(
+    ("hr", "lr"),
+    [
+        ("gt/{}.png", "lq/{}.png"),
+        ("hr/{}.png", "LR/{}.png"),
+        ("HR/{}_HR.png", "LR/{}_LR4.png"),
+        ("HR/{}.png", "LR/{}.bmp"),
+        ("HR/{}.png", "LR/{}x4.png"),
+    ],
+)
+def test_pairs_as_people_have_them(tmp_path: Path, hr: str, lr: str) -> None:
+    for name in ("a", "b"):
+        for path, size in ((hr, (64, 48)), (lr, (16, 12))):
+            (tmp_path / path).parent.mkdir(exist_ok=True)
+            tiny.photo(*size, seed=ord(name)).save(tmp_path / path.format(name))
+    found = batch(tmp_path)
+    assert found.hr.shape == (2, 3, 32, 32)
+    difference = (found.hr + 1) / 2 - found.resized
+    assert difference[..., 4:-4, 4:-4].abs().mean() < 0.15  # each HR image has its own LR image
+
+
+@pytest.mark.parametrize("names", [("train_HR/a.png", "train_LR_x4/a.png"), ("a_HR.png", "a_LR4.png")])
+def test_pairs_are_never_taken_for_sharp_photos(tmp_path: Path, names: tuple[str, str]) -> None:
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        tiny.photo(64, 48).save(tmp_path / name)
+    with pytest.raises(TrainingError, match=r"looks like .*pairs, since there is .*LR"):
+        batch(tmp_path)
 
 
 def put_upscaled(folder: Path, size: tuple[int, int] | None = None) -> None:

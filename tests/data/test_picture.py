@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pillow_heif
 import pytest
 import pyvips
 from hypothesis import given
@@ -224,3 +225,43 @@ def test_names_may_end_like_options_of_libvips(tmp_path: Path) -> None:
     file = tmp_path / "photo.png[page=1].png"
     PHOTO.save(file)
     assert read_picture(file).size == (24, 16)
+
+
+# Files as cameras, scanners and other programs write them
+
+
+def test_a_gain_map_is_no_animation(tmp_path: Path) -> None:
+    linear = pyvips.Image.new_from_array(np.asarray(PHOTO)).copy(interpretation="srgb").colourspace("scrgb")
+    (linear * 1.5).copy(interpretation="scrgb").uhdrsave(str(tmp_path / "ultra-hdr.jpg"))
+    assert read_picture(tmp_path / "ultra-hdr.jpg").size == PHOTO.size
+
+
+@pytest.mark.parametrize("mode", ["LAB", "YCbCr"])
+@pytest.mark.parametrize("compression", ["raw", "tiff_deflate"])
+def test_colours_of_other_spaces_in_tiff(tmp_path: Path, mode: str, compression: str) -> None:
+    PHOTO.convert(mode).save(tmp_path / "photo.tif", compression=compression)
+    found = np.asarray(read_picture(tmp_path / "photo.tif").to_rgb(), int)
+    assert np.abs(found - np.asarray(PHOTO, int)).mean() < 2
+
+
+@pytest.mark.parametrize("bits", [10, 12])
+def test_white_of_fewer_than_16_bits_is_white(tmp_path: Path, bits: int) -> None:
+    white = pyvips.Image.new_from_array(np.full((16, 24, 3), 65535, np.uint16)).copy(interpretation="rgb16")
+    white.write_to_file(str(tmp_path / "white.avif"), bitdepth=bits, lossless=True)
+    assert levels(read_picture(tmp_path / "white.avif")).min() == 65535
+
+
+def test_white_of_a_heic_file_of_10_bits_is_white(tmp_path: Path) -> None:
+    white = np.full((16, 24, 3), 65535, np.uint16)
+    heif = pillow_heif.from_bytes("RGB;16", (24, 16), white.tobytes())
+    heif.save(tmp_path / "white.heic", quality=-1)
+    assert levels(read_picture(tmp_path / "white.heic")).min() == 65535
+
+
+def test_levels_of_32_bits_are_those_of_8_or_16_bits() -> None:
+    gray = PHOTO.convert("L")
+    assert np.array_equal(np.asarray(from_pil(gray.convert("I")).to_rgb()), np.asarray(gray.convert("RGB")))
+    deep = Image.fromarray(np.asarray(gray).astype(np.int32) * 257)
+    assert np.array_equal(levels(from_pil(deep))[..., 0], np.asarray(gray).astype(np.uint16) * 257)
+    with pytest.raises(ImageError, match="levels from 0 to 70000: save it with 8 or 16 bits"):
+        from_pil(Image.fromarray(np.array([[0, 70000]], np.int32)))

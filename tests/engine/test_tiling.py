@@ -42,6 +42,15 @@ def test_neighbours_overlap_as_asked() -> None:
     assert [(tile.left, tile.right) for tile in tiles] == [(0, 10), (7, 17), (14, 24)]
 
 
+def test_a_thin_map_is_cut_across_alone() -> None:
+    tiles = plan_tiles(5, 24, 10, 3)
+    assert [(tile.top, tile.bottom, tile.left, tile.right) for tile in tiles] == [
+        (0, 5, 0, 10),
+        (0, 5, 7, 17),
+        (0, 5, 14, 24),
+    ]
+
+
 def test_a_tile_is_cut_out_of_a_larger_map_too() -> None:
     image = torch.arange(64).reshape(1, 1, 8, 8)
     assert torch.equal(Tile(1, 2, 3, 4).of(image, stride=2), image[..., 2:6, 4:8])

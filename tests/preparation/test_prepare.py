@@ -211,11 +211,12 @@ def test_the_provider_is_told_which_photo_it_is(photos: Path, tmp_path: Path, wi
     assert (lr.path, lr.sha256) == (None, None)
 
 
-@pytest.mark.parametrize(("first", "second"), [("a.jpg", "a.png"), ("x/y.png", "x__y.png")])
+@pytest.mark.parametrize(("first", "second"), [("a-png.jpg", "a.png"), ("x/y.png", "x__y.png")])
 def test_two_photos_that_would_get_one_name_are_refused(tmp_path: Path, first: str, second: str) -> None:
     for name in (first, second):
         (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
         tiny.photo(64, 64).save(tmp_path / "photos" / name)
+    tiny.photo(64, 64).save(tmp_path / "photos" / "a.bmp")
     with pytest.raises(TrainingError) as caught:
         prepare_pairs(tmp_path / "photos", tmp_path / "out")
     assert all(str(tmp_path / "photos" / name) in str(caught.value) for name in (first, second))

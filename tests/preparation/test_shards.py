@@ -199,3 +199,32 @@ def test_a_damaged_image_gives_way_to_the_next(photos: Path, tmp_path: Path) -> 
     shard.write_bytes(content)
     with pytest.warns(UserWarning, match=r"the image gray__v0 is damaged: .* The next image is used instead"):
         assert len(batch(tmp_path).hr) == 4
+
+
+def test_the_layout_of_img2dataset_is_read_and_folders_with_dots(photos: Path, tmp_path: Path) -> None:
+    files: dict[str, bytes] = {}
+    for number in (0, 1):
+        tiny.photo(48, 40, seed=number).save(image := io.BytesIO(), "JPEG")
+        stem = f"./set.1/00000{number}"
+        files |= {
+            f"{stem}.jpg": image.getvalue(),
+            f"{stem}.txt": b"a house\n",
+            f"{stem}.json": b'{"status": "success"}',
+        }
+    files["./set.1/._000000.jpg"] = b"companion"
+    with tarfile.open(tmp_path / "00000.tar", "w") as tar:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    (tmp_path / "._00000.tar").write_bytes(b"companion")
+    found = batch(tmp_path)
+    assert (len(found.hr), set(found.high)) == (2, {"a house"})
+
+
+def test_a_png_beside_a_jpg_of_the_same_name(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    for seed, name in enumerate(("a.png", "a.jpg")):
+        tiny.photo(64, 64, seed=seed).save(tmp_path / "photos" / name)
+    assert prepare_shards(tmp_path / "photos", tmp_path / "shards", crop=64).samples == 2
+    assert {name.partition("__")[0] for name in members(tmp_path / "shards")} == {"a-jpg", "a-png"}

@@ -7,7 +7,8 @@ from pathlib import Path
 import click
 
 from xpsr_sdk.cli.options import setting
-from xpsr_sdk.cli.terminal import is_first_process, leave_processes, progress_bar, quiet_libraries, warnings_on_stderr
+from xpsr_sdk.cli.progress import progress_bar
+from xpsr_sdk.cli.terminal import is_first_process, leave_processes, quiet_libraries, warnings_on_stderr
 from xpsr_sdk.config import read_toml
 from xpsr_sdk.training.config import TrainConfig
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from xpsr_sdk.cli.options import setting
-from xpsr_sdk.cli.terminal import print_table, progress_bar, quiet_libraries
+from xpsr_sdk.cli.progress import progress_bar
+from xpsr_sdk.cli.terminal import print_table, quiet_libraries
 from xpsr_sdk.config import Compile, Dtype, PipelineConfig
 from xpsr_sdk.errors import ConfigError, did_you_mean
 

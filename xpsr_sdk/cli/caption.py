@@ -15,7 +15,8 @@ from rich.table import Table
 
 from xpsr_sdk.cli.components import part_options, with_options
 from xpsr_sdk.cli.options import setting
-from xpsr_sdk.cli.terminal import print_table, progress_bar, quiet_libraries, warnings_on_stderr
+from xpsr_sdk.cli.progress import progress_bar
+from xpsr_sdk.cli.terminal import print_table, quiet_libraries, quiet_option, say, warnings_on_stderr
 from xpsr_sdk.config import Component, PipelineConfig, read_toml
 from xpsr_sdk.contracts import PROMPT_LEVELS
 from xpsr_sdk.errors import ConfigError, ImageError
@@ -84,6 +85,7 @@ class ShardType(click.ParamType[tuple[int, int]]):
     "--sheet", type=click.Path(dir_okay=False, path_type=Path), help="The contact sheet.  [default: FOLDER-prompts.png]"
 )
 @click.option("--count", type=click.IntRange(min=1), default=24, show_default=True, help="How many images are shown.")
+@quiet_option
 def caption(
     folder: Path,
     prompt_provider: str | None,
@@ -161,7 +163,7 @@ def _print_report(report: Captioned, file: Path) -> None:
             click.echo(f"{words}: {len(reasons) - LISTED} more", err=True)
     if report.given_up:
         click.echo(f"Stopped, since {report.given_up}", err=True)
-    click.echo(f"{report.described} images described, {report.known} were before: {click.format_filename(file)}")
+    say(f"{report.described} images described, {report.known} were before: {click.format_filename(file)}")
     if report.failed or report.unprompted:
         raise click.exceptions.Exit(1)
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import click
 
 from xpsr_sdk.benchmark.protocol import Protocol
-from xpsr_sdk.cli.terminal import print_table, progress_bar, quiet_libraries
+from xpsr_sdk.cli.progress import progress_bar
+from xpsr_sdk.cli.terminal import print_table, quiet_libraries
 from xpsr_sdk.config import read_toml
 
 

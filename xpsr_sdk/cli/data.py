@@ -12,7 +12,8 @@ import click
 
 from xpsr_sdk.cli.components import part_options, with_options
 from xpsr_sdk.cli.options import setting
-from xpsr_sdk.cli.terminal import progress_bar
+from xpsr_sdk.cli.progress import progress_bar
+from xpsr_sdk.cli.terminal import quiet_option, say, warnings_on_stderr
 from xpsr_sdk.preparation.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ def data() -> None:
 @click.option("--photos-a-shard", type=click.IntRange(min=1), default=32, show_default=True, help="Photos in a shard.")
 @setting(Recipe, "seed")
 @click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Processes.")
+@quiet_option
 def prepare(
     photos: Path,
     output: Path,
@@ -67,7 +69,7 @@ def prepare(
         partial(prepare_shards, photos_a_shard=photos_a_shard) if form == "shards" else prepare_pairs
     )
     recipe = _recipe(choices)
-    with progress_bar() as bar:
+    with progress_bar() as bar, warnings_on_stderr():
         task = bar.add_task("preparing", total=None)
 
         def progress(done: int, total: int) -> None:
@@ -101,4 +103,4 @@ def _print(report: Prepared, output: Path) -> None:
     if flat := sum(report.flat.values()):
         counts["flat crops"] = flat
     left_out = f"; left out: {', '.join(f'{n} {cause}' for cause, n in sorted(counts.items()))}" if counts else ""
-    click.echo(f"{report.samples} samples are in {output}{left_out}")
+    say(f"{report.samples} samples are in {output}{left_out}")

@@ -8,7 +8,8 @@ from typing import Any
 import click
 
 from xpsr_sdk.builtin.pixel_metrics import Channel
-from xpsr_sdk.cli.terminal import print_table, progress_bar
+from xpsr_sdk.cli.progress import progress_bar
+from xpsr_sdk.cli.terminal import print_table, quiet_option, say, warnings_on_stderr
 from xpsr_sdk.data.images import write_whole
 from xpsr_sdk.evaluation.chosen import PRESETS
 from xpsr_sdk.evaluation.comparison import Comparison, compare_folders
@@ -80,6 +81,7 @@ FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option(
     "--plot", "plots", type=FILE, multiple=True, help="Write the plot of perception and distortion: .svg, .png or .pdf."
 )
+@quiet_option
 def evaluate(
     photos: tuple[Path, ...],
     reference: Path | None,
@@ -119,7 +121,7 @@ def evaluate(
         reference = methods.pop()
     alone = len(methods) == 1 and reference is not None and not (page or tables or plots or degraded or logs)
     result: Report | Comparison
-    with progress_bar() as bar:
+    with progress_bar() as bar, warnings_on_stderr():
         task = bar.add_task("measuring", total=None)
         settings["progress"] = lambda done, total: bar.update(task, completed=done, total=total)
         if alone and reference is not None:
@@ -161,10 +163,10 @@ def _write_outputs(
         _write(file, drawn)
     if page is not None:
         write_page(comparison, page, image_folder=image_folder)
-        click.echo(f"Written: {page}")
+        say(f"Written: {page}")
 
 
 def _write(file: Path, content: str | bytes) -> None:
     data = content.encode("utf-8", "replace") if isinstance(content, str) else content
     write_whole(file, lambda out: out.write(data))
-    click.echo(f"Written: {file}")
+    say(f"Written: {file}")

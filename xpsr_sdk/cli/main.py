@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import sys
 from importlib import import_module
 from typing import Any
 
@@ -45,8 +47,11 @@ class LazyGroup(click.Group):
             formatter.write_dl(list(SUMMARIES.items()))
 
     def invoke(self, ctx: click.Context) -> Any:
+        _speak_to_any_output()
         try:
             return super().invoke(ctx)
+        except BrokenPipeError:  # whoever read the output has had enough: click ends quietly
+            raise
         except KeyboardInterrupt:
             click.echo("Interrupted.", err=True)
             ctx.exit(130)
@@ -63,6 +68,13 @@ class WrongUse(click.ClickException):
     """An error that the user can fix by changing the command."""
 
     exit_code = 2
+
+
+def _speak_to_any_output() -> None:
+    """Let characters that the output's encoding lacks be escaped, as file names may hold them on a Windows pipe."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _disable_plugins_of_libraries() -> None:

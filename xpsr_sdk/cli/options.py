@@ -54,7 +54,7 @@ def _plain(annotation: Any) -> Any:
 
 def _click_type(kind: Any, limits: dict[str, Any]) -> Any:
     if get_origin(kind) is Literal:
-        return click.Choice(get_args(kind))
+        return click.Choice(get_args(kind), case_sensitive=False)
     if kind in (int, float) and limits:
         least, most = limits.get("ge", limits.get("gt")), limits.get("le", limits.get("lt"))
         in_range: Any = click.IntRange if kind is int else click.FloatRange

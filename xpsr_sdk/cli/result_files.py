@@ -2,51 +2,85 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from xpsr_sdk.config import OutputConfig
 from xpsr_sdk.data.files import READABLE, WRITABLE, find_images, listed
 from xpsr_sdk.errors import ConfigError
 
+STANDARD = Path("-")
+"""Stands for standard input or standard output."""
+Job = tuple[Path, Path]
+"""A photo, and the file that its restored version goes to."""
 
-def plan_result_files(inputs: Iterable[Path], output: Path, file_type: str | None = None) -> list[tuple[Path, Path]]:
+
+def plan_result_files(inputs: Iterable[Path], output: Path, written: OutputConfig) -> list[Job]:
     """Pair each photo with the file for its restored version.
 
+    Photos of the same name from several folders go to folders of those names.
+
     Args:
-        inputs: Photos, and folders of photos.
-        output: A folder, or a file for a single photo.
-        file_type: Type of the results in a folder, for instance ``png``. None: that of the photo, or PNG if its type
-            cannot be written.
+        inputs: Photos, folders of them, or standard input.
+        output: A folder, a file for a single photo, or standard output.
+        written: Type and names of the results.
 
     Raises:
         ConfigError: There are no photos, or two photos (or a photo and its own result) would have the same file.
     """
     sources = list(inputs)
-    names_file = output.suffix.lower() in WRITABLE and not output.is_dir()
-    if names_file and (len(sources) > 1 or sources[0].is_dir()):
-        raise ConfigError(f"{output} is the name of a file, but there may be several photos: name a folder.")
-    if names_file and file_type:
-        raise ConfigError(f"The type of the result is given by {output}: leave out --format, or name a folder.")
-    if not output.is_dir() and _is_another_image_type(output.suffix.lower()):
-        raise ConfigError(f"{output}: {output.suffix} cannot be written; use one of {listed(WRITABLE)}.")
-    if output.is_file() and not names_file:
-        raise ConfigError(f"{output} is a file: name a folder, or an image file ({listed(WRITABLE)}).")
-    jobs = [
-        (photo, output if names_file else output / name)
-        for source in sources
-        for photo, name in _photos(source, output, file_type)
-    ]
+    names_file = output == STANDARD or (output.suffix.lower() in WRITABLE and not output.is_dir())
+    _check_output(sources, output, written, names_file)
+    if names_file:
+        jobs = [(sources[0], output)]
+        _refuse_shared(jobs)
+        return jobs
+    found = [(source, photo, name) for source in sources for photo, name in _photos(source, output, written)]
+    if max(Counter(name for _, _, name in found).values(), default=0) > 1:
+        folders = {source: _folder(source, sources) for source in sources}
+        found = [(source, photo, folders[source] / name) for source, photo, name in found]
+    jobs = [(photo, output / name) for _, photo, name in found]
     if not jobs:
         raise ConfigError(f"There are no images in {', '.join(map(str, sources))} ({listed(READABLE)}).")
+    if written.suffix:  # results of an earlier run, beside their photos
+        results = {target.resolve() for _, target in jobs}
+        jobs = [(photo, target) for photo, target in jobs if photo.resolve() not in results]
     _refuse_shared(jobs)
     return jobs
 
 
-def _refuse_shared(jobs: list[tuple[Path, Path]]) -> None:
+def type_of_standard_output(photo: Path, written: OutputConfig) -> str:
+    """The type of a result that is written to standard output: the one that is asked for, else that of the photo."""
+    return written.format or _named(photo, written).suffix.removeprefix(".")
+
+
+def _check_output(sources: list[Path], output: Path, written: OutputConfig, names_file: bool) -> None:
+    if names_file and (len(sources) > 1 or sources[0].is_dir()):
+        raise ConfigError(f"{output} is the name of a file, but there may be several photos: name a folder.")
+    if names_file and output != STANDARD and (written.format or written.suffix):
+        option = "--format" if written.format else "--suffix"
+        raise ConfigError(
+            f"The name and type of the result are given by {output}: leave out {option}, or name a folder."
+        )
+    if not names_file and not output.is_dir() and _is_another_image_type(output.suffix.lower()):
+        raise ConfigError(f"{output}: {output.suffix} cannot be written; use one of {listed(WRITABLE)}.")
+    if output.is_file() and not names_file:
+        raise ConfigError(f"{output} is a file: name a folder, or an image file ({listed(WRITABLE)}).")
+
+
+def _folder(source: Path, sources: list[Path]) -> Path:
+    """Where the photos of an input are below the folder that all inputs have in common."""
+    folders = {each: each if each.is_dir() else each.parent for each in sources}
+    common = os.path.commonpath([folder.absolute() for folder in folders.values()])
+    return folders[source].absolute().relative_to(common)
+
+
+def _refuse_shared(jobs: list[Job]) -> None:
     taken: dict[Path, Path] = {}
     for photo, target in jobs:
-        if target.resolve() == photo.resolve():
+        if target.resolve() == photo.resolve() and target != STANDARD:
             raise ConfigError(f"{photo} would be overwritten by its own result: choose another output.")
         if target in taken:
             raise ConfigError(f"{taken[target]} and {photo} would both be written to {target}.")
@@ -59,26 +93,26 @@ def _is_another_image_type(suffix: str) -> bool:
     return suffix in (READABLE | Image.registered_extensions().keys()) - WRITABLE
 
 
-def _photos(source: Path, output: Path, file_type: str | None) -> Iterator[tuple[Path, Path]]:
+def _photos(source: Path, output: Path, written: OutputConfig) -> Iterator[tuple[Path, Path]]:
     """The photos of an input, each with its name below the output folder.
 
     If the output folder lies inside the input folder, its files are left out: they are results of an earlier run.
     """
     if not source.is_dir():
-        yield source, _named(Path(source.name), file_type)
+        yield source, _named(Path("stdin" if source == STANDARD else source.name), written)
         return
     results = output.resolve()
     holds_results = source.resolve() in results.parents
     photos = [p for p in find_images(source) if not (holds_results and p.resolve().is_relative_to(results))]
-    names = [_named(photo.relative_to(source), file_type) for photo in photos]
+    names = [_named(photo.relative_to(source), written) for photo in photos]
     shared = Counter(names)
     for photo, name in zip(photos, names, strict=True):
         own = photo.relative_to(source)
         # if there are a.heic and a.png, the result of a.heic is a.heic.png
-        yield photo, own.with_name(own.name + name.suffix) if shared[name] > 1 and name != own else name
+        is_renamed = shared[name] > 1 and own.suffix.lower() != name.suffix.lower()
+        yield photo, name.with_name(f"{own.name}{written.suffix or ''}{name.suffix}") if is_renamed else name
 
 
-def _named(photo: Path, file_type: str | None) -> Path:
-    if file_type:
-        return photo.with_suffix(f".{file_type}")
-    return photo if photo.suffix.lower() in WRITABLE else photo.with_suffix(".png")
+def _named(photo: Path, written: OutputConfig) -> Path:
+    kept = photo.suffix if photo.suffix.lower() in WRITABLE else ".png"
+    return photo.with_name(photo.stem + (written.suffix or "") + (f".{written.format}" if written.format else kept))

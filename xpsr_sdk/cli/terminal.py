@@ -7,16 +7,43 @@ import logging
 import os
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+Command = TypeVar("Command", bound=Callable[..., Any])
 PIPE_WIDTH = 240
 """Columns if the output is not a terminal. Lines are then rarely folded, and can be searched."""
+
+
+QUIET = "xpsr_sdk.cli.terminal.quiet"
+"""Where click keeps for a command whether it is quiet."""
+
+
+def quiet_option(command: Command) -> Command:
+    """The option ``--quiet`` of a command."""
+
+    def be_quiet(context: click.Context, _: click.Parameter, value: bool) -> None:
+        context.meta[QUIET] = value
+
+    words = "Print no progress and no summary: only what failed, and warnings."
+    return click.option("-q", "--quiet", is_flag=True, expose_value=False, callback=be_quiet, help=words)(command)
+
+
+def is_quiet() -> bool:
+    """Whether the command that is running is to print what went wrong alone."""
+    context = click.get_current_context(silent=True)
+    return bool(context and context.meta.get(QUIET))
+
+
+def say(text: str, err: bool = False) -> None:
+    """Print what the command did, unless it is quiet."""
+    if not is_quiet():
+        click.echo(text, err=err)
 
 
 def print_json(value: object) -> None:
@@ -24,25 +51,16 @@ def print_json(value: object) -> None:
     click.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
+def json_line(value: object) -> str:
+    """A value as JSON in one line."""
+    return json.dumps(value, ensure_ascii=False)
+
+
 def print_table(table: Table) -> None:
     """Print a table, as wide as the terminal. Square brackets in its cells are not read as markup."""
     console = Console()
     width = console.width if console.is_terminal else PIPE_WIDTH
     Console(width=width, markup=False, highlight=False).print(table)
-
-
-def progress_bar() -> Progress:
-    """A progress bar on standard error, since standard output is for results. Hidden if that is not a terminal."""
-    console = Console(stderr=True)
-    return Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal,
-        transient=True,
-    )
 
 
 def print_traceback() -> None:

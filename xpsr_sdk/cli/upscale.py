@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,33 +13,48 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from xpsr_sdk.cli.components import part_options, with_options
+from xpsr_sdk.cli.interrupts import interrupts
 from xpsr_sdk.cli.options import setting
-from xpsr_sdk.cli.result_files import plan_result_files
-from xpsr_sdk.cli.terminal import print_traceback, progress_bar, quiet_libraries, warnings_on_stderr
+from xpsr_sdk.cli.progress import progress_bar
+from xpsr_sdk.cli.result_files import STANDARD, Job, plan_result_files, type_of_standard_output
+from xpsr_sdk.cli.terminal import (
+    json_line,
+    print_traceback,
+    quiet_libraries,
+    quiet_option,
+    say,
+    warnings_on_stderr,
+)
 from xpsr_sdk.config import (
     ExecutionConfig,
     Offload,
+    OutputConfig,
     PipelineConfig,
+    load_config,
     read_toml,
     with_settings,
 )
-from xpsr_sdk.data.files import WRITABLE
 from xpsr_sdk.errors import ConfigError, XPSRError, one_line
 from xpsr_sdk.plugin_system.registry import Registry, default_registry
 
 if TYPE_CHECKING:
     from xpsr_sdk import Pipeline, Result
-
-INTERRUPTED = 130
-"""The usual exit code after Ctrl-C."""
+    from xpsr_sdk.config import RestoreConfig
+    from xpsr_sdk.data.picture import Picture
 
 
 @click.command()
 @click.argument("inputs", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder, or a file for one photo.")
 @click.option(
-    "--format", "file_type", type=click.Choice(sorted(s[1:] for s in WRITABLE)), help="Type of the results in a folder."
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Folder, or a file for one photo; - is standard output.",
 )
+@setting(OutputConfig, "format")
+@setting(OutputConfig, "quality")
+@setting(OutputConfig, "suffix")
 @click.option(
     "--overwrite", is_flag=True, help="Restore photos again whose results exist already; by default they are skipped."
 )
@@ -49,6 +63,10 @@ INTERRUPTED = 130
     "--config", type=click.Path(path_type=Path), help="TOML file with settings; command-line options override it."
 )
 @setting(PipelineConfig, "scale")
+@setting(PipelineConfig, "width")
+@setting(PipelineConfig, "height")
+@setting(PipelineConfig, "max_side")
+@setting(PipelineConfig, "megapixels")
 @setting(PipelineConfig, "model")
 @setting(PipelineConfig, "checkpoint")
 @setting(PipelineConfig, "checkpoint_weights")
@@ -85,26 +103,30 @@ INTERRUPTED = 130
 @setting(PipelineConfig, "speed")
 @setting(ExecutionConfig, "offload")
 @click.option("--explain", is_flag=True, help="Print how each photo would be cut to fit into memory; restore nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print a line of JSON for each photo instead of the summary.")
+@quiet_option
 def upscale(
     inputs: tuple[Path, ...],
     output: Path,
-    file_type: str | None,
     overwrite: bool,
     log: Path | None,
     config: Path | None,
     offload: Offload | None,
     explain: bool,
+    as_json: bool,
     **options: Any,
 ) -> None:
-    """Restore and enlarge the photos INPUTS: files, or folders, whose file names and subfolders are kept.
+    """Restore and enlarge the photos INPUTS: files, folders (names and subfolders are kept), or - for standard input.
 
     Photos whose results exist already are skipped. If a photo fails, the command says so and does the others; the exit
     code is then 1. Ctrl-C stops after the current photo; a second Ctrl-C stops at once. No incomplete file is left.
     """
-    jobs = plan_result_files(inputs, output, file_type)
+    written = load_config(OutputConfig, {name: options.pop(name) for name in OutputConfig.model_fields}, "xpsr upscale")
+    with warnings_on_stderr():
+        jobs = plan_result_files(inputs, output, written)
     registry = default_registry()
     settings = _settings(config, offload, options, registry)
-    summary = Summary(len(jobs), jobs[0][1] if len(jobs) == 1 else output, _opened(log))
+    summary = Summary(len(jobs), jobs[0][1] if len(jobs) == 1 else output, _opened(log), as_json)
     todo = [job for job in jobs if not summary.fail_missing(*job)]
     todo = todo if overwrite else [job for job in todo if not summary.skip_existing(*job)]
     if todo:
@@ -116,11 +138,11 @@ def upscale(
             for source, target in todo:
                 _explain(pipeline, source, target, summary)
         else:
-            _restore_all(pipeline, todo, summary)
+            _restore_all(pipeline, todo, written, summary)
     if not (explain and todo):
         summary.print()
-    if summary.failed or summary.interrupted or summary.log_failed:
-        raise click.exceptions.Exit(INTERRUPTED if summary.interrupted else 1)
+    if code := summary.exit_code:
+        raise click.exceptions.Exit(code)
 
 
 def _settings(
@@ -162,31 +184,40 @@ class Summary:
         photos: The number of photos.
         where: The file or folder of the results.
         log: A file of JSON lines, if there is a log.
+        as_json: Whether those lines are printed instead of a summary.
     """
 
     photos: int
     where: Path
     log: Path | None
+    as_json: bool = False
     restored: int = 0
     skipped: int = 0
     failed: int = 0
     log_failed: bool = False
-    interrupted: bool = False
+    interrupted: int = 0
     seconds: float = 0
     megapixels: float = 0
 
+    @property
+    def exit_code(self) -> int:
+        """128 and the number of the signal that stopped the command, 1 if something failed, else 0."""
+        return self.interrupted or int(bool(self.failed or self.log_failed))
+
     def fail_missing(self, source: Path, target: Path) -> bool:
         """Whether the photo is missing, which counts as a failure."""
-        if not source.exists():
+        is_missing = source != STANDARD and not source.exists()
+        if is_missing:
             self.fail(source, target, f"{source} does not exist.")
-        return not source.exists()
+        return is_missing
 
     def skip_existing(self, source: Path, target: Path) -> bool:
         """Whether the result exists already, so that the photo is skipped."""
-        if target.exists():
+        exists = target != STANDARD and target.exists()
+        if exists:
             self.skipped += 1
             self._note(source, target, "skipped")
-        return target.exists()
+        return exists
 
     def add(self, source: Path, target: Path, result: Result) -> None:
         """Count a photo that was restored."""
@@ -211,12 +242,14 @@ class Summary:
         self._note(source, target, "failed", error=reason)
 
     def _note(self, source: Path, target: Path, status: str, **details: object) -> None:
+        time = datetime.now(UTC).isoformat(timespec="seconds")
+        record = {"time": time, "photo": str(source), "result": str(target), "status": status, **details}
+        if self.as_json:
+            click.echo(json_line(record), err=self.where == STANDARD)
         if self.log:
-            time = datetime.now(UTC).isoformat(timespec="seconds")
-            line = {"time": time, "photo": str(source), "result": str(target), "status": status, **details}
             try:
                 with self.log.open("a", encoding="utf-8", errors="backslashreplace") as file:
-                    file.write(json.dumps(line, ensure_ascii=False) + "\n")
+                    file.write(json_line(record) + "\n")
             except OSError as error:  # an error of the log must not stop the restoration of photos
                 click.echo(f"The log {self.log} ends here: {error.strerror}.", err=True)
                 self.log, self.log_failed = None, True
@@ -233,21 +266,32 @@ class Summary:
             parts.append(f"{self.failed} failed")
         if left:
             parts.append(f"{left} left")
-        if self.restored or self.skipped:
-            click.echo(f"{', '.join(parts)}: {click.format_filename(self.where)}")
+        if (self.restored or self.skipped) and not self.as_json:
+            where = "standard output" if self.where == STANDARD else click.format_filename(self.where)
+            say(f"{', '.join(parts)}: {where}", err=self.where == STANDARD)
 
 
 def _explain(pipeline: Pipeline, source: Path, target: Path, summary: Summary) -> None:
     """Print how a photo would be restored."""
     try:
-        click.echo(f"{source}\n{pipeline.explain(source)}")
+        click.echo(f"{source}\n{pipeline.explain(_opened_photo(source, pipeline.settings))}")
     except XPSRError as error:
         summary.fail(source, target, str(error))
 
 
-def _restore_all(pipeline: Pipeline, jobs: list[tuple[Path, Path]], summary: Summary) -> None:
+def _opened_photo(source: Path, settings: RestoreConfig) -> Path | Picture:
+    """The photo of standard input, or the path of another one."""
+    from xpsr_sdk.data.photo import picture_in  # not for --help
+
+    if source != STANDARD:
+        return source
+    return picture_in(sys.stdin.buffer.read(), settings.max_megapixels, "standard input")
+
+
+def _restore_all(pipeline: Pipeline, jobs: list[Job], written: OutputConfig, summary: Summary) -> None:
     """Restore one photo after the other, until Ctrl-C."""
-    with progress_bar() as bar, _interrupts() as interrupted:
+    told = "Stopping after this photo; Ctrl-C again stops at once."
+    with progress_bar() as bar, interrupts(told, softly=lambda number: number == signal.SIGINT) as wish:
         task = bar.add_task("", total=len(jobs))
         for done, (source, target) in enumerate(jobs):
             bar.update(task, description=source.name, completed=done)
@@ -255,57 +299,38 @@ def _restore_all(pipeline: Pipeline, jobs: list[tuple[Path, Path]], summary: Sum
             def progress(regions: int, total: int, done: int = done) -> None:
                 bar.update(task, completed=done + regions / total)
 
-            _restore(pipeline, source, target, progress, summary)
-            if interrupted():
-                summary.interrupted = True
+            _restore(pipeline, source, target, written, progress, summary)
+            if wish:
+                summary.interrupted = wish.exit_code
                 return
 
 
 def _restore(
-    pipeline: Pipeline, source: Path, target: Path, progress: Callable[[int, int], None], summary: Summary
+    pipeline: Pipeline,
+    source: Path,
+    target: Path,
+    written: OutputConfig,
+    progress: Callable[[int, int], None],
+    summary: Summary,
 ) -> None:
     """Restore a photo. A failure is reported, and does not stop the other photos."""
     from xpsr_sdk.data.images import check_fits  # imported late, to keep --help quick
     from xpsr_sdk.data.photo import load_photo
 
+    file_format = type_of_standard_output(source, written) if target == STANDARD else None
     try:
         with warnings_on_stderr():
             settings = pipeline.resolve({})
-            photo = load_photo(source, settings)
-            check_fits(target, *photo.target_size(settings.scale))
+            photo = load_photo(_opened_photo(source, settings), settings)
+            check_fits(target, *photo.target_size(settings), file_format)
             result = pipeline.restore([photo], [settings], progress=progress)[0]
-            result.save(target)
+            result.save(sys.stdout.buffer if file_format else target, file_format, written.quality)
     except XPSRError as error:
         summary.fail(source, target, str(error))
+    except BrokenPipeError:
+        raise
     except Exception as error:  # from a plug-in or a decoder, or because memory ran out
         print_traceback()
         summary.fail(source, target, f"{source}: {one_line(error)}")
     else:
         summary.add(source, target, result)
-
-
-@contextmanager
-def _interrupts() -> Iterator[Callable[[], bool]]:
-    """Within the block, the first Ctrl-C is only recorded; the function that is returned says whether it came.
-
-    A second Ctrl-C raises KeyboardInterrupt. SIGTERM raises SystemExit, so that temporary files are removed.
-    """
-    interrupted = False
-
-    def interrupt(*_: object) -> None:
-        nonlocal interrupted
-        if interrupted:
-            raise KeyboardInterrupt
-        interrupted = True
-        click.echo("Stopping after this photo; Ctrl-C again stops at once.", err=True)
-
-    def terminate(number: int, _: object) -> None:
-        raise SystemExit(128 + number)
-
-    handlers = ((signal.SIGINT, interrupt), (signal.SIGTERM, terminate))
-    before = {which: signal.signal(which, handler) for which, handler in handlers}
-    try:
-        yield lambda: interrupted
-    finally:
-        for which, how in before.items():
-            signal.signal(which, how)

@@ -9,6 +9,8 @@ import numpy as np
 import pyvips
 from PIL import ImageCms
 
+from xpsr_sdk.data.forks import check_not_forked
+
 PROFILE = "icc-profile-data"
 """The field of a vips image that holds its profile."""
 
@@ -66,6 +68,7 @@ def is_srgb(profile: bytes) -> bool:
     """Whether the profile gives the same colours as sRGB, up to one of 255 levels. Its name is not considered."""
     if not is_usable(profile, 3):
         return False
+    check_not_forked()
     steps = np.linspace(0, 255, 5, dtype=np.uint8)
     grid = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(1, -1, 3)
     image = pyvips.Image.new_from_array(grid).copy(interpretation="srgb")

@@ -20,25 +20,17 @@ from torch.nn.functional import interpolate
 
 from xpsr_sdk.contracts import Item
 from xpsr_sdk.data.files import WRITABLE, listed
-from xpsr_sdk.data.picture import Picture, from_array, from_pil, from_vips, metadata_of, reason
+from xpsr_sdk.data.picture import Picture, dpi_of, from_array, from_pil, from_vips, metadata_of, reason
+from xpsr_sdk.data.png import frames_of
+from xpsr_sdk.data.writing import save_picture
 from xpsr_sdk.errors import ImageError
 
 MAX_MEGAPIXELS = 300.0
 """Larger images are refused by default, because even a small file may claim any size."""
 LOADERS = ("gifload", "heifload", "jpegload", "pngload", "tiffload", "webpload")
 """The file types that libvips reads; Pillow reads the others."""
-SAVERS: dict[str, tuple[str, dict[str, Any]]] = {
-    ".avif": ("heifsave_target", {"compression": "av1", "Q": 90}),
-    ".jpg": ("jpegsave_target", {"Q": 95}),
-    ".png": ("pngsave_target", {}),
-    ".tif": ("tiffsave_target", {"compression": "deflate", "predictor": "horizontal", "tile": True}),
-    ".webp": ("webpsave_target", {"Q": 95}),
-}
-"""The operation of libvips that writes a type of file, with its options."""
 LONGEST_SIDES = {".avif": 16384, ".jpg": 65535, ".webp": 16383}
 """The most pixels in a direction that a type of file can hold, or that libvips writes to it."""
-NOT_GRAY, NOT_DEEP, NOT_TRANSPARENT = (".avif", ".webp"), (".jpg", ".webp"), (".jpg",)
-"""Types that cannot hold gray as such, 16 bits, or alpha."""
 
 
 def read_image(path: Path, max_megapixels: float = MAX_MEGAPIXELS) -> Item:
@@ -77,7 +69,7 @@ def read_picture(path: Path, max_megapixels: float = MAX_MEGAPIXELS) -> Picture:
         return _read_heic(path)
     _refuse_animated(path, image)
     upright = image.autorot()
-    return from_vips(upright, str(path), metadata_of(upright))
+    return from_vips(upright, str(path), metadata_of(upright), dpi_of(upright))
 
 
 def _open_with_vips(path: Path) -> pyvips.Image | None:
@@ -91,12 +83,30 @@ def _open_with_vips(path: Path) -> pyvips.Image | None:
     try:
         image = opened("truncated")
         if image.get("vips-loader").startswith("tiffload"):
+            if _is_ycbcr_or_lab(path):
+                return None  # libvips takes YCbCr for RGB
             return opened("warning")  # for libvips, a TIFF file with missing tiles is only a warning
+        if image.get("vips-loader").startswith("uhdrload"):  # a photo with a gain map, which is no second photo
+            source = pyvips.Source.new_from_file(os.fsencode(path))
+            return pyvips.Image.jpegload_source(source, fail_on="truncated")
     except pyvips.Error as error:
-        if "not a known" in str(error) or "not in a known" in str(error):
+        if "not a known" in str(error) or "not in a known" in str(error) or "labq" in str(error):
             return None
         raise ImageError(f"{path} is damaged: {reason(error)}.") from None
     return image if image.get("vips-loader").startswith(LOADERS) else None
+
+
+def _is_ycbcr_or_lab(path: Path) -> bool:
+    """Whether a TIFF file holds such colours as they are; what JPEG compresses within TIFF, libvips reads well."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path, formats=["TIFF"]) as image:
+                tags: Any = getattr(image, "tag_v2", {})
+                colors, compression = tags.get(262), tags.get(259)
+                return colors in (8, 9) or (colors == 6 and compression != 7)
+    except (OSError, SyntaxError, ValueError, TypeError, Image.DecompressionBombError):
+        return False
 
 
 def _refuse_large(path: Path, width: int, height: int, max_megapixels: float) -> None:
@@ -111,24 +121,14 @@ def _refuse_animated(path: Path, image: pyvips.Image) -> None:
     loader = image.get("vips-loader")
     frames = image.get("n-pages") if image.get_typeof("n-pages") else 1
     if loader.startswith("heifload"):
-        return  # such a file may hold several images, but one of them is the main image
-    if loader.startswith("pngload"):  # libvips does not notice that a PNG file is animated
-        frames = _frames_of_png(path)
+        return  # one of the images of such a file is the main one
+    if loader.startswith("pngload"):  # libvips takes an animated PNG for a still one
+        with path.open("rb") as file:
+            frames = frames_of(file)
     if frames > 1 and loader.startswith("tiffload"):
         raise ImageError(f"{path} has {frames} pages: only single images are restored.")
     if frames > 1:
         raise ImageError(f"{path} is animated ({frames} frames): only still images are restored.")
-
-
-def _frames_of_png(path: Path) -> int:
-    """The number of frames in the acTL chunk, which stands before the pixels. 1 if there is none."""
-    with path.open("rb") as file:
-        file.seek(8)
-        while len(head := file.read(8)) == 8 and head[4:] != b"IDAT":
-            if head[4:] == b"acTL":
-                return int.from_bytes(file.read(4), "big")
-            file.seek(int.from_bytes(head[:4], "big") + 4, os.SEEK_CUR)
-    return 1
 
 
 def _read_heic(path: Path) -> Picture:
@@ -138,7 +138,7 @@ def _read_heic(path: Path) -> Picture:
         raise ImageError(f"{path} is HEIC, which needs the extra xpsr-sdk[heic].") from None
     try:
         image = pillow_heif.open_heif(path, convert_hdr_to_8bit=False)
-        return from_array(np.asarray(image), image.info, str(path))
+        return from_array(np.asarray(image), image.info, str(path), bits=image.info.get("bit_depth", 8))
     except (OSError, RuntimeError, SyntaxError, ValueError) as error:
         raise ImageError(f"{path} is damaged: {error}.") from None
 
@@ -166,76 +166,44 @@ def write_image(image: Image.Image, path: Path) -> None:
     write_picture(from_pil(image), path)
 
 
-def write_picture(picture: Picture, path: Path) -> None:
-    """Write a picture. The suffix of ``path`` sets the file type. If it fails, no incomplete file remains.
+def write_picture(picture: Picture, path: Path, quality: int | None = None, file_format: str | None = None) -> None:
+    """Write a picture whole or not at all; the suffix of ``path`` says the type, or ``file_format``.
 
-    What the file type cannot hold is left out: for JPEG, transparent parts are put on white, with a warning; JPEG and
-    WebP get 8 bits.
+    See ``save_picture``.
 
     Raises:
         ImageError: The suffix is not supported, the image is too large for it, or the file cannot be written.
     """
-    suffix = file_type(path)
-    check_fits(path, *picture.size)
-    if picture.has_alpha and suffix in NOT_TRANSPARENT:
-        warnings.warn(f"{path}: {suffix} has no transparency; transparent parts are put on white.", stacklevel=2)
-    operation, options = SAVERS[suffix]
-    if picture.max_level > 255 and suffix == ".avif":
-        options = options | {"bitdepth": 12}
-    if suffix == ".tif":
-        options = options | {"bigtiff": picture.size[0] * picture.size[1] * 8 > 2**32}
-    image = _for_type(picture, suffix)
-    keep = "all" if picture.metadata else "icc"
-
-    def save(file: IO[bytes]) -> None:
-        getattr(image, operation)(pyvips.Target.new_to_descriptor(file.fileno()), keep=keep, **options)
-
-    try:
-        write_whole(path, save)
-    except pyvips.Error as error:
-        raise ImageError(f"{path} cannot be written: {reason(error)}.") from None
+    suffix = file_type(path, file_format)
+    check_fits(path, *picture.size, file_format)
+    write_whole(path, lambda file: save_picture(picture, file, suffix, quality, name=str(path)))
 
 
-def file_type(path: Path) -> str:
+def file_type(path: Path, file_format: str | None = None) -> str:
     """The type of a file to be written, as the usual suffix of that type.
 
+    Args:
+        path: The file.
+        file_format: The type, for instance ``"JPEG"``; None: the suffix of the file says it.
+
     Raises:
-        ImageError: The suffix is not supported.
+        ImageError: The type is not supported.
     """
-    suffix = path.suffix.lower()
+    suffix = f".{file_format.lower().removeprefix('.')}" if file_format else path.suffix.lower()
     if suffix not in WRITABLE:
-        raise ImageError(
-            f"{path}: cannot write {path.suffix or 'a file without suffix'}; use one of {listed(WRITABLE)}."
-        )
+        raise ImageError(f"{path}: cannot write {suffix or 'a file without suffix'}; use one of {listed(WRITABLE)}.")
     return {".jpeg": ".jpg", ".tiff": ".tif"}.get(suffix, suffix)
 
 
-def check_fits(path: Path, width: int, height: int) -> None:
+def check_fits(path: Path, width: int, height: int, file_format: str | None = None) -> None:
     """Raise ImageError unless the type of the file can hold so many pixels."""
-    longest = LONGEST_SIDES.get(file_type(path), max(width, height))
+    suffix = file_type(path, file_format)
+    longest = LONGEST_SIDES.get(suffix, max(width, height))
     if max(width, height) > longest:
         raise ImageError(
-            f"{path} cannot be written: {width}x{height} is more than {path.suffix} holds, "
+            f"{path} cannot be written: {width}x{height} is more than {suffix} holds, "
             f"{longest} pixels in each direction; use .png or .tif."
         )
-
-
-def _for_type(picture: Picture, suffix: str) -> pyvips.Image:
-    """The picture as a vips image that a type of file can hold, with its profile and metadata."""
-    if picture.is_gray and suffix in NOT_GRAY:
-        picture = picture.in_srgb()  # a gray profile does not fit RGB
-    image = picture.pixels
-    if picture.has_alpha and suffix in NOT_TRANSPARENT:
-        image = image.flatten(background=[picture.max_level])
-    if picture.max_level > 255 and suffix in NOT_DEEP:
-        image = (image / 257).rint().cast("uchar").copy(interpretation="b-w" if image.bands < 3 else "srgb")
-    image = image.copy()
-    for name, (kind, value) in picture.metadata.items():
-        image.set_type(kind, name, value)
-    image.set_type(pyvips.GValue.gint_type, "orientation", 1)
-    if picture.profile:
-        image.set_type(pyvips.GValue.blob_type, "icc-profile-data", picture.profile)
-    return image
 
 
 def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:

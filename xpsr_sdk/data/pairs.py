@@ -1,26 +1,32 @@
 """Reads and writes training pairs in a folder with the published layout.
 
-FOLDER/HR/NAME.png                 the sharp photo
-FOLDER/LR/NAME.png                 the degraded photo, s times smaller or already enlarged
+FOLDER/HR/NAME.png                 the sharp photo (the folder may also be called GT/)
+FOLDER/LR/NAME.png                 the degraded photo, s times smaller or already enlarged (or LQ/)
 FOLDER/upscaled/NAME.png           the LR photo, enlarged by the model's upscaler to the size of HR (optional)
 FOLDER/highlevel_prompt_GT/NAME.txt    what it shows (optional)
 FOLDER/lowlevel_prompt_q/NAME.txt      how good the LR image is (optional)
 FOLDER/lowlevel_prompt_q_GT/NAME.txt   how good the HR image is (optional; needed to train with HR as input)
+
+The names in HR/ and LR/ may differ by the extension, and by an ending that all names of a folder share.
 
 A prompt without a file is looked up in FOLDER/prompts.sqlite, which ``xpsr caption`` makes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from xpsr_sdk.data.files import READABLE
 from xpsr_sdk.data.images import write_image, write_whole
+from xpsr_sdk.data.matching import pair_names, says_degraded
 from xpsr_sdk.data.samples import DamagedImage, Example, FindPrompt, Pair, ReadPixels
 from xpsr_sdk.errors import ImageError, TrainingError
 
+HR_FOLDERS, LR_FOLDERS = ("hr", "gt"), ("lr", "lq")
+"""What the folders of the images are called, in capitals or not."""
 UPSCALED = "upscaled"
 """The folder of images that were enlarged in advance."""
 PROMPT_FOLDERS = {"high": "highlevel_prompt_GT", "low": "lowlevel_prompt_q", "hr_low": "lowlevel_prompt_q_GT"}
@@ -39,7 +45,8 @@ class PairFolder:
     """
 
     def __init__(self, folder: Path, read: ReadPixels, stored_prompt: FindPrompt) -> None:
-        self._hr = _hr_images(folder)
+        self._lr = _lr_by_hr(folder)
+        self._hr = list(self._lr)
         self._read = read
         self._stored_prompt = stored_prompt
 
@@ -52,7 +59,7 @@ class PairFolder:
         folder = path.parent.parent
         try:
             hr = self._read(path)
-            lr = hr if hr_as_input else self._read(_lr_image(path))
+            lr = hr if hr_as_input else self._read(self._lr[path])
             enlarged = folder / UPSCALED / path.name
             upscaled = self._read(enlarged) if enlarged.is_file() and not hr_as_input else None
         except ImageError as error:
@@ -62,7 +69,7 @@ class PairFolder:
             high = self._stored_prompt(path, "high")
         low = _read_prompt(folder / PROMPT_FOLDERS["hr_low" if hr_as_input else "low"] / f"{path.stem}.txt")
         if low is None:
-            low = self._stored_prompt(path if hr_as_input else _lr_image(path), "low")
+            low = self._stored_prompt(path if hr_as_input else self._lr[path], "low")
         return Example(hr, lr, high or "", low or "", str(path), upscaled)
 
 
@@ -95,22 +102,53 @@ def _write_text(path: Path, text: str) -> None:
     write_whole(path, lambda file: file.write(text.encode()))
 
 
-def _hr_images(folder: Path) -> list[Path]:
-    images = sorted(p for p in (folder / "HR").glob("*") if p.suffix.lower() in READABLE)
+def holds_pairs(folder: Path) -> bool:
+    """Whether the folders in it say that it is a folder of pairs.
+
+    Raises:
+        TrainingError: They say so, but not by a name that is known, so that LR images would be taken for sharp ones.
+    """
+    if _part(folder, HR_FOLDERS):
+        return True
+    for part in sorted(path for path in folder.iterdir() if path.is_dir()):
+        if says_degraded(part.name):
+            raise TrainingError(
+                f"{folder} looks like a folder of pairs, since there is {part.name}/ in it: call the folder of the "
+                "sharp images HR/ and that of the degraded ones LR/, or name the folder of the sharp images alone."
+            )
+    return False
+
+
+def _part(folder: Path, names: Sequence[str]) -> Path | None:
+    """The first folder in it that has one of the names, in capitals or not."""
+    found = {path.name.lower(): path for path in sorted(folder.iterdir()) if path.is_dir()}
+    return next((found[name] for name in names if name in found), None)
+
+
+def _lr_by_hr(folder: Path) -> dict[Path, Path]:
+    """The LR image of each HR image, in the order of the names."""
+    images = _images(_part(folder, HR_FOLDERS))
     if not images:
         raise TrainingError(
             f"{folder}/HR holds no images: a folder of pairs needs HR/ and LR/; there are neither shards nor photos."
         )
-    for image in images:
-        _lr_image(image)
-    return images
+    lr_folder = _part(folder, LR_FOLDERS) or folder / "LR"
+    others = {path.name: path for path in _images(lr_folder)}
+    if all(image.name in others for image in images):
+        return {image: others[image.name] for image in images}
+    hr, lr = ({path.stem: path for path in paths} for paths in (images, others.values()))
+    known = hr.keys() & lr.keys()
+    partners = {name: name for name in hr} if len(known) == len(images) else pair_names(hr, lr)
+    if partners is None or len(partners) != len(images):
+        lost = next((image for image in images if image.name not in others and image.stem not in lr), images[0])
+        raise TrainingError(f"{lost} has no LR image: {lr_folder / lost.name} does not exist.")
+    return {image: lr[partners[image.stem]] for image in images}
 
 
-def _lr_image(hr: Path) -> Path:
-    lr = hr.parent.parent / "LR" / hr.name
-    if not lr.is_file():
-        raise TrainingError(f"{hr} has no LR image: {lr} does not exist.")
-    return lr
+def _images(folder: Path | None) -> list[Path]:
+    """The images right in a folder; what is hidden is left out."""
+    found = folder.iterdir() if folder and folder.is_dir() else ()
+    return sorted(p for p in found if p.suffix.lower() in READABLE and not p.name.startswith("."))
 
 
 @lru_cache(maxsize=1_000_000)

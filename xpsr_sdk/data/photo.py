@@ -2,26 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+import hashlib
+import math
+import shutil
+import tempfile
+import weakref
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from os import PathLike
 from pathlib import Path
+from typing import BinaryIO
 
+import numpy as np
 from PIL import Image
+from torch import Tensor
 
-from xpsr_sdk.config import RestoreConfig
+from xpsr_sdk.config import DEFAULT_SCALE, RestoreConfig
 from xpsr_sdk.contracts import Item, PromptLevel, Sha256
 from xpsr_sdk.data.images import read_picture, sha256_of
-from xpsr_sdk.data.picture import Picture, from_pil
+from xpsr_sdk.data.picture import Picture, from_levels, from_pil
 from xpsr_sdk.errors import ConfigError, ImageError
 
 SMALLEST_SIDE = 16
 """The smallest side of a photo, in pixels."""
+LARGEST_SCALE = 8
+"""How many times larger than the photo a result of a given size may be, in each direction."""
 LARGEST_VIEW = 2048
 """A photo with more pixels than a square of this side is not shown to prompt providers as a whole."""
 
-Photo = str | PathLike[str] | Image.Image | Item | Picture
+Photo = str | PathLike[str] | Image.Image | Item | Picture | bytes | BinaryIO | np.ndarray | Tensor
+"""A photo in any supported form: a path; a PIL image; an item; a picture; the bytes of an image file, or a file object
+that is open for reading in binary mode; an array, H W or H W C, or a tensor, H W or C H W, of uint8, uint16 or floats
+from 0 to 1.
+"""
 
 
 @dataclass(frozen=True)
@@ -38,11 +52,11 @@ class LoadedPhoto:
     path: Path | None = None
     sha256: Sha256 = Sha256()  # noqa: RUF009  (a descriptor)
 
-    def target_size(self, scale: float) -> tuple[int, int]:
-        """Width and height of the result, in pixels.
+    def target_size(self, settings: RestoreConfig) -> tuple[int, int]:
+        """Width and height of the result, in pixels: the photo's own, times the same factor.
 
         Raises:
-            ImageError: The photo is too small to be restored.
+            ImageError: The photo or the result is too small, or the result is too large for the photo.
         """
         width, height = self.picture.size
         if min(width, height) < SMALLEST_SIDE:
@@ -50,7 +64,19 @@ class LoadedPhoto:
                 f"{self.picture.name} is {width}x{height}: photos need at least {SMALLEST_SIDE} pixels in each "
                 "direction."
             )
-        return round(width * scale), round(height * scale)
+        factor = _factor(width, height, settings)
+        target = round(width * factor), round(height * factor)
+        if factor > LARGEST_SCALE:
+            raise ImageError(
+                f"{self.picture.name} is {width}x{height}: {target[0]}x{target[1]} would be {factor:.1f} times as "
+                f"large, and {LARGEST_SCALE} times is the most."
+            )
+        if min(target) < SMALLEST_SIDE:
+            raise ImageError(
+                f"{self.picture.name} is {width}x{height}, and its result would be {target[0]}x{target[1]}: it needs "
+                f"at least {SMALLEST_SIDE} pixels in each direction."
+            )
+        return target
 
     def views(self, levels: Collection[PromptLevel]) -> Iterator[tuple[list[PromptLevel], Item]]:
         """The images that a prompt provider sees for the levels.
@@ -74,6 +100,16 @@ class LoadedPhoto:
         return Item(view.to_rgb(), self.path, lambda: self.sha256)
 
 
+def _factor(width: int, height: int, settings: RestoreConfig) -> float:
+    """How many times larger the result of a photo is, in each direction; less than 1 if it is smaller."""
+    if settings.megapixels:
+        return math.sqrt(settings.megapixels * 1e6 / (width * height))
+    if settings.max_side:
+        return settings.max_side / max(width, height)
+    factors = [wanted / own for wanted, own in ((settings.width, width), (settings.height, height)) if wanted]
+    return min(factors, default=settings.scale or DEFAULT_SCALE)
+
+
 def load_photo(photo: Photo, settings: RestoreConfig) -> LoadedPhoto:
     """Load a photo from any supported form, and treat its profile and metadata as the settings say.
 
@@ -84,17 +120,72 @@ def load_photo(photo: Photo, settings: RestoreConfig) -> LoadedPhoto:
     origin: Path | None = None
     digest: Callable[[], str | None] | None = None
     if isinstance(photo, (str, PathLike)):
-        origin = Path(photo)
+        origin = Path(photo).expanduser()
         picture, digest = read_picture(origin, settings.max_megapixels), partial(sha256_of, origin)
     elif isinstance(photo, Item):
         item, origin = photo, photo.path
         picture, digest = from_pil(item.image, str(item.path or "the image")), lambda: item.sha256
     elif isinstance(photo, Image.Image):
         picture = from_pil(photo)
+    elif isinstance(photo, np.ndarray):
+        picture = from_levels(photo)
+    elif isinstance(photo, Tensor):
+        picture = _from_tensor(photo)
     elif isinstance(photo, Picture):
         picture = photo
     else:
-        raise ConfigError(f"A photo is a path, a PIL image or an Item, not a {type(photo).__name__}.")
+        content = photo if isinstance(photo, bytes) else _content(photo)
+        picture = picture_in(content, settings.max_megapixels)
+        digest = lambda: hashlib.sha256(content).hexdigest()  # noqa: E731
     picture = picture.in_srgb() if settings.profile == "convert" else picture
     picture = replace(picture, metadata={}) if settings.metadata == "strip" else picture
     return LoadedPhoto(picture, origin, digest)
+
+
+def is_photo(given: object) -> bool:
+    """Whether this is one photo, and no list of them."""
+    kinds = (str, PathLike, Image.Image, Item, Picture, bytes, np.ndarray, Tensor)
+    return isinstance(given, kinds) or hasattr(given, "read") or not isinstance(given, Iterable)
+
+
+def picture_in(content: bytes, max_megapixels: float, name: str = "the photo") -> Picture:
+    """The picture in the bytes of an image file, by way of a temporary file.
+
+    Raises:
+        ImageError: See ``read_picture``.
+    """
+    copy = _TemporaryFile(content)
+    try:
+        picture = read_picture(copy.path, max_megapixels)
+    except ImageError as error:
+        raise ImageError(str(error).replace(str(copy.path), name)) from None
+    return replace(picture, name=name, keeps_alive=copy)
+
+
+class _TemporaryFile:
+    """A file that is gone when nobody holds it any more: pixels are decoded when they are asked for."""
+
+    def __init__(self, content: bytes) -> None:
+        folder = tempfile.mkdtemp(prefix="xpsr-")
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        self.path = Path(folder, "photo")
+        self.path.write_bytes(content)
+
+
+def _content(file: object) -> bytes:
+    """What can be read from a file object."""
+    content = file.read() if hasattr(file, "read") else None
+    if not isinstance(content, bytes):
+        raise ConfigError(
+            "A photo is a path, a PIL image, an item, a picture, an array, a tensor, the bytes of an image file, or a "
+            f"file object that is open in binary mode, not a {type(file).__name__}."
+        )
+    return content
+
+
+def _from_tensor(tensor: Tensor) -> Picture:
+    """H W, C H W or 1 C H W."""
+    levels = tensor.detach().cpu()
+    levels = levels.float() if levels.is_floating_point() else levels
+    levels = levels[0] if levels.ndim == 4 and len(levels) == 1 else levels
+    return from_levels((levels.permute(1, 2, 0) if levels.ndim == 3 else levels).numpy(), "the tensor")

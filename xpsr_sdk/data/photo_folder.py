@@ -6,11 +6,13 @@ Their high-level prompts are looked up in FOLDER/prompts.sqlite, which ``xpsr ca
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image
 
 from xpsr_sdk.data.files import find_images
+from xpsr_sdk.data.matching import says_degraded, says_sharp
 from xpsr_sdk.data.samples import DamagedImage, Example, FindPrompt, ReadPixels
 from xpsr_sdk.errors import ImageError, TrainingError
 
@@ -27,12 +29,13 @@ class PhotoFolder:
         stored_prompt: Finds the high-level prompt of a photo.
 
     Raises:
-        TrainingError: No photo is large enough.
+        TrainingError: No photo is large enough, or the names say that there are pairs.
     """
 
     def __init__(self, folder: Path, read: ReadPixels, crop: int, stored_prompt: FindPrompt) -> None:
         found = find_images(folder)
         self._photos = [photo for photo in found if _smaller_side(photo) >= crop]
+        _refuse_pairs(folder, found)
         self._read = read
         self._stored_prompt = stored_prompt
         if not self._photos:
@@ -55,6 +58,16 @@ class PhotoFolder:
             raise DamagedImage(str(error)) from error
         high = self._stored_prompt(photo, "high") or ""
         return Example(hr, hr if hr_as_input else None, high, None, str(photo))
+
+
+def _refuse_pairs(folder: Path, photos: Sequence[Path]) -> None:
+    """Degraded images beside their sharp ones are no photos to train on."""
+    degraded = next((photo for photo in photos if says_degraded(photo.stem)), None)
+    if degraded and any(says_sharp(photo.stem) for photo in photos):
+        raise TrainingError(
+            f"{folder} looks like pairs, since there is {degraded.relative_to(folder)}: put the sharp images into HR/ "
+            "and the degraded ones into LR/."
+        )
 
 
 def _smaller_side(photo: Path) -> int:

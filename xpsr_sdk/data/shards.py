@@ -6,6 +6,9 @@
     KEY.json       {"high": what it shows, "low": how good the LR image is, "hr_low": how good the HR image is,
                     "sha256": of the source file's bytes, "size": [width, height]}; each may be missing or null
 
+The layout of img2dataset is read, too: KEY.jpg is the sharp photo, and KEY.txt what it shows. A key is the path of a
+file up to the first dot of its name.
+
 The tar files are not compressed, so that any sample can be read without those before it. Other image types than PNG
 can be read as well. https://github.com/webdataset/webdataset describes the format, and has a library that reads it.
 """
@@ -18,7 +21,7 @@ import tarfile
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -70,7 +73,7 @@ class ShardFolder:
     def example(self, index: int, hr_as_input: bool) -> Example:
         """See ``Source``."""
         shard, key, parts = self._samples[index]
-        words = _words(shard, key, parts)
+        words = {"high": _text(shard, parts), **_words(shard, key, parts)}
         try:
             hr = self._part(shard, parts["hr"])
             of_lr = parts.get("lr")
@@ -89,7 +92,7 @@ class ShardFolder:
 
 def find_shards(folder: Path) -> list[Path]:
     """The shards of a folder, sorted by name."""
-    return sorted(folder.glob("*.tar"))
+    return sorted(path for path in folder.glob("*.tar") if not path.name.startswith("."))
 
 
 def read_part(shard: Path, start: int, size: int) -> Pixels:
@@ -110,20 +113,35 @@ def _samples(shard: Path) -> dict[str, dict[str, Span]]:
     try:
         with tarfile.open(shard, "r:") as tar:
             for member in tar:
-                key, _, kind = member.name.partition(".")
-                part, _, suffix = kind.lower().rpartition(".")
-                if member.isfile() and (
-                    kind == "json" or (part in ("hr", "lr", "upscaled") and f".{suffix}" in READABLE)
-                ):
-                    samples.setdefault(key, {})[part or kind] = Span(member.offset_data, member.size)
+                key, part = _key_and_part(member.name)
+                if member.isfile() and part:
+                    samples.setdefault(key, {})[part] = Span(member.offset_data, member.size)
     except (tarfile.TarError, OSError, EOFError) as error:
         raise TrainingError(
             f"{shard} is damaged or cut off ({error}): delete it, and let xpsr data prepare make it again."
         ) from error
     for key, parts in samples.items():
+        if "photo" in parts:
+            parts.setdefault("hr", parts["photo"])
         if "hr" not in parts:
             raise TrainingError(f"{shard}: the sample {key} has no HR image: {key}.hr.png is missing.")
     return samples
+
+
+def _key_and_part(name: str) -> tuple[str, str]:
+    """The key of a file in a shard, and which part of the sample it is; "": none. Hidden files are none."""
+    path = PurePosixPath(name)
+    stem, _, kind = path.name.partition(".")
+    part, _, suffix = kind.lower().rpartition(".")
+    if not stem or stem.startswith("."):
+        return "", ""
+    is_part = kind in ("json", "txt") or (part in ("", "hr", "lr", "upscaled") and f".{suffix}" in READABLE)
+    return str(path.with_name(stem)), (part or (kind if kind in ("json", "txt") else "photo")) if is_part else ""
+
+
+def _text(shard: Path, parts: Mapping[str, Span]) -> str | None:
+    """What a sample's text file says."""
+    return _bytes(shard, parts["txt"]).decode(errors="replace").strip() if "txt" in parts else None
 
 
 def _words(shard: Path, key: str, parts: Mapping[str, Span]) -> dict[str, Any]:

@@ -58,6 +58,7 @@ def upscaled_region(
 def _window(picture: Picture, region: Region, width: int, height: int, margin: int) -> tuple[np.ndarray, Box]:
     """The pixels of a picture that a region depends on, h w C in [0, 1], and the box of the region in them."""
     across, down = picture.size[0] / width, picture.size[1] / height
+    margin = math.ceil(margin * max(across, down, 1))  # a filter that shrinks reaches further
     box = (region.left * across, region.top * down, region.right * across, region.bottom * down)
     left, top = (max(math.floor(side) - margin, 0) for side in box[:2])
     right, bottom = (min(math.ceil(s) + margin, most) for s, most in zip(box[2:], picture.size, strict=True))

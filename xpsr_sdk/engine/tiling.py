@@ -27,19 +27,22 @@ def plan_tiles(height: int, width: int, tile: int | None, overlap: int) -> list[
     """Cut a map of ``height`` x ``width`` latents into square tiles of side ``tile``.
 
     The stride is ``tile - overlap``; the last tile of a row or column is moved to the border. A map with no more
-    latents than a tile stays whole. So does every map if ``tile`` is None.
+    latents than a tile stays whole. So does every map if ``tile`` is None. If one side of the map is shorter than a
+    tile, so is that side of the tiles.
     """
     if tile is None or height * width <= tile * tile:
         return [Tile(0, 0, height, width)]
-    tile = min(tile, height, width)
-    # In a very thin map, a tile may be no larger than the overlap. The stride must still be positive.
-    stride = max(tile - overlap, 1)
+    rows, columns = min(tile, height), min(tile, width)
 
-    def starts(size: int) -> list[int]:
-        count = 1 + math.ceil(max(size - tile, 0) / stride)
-        return [min(i * stride, size - tile) for i in range(count)]
+    def starts(size: int, side: int) -> list[int]:
+        # In a very thin map, a tile may be no larger than the overlap. The stride must still be positive.
+        stride = max(side - overlap, 1)
+        count = 1 + math.ceil(max(size - side, 0) / stride)
+        return [min(i * stride, size - side) for i in range(count)]
 
-    return [Tile(top, left, top + tile, left + tile) for left in starts(width) for top in starts(height)]
+    return [
+        Tile(top, left, top + rows, left + columns) for left in starts(width, columns) for top in starts(height, rows)
+    ]
 
 
 def gaussian_weights(height: int, width: int) -> Tensor:

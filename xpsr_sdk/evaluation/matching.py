@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from xpsr_sdk.data.files import READABLE, find_images, listed
+from xpsr_sdk.data.matching import SCALE, pair_names
 from xpsr_sdk.errors import ConfigError
-
-SCALE_SUFFIX = re.compile(r"[_-]?x\d+$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -32,29 +30,30 @@ class Pair:
 def match(pred: Path, hr: Path) -> list[Pair]:
     """Pair the images of two folders by their path below the folder, without extension.
 
-    Where those differ and the folders hold equally many images, a scale at the end of a name (``_x4``,
-    ``-x4``, ``x4``, any number) is left out on both sides: ``Canon_10_x4.png`` belongs to
-    ``Canon_10_x1.png``. Two files instead of two folders are one pair.
+    Where those differ and the folders hold equally many images, an ending that all names of a folder share is left out:
+    see ``pair_names``. Two files instead of two folders are one pair.
 
     Raises:
         ConfigError: An image has no partner, two have the same name, or a folder holds no image.
     """
     if pred.is_file() and hr.is_file():
         return [Pair(pred.stem, pred, hr)]
-    preds, hrs = _by_name(pred), _by_name(hr)
-    if preds.keys() != hrs.keys() and len(preds) == len(hrs):
-        bare_preds, bare_hrs = _without_scale(preds), _without_scale(hrs)
-        if len(bare_preds) == len(preds) and bare_preds.keys() == bare_hrs.keys():
-            preds, hrs = bare_preds, bare_hrs
-    if preds.keys() != hrs.keys():
+    preds, hrs = _by_whole_name(pred), _by_whole_name(hr)
+    if preds.keys() != hrs.keys():  # a.jpg beside a.png is no trouble if both folders have them
+        preds, hrs = _by_name(pred), _by_name(hr)
+    partners = pair_names(preds, hrs)
+    if partners is None:
         missing = _names(f"without a partner in {pred}", hrs.keys() - preds.keys())
         extra = _names(f"without a partner in {hr}", preds.keys() - hrs.keys())
         raise ConfigError(
             f"The folders {pred} and {hr} do not hold the same images: "
-            f"{'; '.join(filter(None, [missing, extra]))}. "
-            "Equal names are expected, but for the extension and a scale such as _x4."
+            f"{'; '.join(filter(None, [missing, extra]))}. Equal names are expected, but for the extension and an "
+            "ending that all names of a folder share, such as _x4 or _LR."
         )
-    return [Pair(name, preds[name], hrs[name]) for name in sorted(preds)]
+    return [
+        Pair(partner.removesuffix(hrs[partner].suffix), preds[name], hrs[partner])
+        for name, partner in sorted(partners.items())
+    ]
 
 
 @dataclass(frozen=True)
@@ -98,14 +97,16 @@ def match_methods(methods: Mapping[str, Path], reference: Path | None, inputs: P
 
 
 def _partners(wanted: Mapping[str, Path], files: Mapping[str, Path]) -> dict[str, Path]:
-    """The file of each wanted name: of the same name, or of the one that differs by a scale at its end alone."""
-    bare_wanted = Counter(SCALE_SUFFIX.sub("", name) for name in wanted)
+    """The file of each wanted name: by ``pair_names``, or of the same name but for a scale at its end."""
+    if found := pair_names(wanted, files):
+        return {name: files[partner] for name, partner in sorted(found.items())}
+    bare_wanted = Counter(SCALE.sub("", name) for name in wanted)
     bare_files: dict[str, list[Path]] = {}
     for name, path in files.items():
-        bare_files.setdefault(SCALE_SUFFIX.sub("", name), []).append(path)
+        bare_files.setdefault(SCALE.sub("", name), []).append(path)
     partners = {}
     for name in sorted(wanted):
-        bare = SCALE_SUFFIX.sub("", name)
+        bare = SCALE.sub("", name)
         alike = bare_files.get(bare, [])
         if name in files:
             partners[name] = files[name]
@@ -114,22 +115,29 @@ def _partners(wanted: Mapping[str, Path], files: Mapping[str, Path]) -> dict[str
     return partners
 
 
-def _by_name(folder: Path) -> dict[str, Path]:
+def _by_whole_name(folder: Path) -> dict[str, Path]:
+    """The images of a folder by their path below it."""
     if not folder.is_dir():
         raise ConfigError(f"{folder} is not a folder: give two folders, or two images.")
-    named: dict[str, Path] = {}
-    for path in find_images(folder):
-        name = path.relative_to(folder).with_suffix("").as_posix()
-        if name in named:
-            raise ConfigError(f"{named[name]} and {path} have the same name: keep one of them.")
-        named[name] = path
+    named = {path.relative_to(folder).as_posix(): path for path in find_images(folder)}
     if not named:
         raise ConfigError(f"The folder {folder} holds no image ({listed(READABLE)}).")
     return named
 
 
-def _without_scale(named: dict[str, Path]) -> dict[str, Path]:
-    return {SCALE_SUFFIX.sub("", name): path for name, path in named.items()}
+def _by_name(folder: Path) -> dict[str, Path]:
+    """The same without their extensions."""
+    named: dict[str, Path] = {}
+    for whole, path in _by_whole_name(folder).items():
+        name = _bare(whole)
+        if name in named:
+            raise ConfigError(f"{named[name]} and {path} have the same name: keep one of them.")
+        named[name] = path
+    return named
+
+
+def _bare(name: str) -> str:
+    return PurePosixPath(name).with_suffix("").as_posix()
 
 
 def _names(what: str, names: set[str], most: int = 10) -> str:

@@ -40,8 +40,8 @@ def find_model(name: str | Path, **hub_options: Any) -> Path:
     presets = sorted(index.parent.name for index in PRESETS.glob("*/model_index.json"))
     if name in presets:
         return PRESETS / name
-    if name != "" and Path(name).is_dir():
-        return Path(name)
+    if name != "" and (folder := Path(name).expanduser()).is_dir():
+        return folder
     if isinstance(name, str) and name.count("/") == 1 and not name.startswith((".", "/", "~")):
         owner, _ = name.split("/")
         if Path(owner).is_dir():

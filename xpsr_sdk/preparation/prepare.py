@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from itertools import chain
@@ -122,8 +123,10 @@ def _names(root: Path) -> tuple[tuple[Path, str], ...]:
     if not photos:
         raise TrainingError(f"{root} holds no images.")
     owners: dict[str, Path] = {}
+    shared = Counter(photo.with_suffix("") for photo in photos)
     for photo in photos:
-        name = "__".join(photo.relative_to(root).with_suffix("").parts).replace(".", "-")  # a key ends at the first dot
+        bare = photo if shared[photo.with_suffix("")] > 1 else photo.with_suffix("")  # a.png beside a.jpg
+        name = "__".join(bare.relative_to(root).parts).replace(".", "-")  # a key ends at the first dot
         if name in owners:
             raise TrainingError(f"{owners[name]} and {photo} would both become the pair {name}: rename one of them.")
         owners[name] = photo

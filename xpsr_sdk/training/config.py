@@ -184,6 +184,9 @@ class ValidationSection(Settings):
     seed: int = Field(
         0, ge=0, lt=2**32, description="Seed of degradations and noise, which are the same at every validation."
     )
+    sampler: Component | None = Field(
+        None, description="Sampler of the restoration. None: the one that the base names."
+    )
     settings: dict[str, Any] = Field({}, description="Settings of the restoration, for instance num_inference_steps.")
 
 

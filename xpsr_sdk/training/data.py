@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 from xpsr_sdk.config import Component
 from xpsr_sdk.data.files import find_images
 from xpsr_sdk.data.images import read_image
-from xpsr_sdk.data.pairs import PairFolder
+from xpsr_sdk.data.pairs import PairFolder, holds_pairs
 from xpsr_sdk.data.photo_folder import PhotoFolder
 from xpsr_sdk.data.samples import Batch, DamagedImage, Pixels, Sample, Source, collate, draw_sample
 from xpsr_sdk.data.seeds import generator_for
@@ -109,7 +109,7 @@ def open_sources(folders: Sequence[Path], crop: int, keep_in_memory: int = 0) ->
             sources.append(ShardFolder(folder, part, crop))
             continue
         stored_prompt = PromptStore(folder / STORE_NAME).text_of
-        if (folder / "HR").is_dir() or not find_images(folder):
+        if holds_pairs(folder) or not find_images(folder):
             sources.append(PairFolder(folder, read, stored_prompt))
         else:
             sources.append(PhotoFolder(folder, read, crop, stored_prompt))
@@ -166,5 +166,8 @@ def _expand(folders: Sequence[Path]) -> list[Path]:
         matches = sorted(folder.parent.glob(folder.name)) if "*" in folder.name else [folder]
         if not matches:
             raise TrainingError(f"No folder matches {folder}.")
+        for match in matches:
+            if not match.is_dir():
+                raise TrainingError(f"{match} is not a folder." if match.exists() else f"There is no folder {match}.")
         found += matches
     return found

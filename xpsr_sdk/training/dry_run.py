@@ -28,7 +28,8 @@ class DryRun:
         images: The number of images.
         steps: The number of remaining steps.
         epochs: How often each image is drawn in these steps.
-        seconds: The time of a step, as the mean of three.
+        seconds: The time of a step, as the mean of those that were measured.
+        measured: The number of measured steps.
         memory: The memory that a step needs in one process.
         processes: The number of processes.
     """
@@ -39,6 +40,7 @@ class DryRun:
     steps: int
     epochs: float
     seconds: float
+    measured: int
     memory: StepMemory
     processes: int
 
@@ -56,7 +58,7 @@ class DryRun:
         yield f"Memory of a step: {dict(self.memory.rows())['total']} of tensors ({parts})."
         hours, minutes = divmod(round(self.steps * self.seconds / 60), 60)
         yield (
-            f"{self.steps} steps of {self.seconds:.2f} s, measured on {MEASURED_STEPS} of them: {hours} h {minutes} min"
+            f"{self.steps} steps of {self.seconds:.2f} s, measured on {self.measured} of them: {hours} h {minutes} min"
             f" on {self.processes} {'process' if self.processes == 1 else 'processes'}."
         )
         yield f"{self.images} images, each drawn {self.epochs:.1f} times. Nothing was written."
@@ -70,11 +72,13 @@ def dry_run(config: TrainConfig, registry: Registry | None = None) -> DryRun:
     networks = (run.unet, run.controlnet, run.backbone.text_encoder, run.backbone.vae)
     batch = run.data.batch(range(config.batch_size // (config.gradient_accumulation * run.accelerator.num_processes)))
     memory = step_memory(networks, run.trained, config.optimizer.name, lambda: run.losses(run.draw(batch))["loss"])
-    run.one_step()  # the first step is slower: it makes the optimiser's state, and may compile
-    began = time.perf_counter()
-    for _ in range(MEASURED_STEPS):
+    took = []
+    for _ in range(min(MEASURED_STEPS + 1, config.steps)):
+        began = time.perf_counter()
         run.one_step()
-    seconds = (time.perf_counter() - began) / MEASURED_STEPS
+        took.append(time.perf_counter() - began)
+    measured = took[1:] or took  # the first one is slower: it makes the optimiser's state, and may compile
+    seconds = sum(measured) / len(measured)
     trained, frozen = Counter[str](), Counter[str]()
     for name, parameter in run.trained.items():
         trained[group_of(name)] += parameter.numel()
@@ -83,5 +87,13 @@ def dry_run(config: TrainConfig, registry: Registry | None = None) -> DryRun:
     steps = config.steps - done
     epochs = steps * config.batch_size / len(run.data)
     return DryRun(
-        dict(trained), dict(frozen), len(run.data), steps, epochs, seconds, memory, run.accelerator.num_processes
+        dict(trained),
+        dict(frozen),
+        len(run.data),
+        steps,
+        epochs,
+        seconds,
+        len(measured),
+        memory,
+        run.accelerator.num_processes,
     )

@@ -48,6 +48,7 @@ def train(
     config: TrainConfig,
     registry: Registry | None = None,
     on_step: Callable[[int, dict[str, float]], object] = lambda step, losses: None,
+    should_stop: Callable[[], object] = lambda: False,
 ) -> Path:
     """Train a model, and continue from the newest undamaged checkpoint in ``config.output`` if there is one.
 
@@ -57,6 +58,8 @@ def train(
         config: The run.
         registry: The registry in which components are looked up. None: the built-in and the installed plug-ins.
         on_step: Called after each step, with its number and the terms of the loss.
+        should_stop: Asked after each step. If the answer is true in any process, a checkpoint is written and the run
+            ends; the same call goes on from there.
 
     Returns:
         The folder of the last checkpoint: ``checkpoint-N/`` with EMA weights.
@@ -74,9 +77,12 @@ def train(
         on_step(run.step, values)
         if run.step % config.log_every == 0:
             run.log.log_step(run.step, values)
-        is_kept = run.step % config.checkpoint_every == 0 or run.step == config.steps
+        stops = run.any_process(bool(should_stop()))
+        is_kept = run.step % config.checkpoint_every == 0 or run.step == config.steps or stops
         if is_kept:
             run.save()
+        if stops:
+            break
         run.validate()
         if is_kept:
             run.remove_old_checkpoints()
@@ -334,6 +340,13 @@ class TrainingRun:
             if self.accelerator.is_main_process:
                 self.log.log_validation(self.step, metrics, grid)
         self.accelerator.wait_for_everyone()
+
+    def any_process(self, wish: bool) -> bool:
+        """Whether a wish is true in any process."""
+        if self.accelerator.num_processes == 1:
+            return wish
+        count: Tensor = self.accelerator.reduce(torch.tensor(float(wish), device=self.device), "sum")
+        return bool(count.item())
 
     def remove_old_checkpoints(self) -> None:
         """Remove all checkpoints except the newest ones and the best."""

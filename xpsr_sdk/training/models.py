@@ -13,6 +13,7 @@ from xpsr_sdk.contracts import Backbone
 from xpsr_sdk.errors import ConfigError
 from xpsr_sdk.models.checkpoints import check_fit, checkpoint_in, read_checkpoint, read_json, read_model
 from xpsr_sdk.models.controlnet import XPSRControlNet
+from xpsr_sdk.models.loading import without_bars
 from xpsr_sdk.models.unet import XPSRUNet
 from xpsr_sdk.plugin_system.registry import Registry
 from xpsr_sdk.training.config import ModelSection
@@ -35,7 +36,7 @@ def build_for_training(section: ModelSection, registry: Registry) -> tuple[Backb
             f"model.from_scratch is true, but model.checkpoint names {section.checkpoint}: leave one of them out."
         )
     backbone: Backbone = registry.create("backbone", trained_backbone(section))
-    with registry.in_force():
+    with registry.in_force(), without_bars():
         backbone.load(section.base_folder, dtype=torch.float32, from_scratch=section.from_scratch)
         if section.from_scratch:
             config = read_json(section.base_folder / "unet" / "config.json")

@@ -116,7 +116,7 @@ class Validation:
         pipeline.configure(
             backbone=parts,
             prompt_provider=self._registry.create("prompt_provider", "fixed"),
-            sampler=self._registry.create("sampler", pipeline.defaults.sampler),
+            sampler=self._registry.create("sampler", self._section.sampler or pipeline.defaults.sampler),
             upscaler=self._registry.create("upscaler", trained_upscaler(self._config.model)),
             settings=self._settings,
         )

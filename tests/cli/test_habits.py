@@ -1,0 +1,104 @@
+"""How people call the command line: pipes, target sizes, names of results, several folders."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from tests.support import tiny
+from xpsr_sdk.cli.main import xpsr
+from xpsr_sdk.cli.progress import ProgressLines
+from xpsr_sdk.cli.result_files import plan_result_files
+from xpsr_sdk.config import OutputConfig, PipelineConfig, read_toml
+from xpsr_sdk.models.find_model import find_model
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(tiny_model: Path) -> Run:
+    """Runs ``xpsr upscale`` with the tiny model."""
+
+    def run(*arguments: object, given: bytes | None = None) -> Result:
+        chosen = ["--model", tiny_model, "--device", "cpu"]
+        return CliRunner().invoke(xpsr, ["upscale", *map(str, [*arguments, *chosen])], input=given)
+
+    return run
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    tiny.photo(20, 16).save(tmp_path / "photo.png")
+    return tmp_path / "photo.png"
+
+
+def test_a_dash_is_standard_input_and_output(run: Run, photo: Path) -> None:
+    result = run("-", "-o", "-", "--format", "JPG", "--max-side", 40, given=photo.read_bytes())
+    assert result.exit_code == 0
+    with Image.open(BytesIO(result.stdout_bytes)) as image:
+        assert (image.format, image.size) == ("JPEG", (40, 32))
+    assert "1 of 1 restored" in result.stderr
+
+
+def test_what_is_no_photo_on_standard_input(run: Run, tmp_path: Path) -> None:
+    result = run("-", "-o", tmp_path / "out.png", given=b"words")
+    assert result.exit_code == 1
+    assert result.stderr == "Failed: standard input is not an image, or of a type that is not supported.\n"
+
+
+def test_a_suffix_and_a_type_name_the_results(run: Run, photo: Path) -> None:
+    for _ in range(2):  # the result of the first time is no photo of the second
+        assert run(photo.parent, "-o", photo.parent, "--suffix", "_x2", "--format", "JPG", "--scale", 2).exit_code == 0
+    assert sorted(p.name for p in photo.parent.iterdir()) == ["photo.png", "photo_x2.jpg"]
+
+
+def test_quality(run: Run, photo: Path, tmp_path: Path) -> None:
+    for quality in (20, 95):
+        assert run(photo, "-o", tmp_path / f"{quality}.jpg", "--quality", quality, "--seed", 1).exit_code == 0
+    assert (tmp_path / "20.jpg").stat().st_size < (tmp_path / "95.jpg").stat().st_size
+
+
+def test_json_and_quiet(run: Run, photo: Path, tmp_path: Path) -> None:
+    line = json.loads(run(photo, "-o", tmp_path / "one.png", "--json").stdout)
+    assert (line["status"], line["width"]) == ("restored", 80)
+    assert run(photo, "-o", tmp_path / "two.png", "--quiet").output == ""
+
+
+def test_two_sizes_are_refused(run: Run, photo: Path, tmp_path: Path) -> None:
+    result = run(photo, "-o", tmp_path / "out.png", "--width", 100, "--megapixels", 2)
+    assert result.exit_code == 2
+    assert "width and megapixels each say how large the result is" in result.stderr
+
+
+def test_folders_with_photos_of_equal_names(tmp_path: Path) -> None:
+    for place in ("a/photos", "b/photos"):
+        (tmp_path / place).mkdir(parents=True)
+        (tmp_path / place / "1.png").touch()
+    folders, output = [tmp_path / "a" / "photos", tmp_path / "b" / "photos"], tmp_path / "out"
+    targets = [target for _, target in plan_result_files(folders, output, OutputConfig())]
+    assert targets == [output / "a" / "photos" / "1.png", output / "b" / "photos" / "1.png"]
+
+
+def test_progress_is_told_in_lines_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    with ProgressLines() as lines:
+        task = lines.add_task("photo.png", total=100)
+        for done in range(101):
+            lines.update(task, completed=done)
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 9
+    assert told[0] == "10%, 10 of 100: photo.png"
+
+
+def test_a_home_folder_and_a_byte_order_mark_in_a_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    (tmp_path / "c.toml").write_bytes(b'\xef\xbb\xbfcheckpoint = "~/trained"\n')
+    assert read_toml(PipelineConfig, tmp_path / "c.toml").checkpoint == tmp_path / "trained"
+    (tmp_path / "model").mkdir()
+    assert find_model("~/model") == tmp_path / "model"
