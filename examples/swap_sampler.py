@@ -14,9 +14,13 @@ HERE = Path(__file__).parent
 class OneStep:
     """A sampler of your own: it returns the model's first estimate, in a single step."""
 
+    distilled = True  # made for models of one step
+
     def sample(self, denoiser, latents, *, num_inference_steps, generators, callback=None):
-        alpha = denoiser.alphas_cumprod[denoiser.start_timestep]
-        return denoiser.denoised(latents / alpha**0.5, ((1 - alpha) / alpha) ** 0.5)
+        t = denoiser.start_timestep
+        alpha = denoiser.alphas_cumprod[t]
+        clean = denoiser.denoised(latents / alpha**0.5, ((1 - alpha) / alpha) ** 0.5)
+        return callback(0, t, clean) if callback else clean
 
 
 output = Path(sys.argv[1]) if len(sys.argv) > 1 else Path("demo")

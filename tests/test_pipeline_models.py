@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 import shutil
@@ -11,7 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import (
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
 from diffusers.utils import convert_state_dict_to_diffusers
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
@@ -31,6 +37,7 @@ from xpsr_sdk import (
 )
 from xpsr_sdk.builtin.residual import ResidualBackbone
 from xpsr_sdk.data.images import resize, to_image, to_tensor
+from xpsr_sdk.models.checkpoints import read_checkpoint, write_checkpoint
 from xpsr_sdk.models.controlnet import XPSRControlNet
 
 
@@ -226,3 +233,86 @@ def test_a_broken_backbone_is_named(tiny_model: Path) -> None:
 def test_a_backbone_can_be_handed_over_as_an_object(tiny_model: Path, pipe: Pipeline) -> None:
     handed_over = build_pipeline(model=str(tiny_model), backbone=ResidualBackbone(), device="cpu")
     assert handed_over(PHOTO, seed=3).image.tobytes() == pipe(PHOTO, seed=3).image.tobytes()
+
+
+def test_networks_that_are_assigned_are_computed_with(tiny_model: Path) -> None:
+    options: dict[str, Any] = {"seed": 0, "num_inference_steps": 2, "prompt": "a cat"}
+    for part in ("vae", "text_encoder"):
+        pipe = build_pipeline(tiny.sd_config())
+        before = pipe(PHOTO, **options).image
+        network = copy.deepcopy(getattr(pipe, part))
+        with torch.no_grad():
+            tiny.shake(network)
+        setattr(pipe, part, network)
+        assert getattr(pipe.backbone, part) is network
+        assert not same(pipe(PHOTO, **options).image, before)
+
+
+def test_a_scheduler_that_is_assigned_is_sampled_with() -> None:
+    options: dict[str, Any] = {"seed": 0, "num_inference_steps": 3, "prompt": "a cat", "fidelity": 0.2}
+    pipe = build_pipeline(tiny.sd_config())
+    before = pipe(PHOTO, **options).image
+    pipe.scheduler = EulerDiscreteScheduler.from_config(pipe.scheduler.config)
+    after = pipe(PHOTO, **options).image
+    assert not same(after, before)
+    named = build_pipeline(tiny.sd_config(), sampler={"name": "diffusers", "scheduler": "EulerDiscreteScheduler"})
+    assert same(named(PHOTO, **options).image, after)
+    with pytest.raises(CheckpointError, match=r"FlowMatchEulerDiscreteScheduler .* flow matching are not supported"):
+        pipe.scheduler = FlowMatchEulerDiscreteScheduler()
+    assert same(pipe(PHOTO, **options).image, after)
+
+
+def test_a_model_of_flow_matching_is_refused_when_it_is_built(tmp_path: Path) -> None:
+    shutil.copytree(tiny.SD_TINY / "base", tmp_path / "base")
+    file = tmp_path / "base" / "scheduler" / "scheduler_config.json"
+    file.write_text(json.dumps({"_class_name": "FlowMatchEulerDiscreteScheduler"}))
+    index = json.loads((tmp_path / "base" / "model_index.json").read_text())
+    index["scheduler"] = ["diffusers", "FlowMatchEulerDiscreteScheduler"]
+    (tmp_path / "base" / "model_index.json").write_text(json.dumps(index))
+    with pytest.raises(CheckpointError, match="flow matching"):
+        build_pipeline(model=str(tmp_path / "base"), checkpoint=tiny.SD_TINY / "xpsr", device="cpu")
+
+
+def test_a_model_with_a_lora_is_saved_fused_or_without_it(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"seed": 0, "num_inference_steps": 2, "prompt": "a cat"}
+    pipe = build_pipeline(tiny.sd_config())
+    plain = pipe(PHOTO, **options).image
+    torch.manual_seed(0)
+    pipe.unet.add_adapter(LoraConfig(r=2, lora_alpha=2, init_lora_weights=False, target_modules=["to_q", "to_v"]))
+    with_lora = pipe(PHOTO, **options).image
+    with pytest.raises(ConfigError, match="while a LoRA is loaded \\(default\\)"):
+        pipe.save_pretrained(tmp_path / "refused")
+    assert not (tmp_path / "refused").exists()
+    pipe.fuse_lora()
+    pipe.unload_lora_weights()
+    pipe.save_pretrained(tmp_path / "fused")
+    fused = build_pipeline(model=str(tmp_path / "fused"), device="cpu", dtype="float32")(PHOTO, **options).image
+    assert alike(fused, with_lora)
+    assert not alike(fused, plain)
+
+
+def test_a_model_with_the_part_of_a_plugin_says_what_to_install(tiny_model: Path, tmp_path: Path) -> None:
+    with default_registry().in_force():
+        controlnet = XPSRControlNet.from_unet(UNet2DConditionModel(**tiny.UNET), tiny.CONDITIONING_WIDTHS, "gated")
+        unet, _ = read_checkpoint(tiny_model)
+    write_checkpoint(tmp_path / "gated", unet, controlnet)
+    assert json.loads((tmp_path / "gated" / "plugins.json").read_text()) == {"xpsr-gated-fusion": "0.1.0"}
+    pipe = build_pipeline(model=str(tiny_model), checkpoint=tmp_path / "gated", device="cpu")
+    pipe.save_pretrained(tmp_path / "saved")
+    needed = (
+        r"No plug-in offers the fusion attention 'gated'.* made with xpsr-gated-fusion 0.1.0: pip install xpsr-gated"
+    )
+    for choice in ({"model": str(tmp_path / "saved")}, {"model": str(tiny_model), "checkpoint": tmp_path / "gated"}):
+        with pytest.raises(UnknownComponent, match=needed):
+            build_pipeline(**choice, device="cpu", registry=Registry([]))
+    with pytest.raises(UnknownComponent, match=needed):
+        Pipeline.from_pretrained(tmp_path / "saved", registry=Registry([]))
+    (tmp_path / "saved" / "plugins.json").write_text('{"x; rm -rf /": "1", "y": 2}')
+    with pytest.raises(UnknownComponent) as caught:
+        build_pipeline(model=str(tmp_path / "saved"), device="cpu", registry=Registry([]))
+    assert "pip install" not in str(caught.value)
+
+
+def test_a_model_of_built_in_parts_needs_no_plugins(pipe: Pipeline, tmp_path: Path) -> None:
+    pipe.save_pretrained(tmp_path / "saved")
+    assert not (tmp_path / "saved" / "plugins.json").exists()

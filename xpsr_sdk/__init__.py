@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         DuplicateComponent,
         ImageError,
         IncompatiblePlugin,
+        NonFiniteResult,
         PluginError,
         QueueClosed,
         QueueError,
@@ -86,6 +87,7 @@ __all__ = [
     "Item",
     "Metric",
     "ModelDefaults",
+    "NonFiniteResult",
     "Options",
     "Pipeline",
     "PipelineConfig",
@@ -135,7 +137,8 @@ HOME_OF = homes_of(
         "FusionAttention Item Metric Options PromptKey PromptLevel PromptProvider Prompts Sampler StepCallback "
         "Upscaler",
         "errors": "BrokenPlugin CheckpointError ConfigError DuplicateComponent ImageError "
-        "IncompatiblePlugin PluginError QueueClosed QueueError QueueFull TrainingError UnknownComponent XPSRError",
+        "IncompatiblePlugin NonFiniteResult PluginError QueueClosed QueueError QueueFull TrainingError "
+        "UnknownComponent XPSRError",
         "evaluation.comparison": "Comparison compare_folders",
         "evaluation.report": "Report evaluate_folders",
         "models.controlnet": "XPSRControlNet",

@@ -26,6 +26,7 @@ from xpsr_sdk.models.checkpoints import WEIGHTS, check_fit, checkpoint_in, read_
 from xpsr_sdk.models.controlnet import XPSRControlNet
 from xpsr_sdk.models.find_model import find_model
 from xpsr_sdk.models.loading import without_bars
+from xpsr_sdk.models.plugins_file import says_what_to_install
 from xpsr_sdk.models.unet import XPSRUNet
 from xpsr_sdk.pipeline import Pipeline
 from xpsr_sdk.plugin_system.registry import Registry, default_registry
@@ -77,12 +78,13 @@ def build_pipeline(
     if isinstance(upscaler, str | dict):  # stored in the pipeline's config when it is saved
         index = index | {"defaults": {**(index.get("defaults") or {}), "upscaler": upscaler}}
     defaults = read_defaults(index)
-    chosen_upscaler = registry.create("upscaler", upscaler or defaults.upscaler)
-    chosen_sampler = registry.create("sampler", sampler or config.sampler or defaults.sampler)
+    with says_what_to_install(folder):
+        chosen_upscaler = registry.create("upscaler", upscaler or defaults.upscaler)
+        chosen_sampler = registry.create("sampler", sampler or config.sampler or defaults.sampler)
     named = config.dtype or defaults.dtype
     dtype = getattr(torch, named) if named else find_dtype(device)
     weights_on = device if config.execution.offload is None else torch.device("cpu")
-    with _explaining_lack_of_memory(device), without_bars():
+    with _explaining_lack_of_memory(device), without_bars(), says_what_to_install(folder, config.checkpoint):
         pipeline, parts = _load(config, folder, index, dtype, weights_on, registry, backbone or config.backbone)
     pipeline.configure(
         backbone=parts,

@@ -180,6 +180,9 @@ class FusionAttention(Protocol):
     Built as ``Class(config, site)``. Its weights are part of the model's state dict. The site's own attention
     belongs to the base model and stays in its place under its own name, so that LoRA files find it; each call hands
     it to the fusion as ``attend``.
+
+    Models are read from files, and their memory is planned, on torch's meta device: ``__init__`` and the call must work
+    where tensors have shapes, but no values.
     """
 
     def __call__(
@@ -334,13 +337,19 @@ class Denoiser(Protocol):
         ...
 
 
-StepCallback = Callable[[int, int, "torch.Tensor"], None]
-"""``callback(step, timestep, latents)``, after each step."""
+StepCallback = Callable[[int, int, "torch.Tensor"], "torch.Tensor"]
+"""``callback(step, timestep, latents)``, after each step, gives the latents to go on with: the very tensor that it was
+handed, or another one, if the user has replaced them."""
 
 
 @runtime_checkable
 class Sampler(Protocol):
-    """Turns noisy latents into clean ones by asking the denoiser."""
+    """Turns noisy latents into clean ones by asking the denoiser.
+
+    A sampler for models that were distilled to one or a few steps (consistency models, one-step restoration) says so by
+    an attribute ``distilled = True``: it may use fewer evaluations than it is given, and its result is the model's
+    estimate instead of a sample of the data's distribution.
+    """
 
     def sample(
         self,
@@ -360,7 +369,8 @@ class Sampler(Protocol):
                 number of timesteps, if there are fewer).
             generators: One for each image, on the CPU, for samplers that add noise: the result for image i depends
                 only on its latents and ``generators[i]``.
-            callback: Called after each step, the last time with the result.
+            callback: Called after each step, the last time with the result. The sampler goes on with the latents that
+                it gives: they are others if the user has replaced them.
 
         Returns:
             Clean latents, B C h w, in the dtype and on the device of ``latents``.

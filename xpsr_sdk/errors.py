@@ -9,6 +9,7 @@
     │   └── BrokenPlugin        the plug-in failed; ``__cause__`` is its own exception
     ├── CheckpointError         weights are missing, damaged or of another architecture
     ├── ImageError              an image cannot be read, restored or written
+    ├── NonFiniteResult         NaN or infinity was computed: there is no image to write
     ├── QueueError              a restoration queue cannot take a photo
     │   ├── QueueFull           it is full
     │   └── QueueClosed         it was closed
@@ -20,7 +21,9 @@ Every message says what was wrong, where, and what would be right.
 from __future__ import annotations
 
 import difflib
+import os
 import re
+import traceback
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -56,7 +59,7 @@ class IncompatiblePlugin(PluginError):
 
 
 class BrokenPlugin(PluginError):
-    """A plug-in failed to import, to register or to be built; ``__cause__`` is its own exception."""
+    """A plug-in failed to import, to be built or to work, or gave a wrong answer; ``__cause__`` is its exception."""
 
 
 class CheckpointError(XPSRError):
@@ -65,6 +68,10 @@ class CheckpointError(XPSRError):
 
 class ImageError(XPSRError):
     """An image cannot be read, restored or written."""
+
+
+class NonFiniteResult(XPSRError):
+    """A part or a network computed NaN or infinity, of which no image can be made."""
 
 
 class QueueError(XPSRError):
@@ -106,6 +113,12 @@ def one_line(error: BaseException | None, secret: str = "") -> str:
         text = text.replace(secret, "***")  # before the text is cut, which could leave half of the secret
     text = text if len(text) <= 300 else f"{text[:297]}..."
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def print_traceback() -> None:
+    """Print where the error that is being handled came from, if the environment variable ``XPSR_TRACEBACK`` is 1."""
+    if os.environ.get("XPSR_TRACEBACK") == "1":
+        traceback.print_exc()
 
 
 def short(value: object) -> str:

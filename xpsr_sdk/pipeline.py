@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack, overload
 
 import torch
@@ -15,9 +16,9 @@ from diffusers.loaders import StableDiffusionLoraLoaderMixin
 from torch import Tensor
 
 from xpsr_sdk.config import Component, ExecutionConfig, RestoreConfig, backbone_of, read_defaults
-from xpsr_sdk.contracts import Backbone, PromptProvider, Prompts, Sampler, StepCallback, Upscaler
+from xpsr_sdk.contracts import Backbone, PromptProvider, Prompts, Sampler, Upscaler
 from xpsr_sdk.data.photo import LoadedPhoto, Photo, is_photo, load_photo
-from xpsr_sdk.engine.callbacks import StepEndCallback, step_callback
+from xpsr_sdk.engine.callbacks import StepEndCallback, UserCallback, of_diffusers
 from xpsr_sdk.engine.clock import Clock
 from xpsr_sdk.engine.execution import ALL, Optimizations, prepare_networks
 from xpsr_sdk.engine.networks import MemoryState, Networks
@@ -31,6 +32,9 @@ from xpsr_sdk.errors import ConfigError
 from xpsr_sdk.models.checkpoints import read_json
 from xpsr_sdk.models.find_model import find_model
 from xpsr_sdk.models.loading import without_bars
+from xpsr_sdk.models.plugins_file import says_what_to_install, write_plugins
+from xpsr_sdk.models.schedule import NoiseSchedule
+from xpsr_sdk.plugin_system.answers import working_on
 from xpsr_sdk.plugin_system.registry import Registry, default_registry
 from xpsr_sdk.plugin_system.scope import create_part
 from xpsr_sdk.prompts.encode import describe_photo, encode_prompts
@@ -40,6 +44,8 @@ from xpsr_sdk.result import Plan, Result
 if TYPE_CHECKING:
     from xpsr_sdk.settings import RestoreSettings
 
+OF_BACKBONE = ("tokenizer", "text_encoder", "vae", "scheduler")
+"""What the pipeline holds and its backbone computes with."""
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "token")
 """The options of ``from_pretrained`` for downloads from the hub, as in diffusers."""
 
@@ -99,8 +105,9 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         hub_options = {name: kwargs.pop(name) for name in HUB_OPTIONS if name in kwargs}
         folder = find_model(pretrained_model_name_or_path, **hub_options)
         # The plug-in is imported first, since diffusers accepts only components whose classes are imported.
-        registry.config("backbone", backbone_of(read_json(folder / "model_index.json")))
-        with registry.in_force(), without_bars():
+        with says_what_to_install(folder):
+            registry.config("backbone", backbone_of(read_json(folder / "model_index.json")))
+        with registry.in_force(), without_bars(), says_what_to_install(folder):
             pipeline: Pipeline = super().from_pretrained(folder, **kwargs)
             pipeline.configure()
         return pipeline
@@ -132,6 +139,45 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         self._memory = MemoryState()
         self.set_execution(execution or ExecutionConfig())
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Replace a network or the scheduler, as in diffusers: the backbone computes with the new one.
+
+        A scheduler is the noise schedule of the model, and is sampled with from now on.
+
+        Raises:
+            ConfigError: The scheduler is none of diffusers', or cannot be sampled with.
+            CheckpointError: The scheduler has no noise schedule of the kind that XPSR is made for.
+        """
+        if name == "scheduler" and value is not None:
+            NoiseSchedule(value)  # refuses what is none
+        backbone = self.__dict__.get("backbone")
+        if name not in OF_BACKBONE or backbone is None:
+            super().__setattr__(name, value)
+            return
+        if name == "scheduler":
+            self.sampler = Registry([]).create("sampler", {"name": "diffusers", "scheduler": type(value).__name__})
+        super().__setattr__(name, value)
+        setattr(backbone, name, value)
+
+    def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:
+        """Write the whole model, as in diffusers.
+
+        Args:
+            save_directory: The folder.
+            kwargs: As in diffusers.
+
+        Raises:
+            ConfigError: A LoRA is loaded, with which the model could not be read again.
+        """
+        loras = {name for part in (self.unet, self.text_encoder) for name in getattr(part, "peft_config", None) or ()}
+        if loras:
+            raise ConfigError(
+                f"A model cannot be saved while a LoRA is loaded ({', '.join(sorted(loras))}): write it into the "
+                "weights with fuse_lora() and unload_lora_weights(), or leave it out with unload_lora_weights() alone."
+            )
+        super().save_pretrained(save_directory, **kwargs)
+        write_plugins(Path(save_directory), (self.unet, self.controlnet, self.backbone, self.upscaler, self.sampler))
+
     def set_execution(self, execution: ExecutionConfig, optimizations: Optimizations = ALL) -> None:
         """Set how the networks are executed. ``optimizations`` is for the benchmark."""
         self.execution, self._optimizations = execution, optimizations
@@ -144,7 +190,7 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         photos: Photo,
         *,
         latents: Tensor | None = None,
-        callback: StepCallback | None = None,
+        callback: UserCallback | None = None,
         callback_on_step_end: StepEndCallback | None = None,
         progress: Progress | None = None,
         **settings: Unpack[RestoreSettings],
@@ -156,7 +202,7 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         photos: Iterable[Photo],
         *,
         latents: Tensor | None = None,
-        callback: StepCallback | None = None,
+        callback: UserCallback | None = None,
         callback_on_step_end: StepEndCallback | None = None,
         progress: Progress | None = None,
         **settings: Unpack[RestoreSettings],
@@ -167,7 +213,7 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         photos: Photo | Iterable[Photo],
         *,
         latents: Tensor | None = None,
-        callback: StepCallback | None = None,
+        callback: UserCallback | None = None,
         callback_on_step_end: StepEndCallback | None = None,
         progress: Progress | None = None,
         **settings: Unpack[RestoreSettings],
@@ -178,7 +224,8 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
             photos: A photo, in any of the forms of ``xpsr_sdk.data.photo.Photo``: a path, a PIL image, the bytes of a
                 file, a file object, an array or a tensor, among others. Or a list of photos, or another iterable.
             latents: Start latents, 1 C h w. They are treated as pure noise, so ``fidelity`` does not set the start.
-            callback: ``callback(step, timestep, latents)``, called after each step of each region.
+            callback: ``callback(step, timestep, latents)``, called after each step of each region. Sampling continues
+                with latents that it returns or changes in place.
             callback_on_step_end: As in diffusers: ``callback_on_step_end(pipe, step, timestep, {"latents": latents})``,
                 called after each step. If it returns a dictionary with ``latents``, they replace the current ones.
             progress: ``progress(done, total)``, called after each region of a photo.
@@ -194,7 +241,7 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         if callback_on_step_end:
             if callback:
                 raise ConfigError("Give callback or callback_on_step_end, not both.")
-            callback = step_callback(self, callback_on_step_end)
+            callback = of_diffusers(self, callback_on_step_end)
         one = is_photo(photos)
         several: Any = [photos] if one else photos
         results = []
@@ -233,7 +280,7 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         settings: Sequence[ResolvedSettings],
         *,
         latents: Tensor | None = None,
-        callback: StepCallback | None = None,
+        callback: UserCallback | None = None,
         progress: Progress | None = None,
     ) -> list[Result]:
         """Restore photos together, as one batch.
@@ -247,7 +294,22 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
 
         Returns:
             A result for each photo. If memory ran out, less was computed at a time, and there was a warning.
+
+        Raises:
+            BrokenPlugin: A part failed, or gave something else than its contract promises.
+            NonFiniteResult: NaN or infinity arose; the message says in which stage and in which part.
         """
+        with working_on(", ".join(photo.picture.name for photo in photos)):
+            return self._restore(photos, settings, latents, callback, progress)
+
+    def _restore(
+        self,
+        photos: Sequence[LoadedPhoto],
+        settings: Sequence[ResolvedSettings],
+        latents: Tensor | None,
+        callback: UserCallback | None,
+        progress: Progress | None,
+    ) -> list[Result]:
         networks, clock = self._networks(), Clock(self._execution_device)
         regions = self._regions(photos[0], settings[0])
         prompts = [Prompts()] * len(photos)

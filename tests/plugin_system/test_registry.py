@@ -49,7 +49,7 @@ def test_the_built_in_components(registry: Registry) -> None:
         ),
         "fusion_attention": ["xpsr"],
         "degradation_model": ["bicubic", "camera", "realesrgan"],
-        "sampler": ["ddim", "dpmpp-2m", "euler", "unipc"],
+        "sampler": ["ddim", "diffusers", "dpmpp-2m", "euler", "unipc"],
         "backbone": ["residual", "stable-diffusion"],
         "upscaler": ["bicubic", "realesrgan-x4plus", "spandrel"],
         "metric": ["niqe", "niqe-basicsr", "psnr", "ssim"],
@@ -124,7 +124,7 @@ def test_what_a_validator_says_comes_without_pydantic_s_words(size: int) -> None
 @given(st.permutations(["a", "b", "c"]))
 def test_the_order_of_plugins_has_no_meaning(order: list[str]) -> None:
     plugins = [offering(sampler(name), distribution=f"xpsr-{name}") for name in order]
-    expected = ["a", "b", "c", "ddim", "dpmpp-2m", "euler", "unipc"]
+    expected = ["a", "b", "c", "ddim", "diffusers", "dpmpp-2m", "euler", "unipc"]
     assert [component.spec.name for component in Registry(plugins).components("sampler")] == expected
 
 
@@ -158,7 +158,7 @@ class Unprintable:
             "stubb",
             UnknownComponent,
             "No plug-in offers the sampler 'stubb'. Did you mean 'stub'? "
-            "Known: ddim, dpmpp-2m, euler, half, moody, picky, stub, unipc.",
+            "Known: ddim, diffusers, dpmpp-2m, euler, half, moody, picky, stub, unipc.",
         ),
         (
             "samplers",
@@ -171,7 +171,7 @@ class Unprintable:
             "sampler",
             None,
             ConfigError,
-            "No sampler is chosen. Known: ddim, dpmpp-2m, euler, half, moody, picky, stub, unipc.",
+            "No sampler is chosen. Known: ddim, diffusers, dpmpp-2m, euler, half, moody, picky, stub, unipc.",
         ),
         (
             "sampler",
@@ -348,7 +348,7 @@ def test_a_plugin_that_takes_a_built_in_name_is_the_one_that_is_told_of(caplog: 
 
 def test_strict_turns_reserved_names_into_errors(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XPSR_STRICT", "1")
-    with pytest.raises(BrokenPlugin, match="a name that is reserved for a built-in part"):
+    with pytest.raises(DuplicateComponent, match="a name that is reserved for a built-in part"):
         Registry([offering(sampler("unipc"))])
 
 
@@ -362,7 +362,7 @@ def test_a_misspelt_name_is_unknown_whatever_else_is_broken() -> None:
     with pytest.raises(UnknownComponent) as caught:
         registry.find("sampler", "unipcc")
     assert str(caught.value) == (
-        "No plug-in offers the sampler 'unipcc'. Did you mean 'unipc'? Known: ddim, dpmpp-2m, euler, unipc. "
+        "No plug-in offers the sampler 'unipcc'. Did you mean 'unipc'? Known: ddim, diffusers, dpmpp-2m, euler, unipc. "
         "Note: The plug-in xpsr-film-grain 1.2 is broken: ImportError: no torch"
     )
 
@@ -419,6 +419,25 @@ def test_wrong_defaults_of_a_class_that_is_not_loaded_are_told_when_it_is_asked_
             ask("sampler", "typo")
         assert str(caught.value) == TYPO
     monkeypatch.delitem(sys.modules, "heavy_part")
+
+
+def test_misspelt_defaults_are_listed_though_the_class_is_not_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "heavy_typo.py").write_text(
+        "import xpsr_sdk\nraise SystemExit('it is not to be imported')\n"
+        "class Part:\n    class Config(xpsr_sdk.Options):\n        steps: int = 3\n"
+        "class Other:\n    class Config(Part.Config):\n        mode: int = 3\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    specs = [sampler(name, f"heavy_typo:{part}", **{option: 4}) for name, part, option in (
+        ("typo", "Part", "stepz"), ("right", "Part", "steps"), ("who-knows", "Other", "steps"))]  # fmt: skip
+    found = {c.spec.name: c for c in Registry([offering(*specs)]).components("sampler")}
+    assert [found[name].state for name in ("typo", "right", "who-knows")] == ["broken", "ok", "ok"]
+    assert found["typo"].reason == (
+        "ConfigError: The defaults of its ComponentSpec are wrong: stepz: there is no such option. Did you mean "
+        "'steps'? Known: steps."
+    )
 
 
 def test_an_option_that_defaults_leave_to_be_given_is_no_mistake() -> None:

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from tests.support import tiny
+from tests.support.registries import registry_with
 from xpsr_sdk import (
     ComponentSpec,
     ConfigError,
@@ -27,7 +28,7 @@ from xpsr_sdk import (
 )
 from xpsr_sdk.builtin.bicubic_degradation import BicubicDegradation
 from xpsr_sdk.data.images import read_image, to_image, to_tensor
-from xpsr_sdk.preparation.prepare import prepare_pairs
+from xpsr_sdk.preparation.prepare import prepare_pairs, prepare_shards
 from xpsr_sdk.preparation.report import Prepared
 from xpsr_sdk.preparation.sharpen import sharpen
 
@@ -188,7 +189,7 @@ def test_sharpened_photos_are_stored_and_degraded(photos: Path, tmp_path: Path) 
     [
         ("reports", "The captioner is asleep."),
         ("raises", "MemoryError: no room for the captioner"),
-        ("texts", "TypeError: the provider gave a str, not Prompts"),
+        ("texts", "The prompt provider 'captioner' of Plugin 0 gave a str as an answer, not Prompts."),
     ],
 )
 def test_prompts_that_could_not_be_had_are_reported(
@@ -200,6 +201,48 @@ def test_prompts_that_could_not_be_had_are_reported(
     assert report.unprompted == {photos / "one.png": reason, photos / "trip" / "two.png": reason}
     assert not (tmp_path / "highlevel_prompt_GT").exists()
     assert (tmp_path / "lowlevel_prompt_q" / "one__v0.txt").is_file() == (way == "reports")
+
+
+class Degrades:
+    """Halves, then does what ``answer`` says to a photo that is 64 pixels wide; its neighbours come out well."""
+
+    class Config(Options):
+        pass
+
+    scale = 2
+    answer: ClassVar[Any]
+
+    def __init__(self, config: Config) -> None: ...
+
+    def __call__(self, hr: torch.Tensor, generators: Sequence[torch.Generator]) -> Any:
+        lr = hr[..., ::2, ::2]
+        return self.answer(lr) if hr.shape[-1] == 64 else lr
+
+
+def raising(lr: torch.Tensor) -> Any:
+    raise ZeroDivisionError("by the contrast")
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (raising, "raised ZeroDivisionError: by the contrast"),
+        (lambda lr: lr.repeat_interleave(2, -1), "gave LR images of shape"),
+        (lambda lr: (lr * 255).byte(), "gave LR images in torch.uint8, not in torch.float32"),
+        (lambda lr: lr * 255, "gave LR images from "),
+        (lambda lr: lr / 0, "gave LR images that are not finite"),
+    ],
+)
+@pytest.mark.parametrize("make", [prepare_pairs, prepare_shards])
+def test_a_degradation_that_fails_on_a_photo_costs_that_photo(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: Any, reason: str, make: Any
+) -> None:
+    monkeypatch.setattr(Degrades, "answer", staticmethod(answer), raising=False)
+    report = make(photos, tmp_path, degradation="part", registry=registry_with("degradation_model", Degrades))
+    photo = photos / "trip" / "two.png"
+    assert report.samples == 2
+    assert report.failed[photo].startswith(f"The degradation model 'part' of xpsr-test 0 {reason}")
+    assert str(photo) in report.failed[photo]
 
 
 def test_the_provider_is_told_which_photo_it_is(photos: Path, tmp_path: Path, with_captioner: Registry) -> None:

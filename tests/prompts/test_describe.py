@@ -101,11 +101,14 @@ def test_whatever_comes_is_printable_or_an_error(text: str | bytes) -> None:
     assert clean in ("", clean_description(clean))
 
 
+NAME = "prompt provider tests.prompts.test_describe.Provider, which was handed over,"
+FORGETFUL = "test_an_answer_too_few_is_an_error_of_all.<locals>.Forgetful"
+
+
 @pytest.mark.parametrize(
     ("answer", "error"),
     [
-        (ConnectionError("refused\n\x1b[31m"), "ConnectionError: refused"),
-        (None, "TypeError: the provider gave a NoneType, not Prompts"),
+        (None, f"The {NAME} gave a NoneType as an answer, not Prompts."),
         (Prompts(high=3, low=3), "The description is a int, not text."),  # type: ignore[arg-type]
         (Prompts(high=" ", low=" "), "The description is empty."),
         (Prompts(errors={"high": "No light.", "low": "No light."}), "No light."),
@@ -116,6 +119,24 @@ def test_failures_are_errors_of_their_levels(answer: Any, error: str) -> None:
     assert describe(Provider(answer), ITEMS, ["low"]) == [Prompts(errors={"low": error})] * 3
 
 
+def test_what_a_provider_raises_is_an_error_that_names_it_and_the_place() -> None:
+    (said,) = describe(Provider(ConnectionError("refused\n\x1b[31m")), ITEMS[:1], ["low"])
+    assert said.errors["low"].startswith(f"The {NAME} raised ConnectionError: refused (")
+    assert "test_describe.py, line " in said.errors["low"]
+
+
+def test_a_provider_that_exits_ends_nobody(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("XPSR_TRACEBACK", "1")
+
+    class Exits(Provider):
+        def describe(self, items: Sequence[Item], levels: Collection[str]) -> Any:
+            raise SystemExit(3)
+
+    (said,) = describe(Exits(None), ITEMS[:1], ["low"])
+    assert "raised SystemExit: 3" in said.errors["low"]
+    assert "Traceback" in capsys.readouterr().err
+
+
 def test_an_answer_too_few_is_an_error_of_all() -> None:
     class Forgetful(Provider):
         def describe(self, items: Sequence[Item], levels: Collection[str]) -> Any:
@@ -123,7 +144,7 @@ def test_an_answer_too_few_is_an_error_of_all() -> None:
 
     (first, *_) = said = describe(Forgetful(None), ITEMS, ["low"])
     assert len(said) == 3
-    assert first.errors == {"low": "TypeError: the provider gave 1 answers for 3 images"}
+    assert first.errors == {"low": f"The {NAME.replace('Provider', FORGETFUL)} gave 1 answers for 3 images."}
 
 
 def test_only_what_was_asked_is_taken() -> None:

@@ -173,7 +173,13 @@ class DislikesAPhoto(Honest):
         return super().smaller(hr)
 
 
+class FailsAlways(Honest):
+    def __call__(self, hr: Tensor, generators: Sequence[torch.Generator]) -> Any:
+        return {}["no key"]
+
+
 BROKEN = [
+    ("exceptions", FailsAlways),
     ("scale", ScaleIsAFloat),
     ("scale", IgnoresTheOption),
     ("shape", LosesAColumn),

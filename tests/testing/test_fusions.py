@@ -264,15 +264,29 @@ class TooDeepForTwoPrompts(Honest):
         return super().quality(x, low)
 
 
+class NeedsValuesToBeBuilt(Honest):
+    def __init__(self, config: Any, site: Any) -> None:
+        super().__init__(config, site)
+        if float(torch.ones(1)) != 1:
+            raise ValueError
+
+
+class FailsAlways(Honest):
+    def forward(self, *args: Any) -> Any:
+        return {}["no key"]
+
+
 BROKEN = [
+    ("exceptions", FailsAlways),
+    ("meta device", NeedsValuesToBeBuilt),
     ("module", NoModule),
     ("module", Frozen),
     ("module", LooseWeight),
     ("initialisation", ChangesTheAttention),
     ("initialisation", SharesTheAttention),
     ("shape", Pools),
-    ("shape", EvenSizesOnly),
-    ("shape", FixedLength),
+    ("exceptions", EvenSizesOnly),
+    ("exceptions", FixedLength),
     ("dtype", Float64),
     ("dtype", PromotesInHalfPrecision),
     ("memory layout", Views),

@@ -132,7 +132,7 @@ BROKEN = [
     ("details", TellsTheTime),
     ("shape", GivesOneFigure),
     ("shape", GivesFigures),
-    ("shape", NeedsMoreThanItSays),
+    ("exceptions", NeedsMoreThanItSays),
     ("dtype", HalfPrecision),
     ("inputs", WritesIntoTheImages),
     ("determinism", DrawsFromNumpy),

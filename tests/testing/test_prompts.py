@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection, Sequence
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from tests.support.registries import registry_with
-from xpsr_sdk import Item, Options, Prompts
+from xpsr_sdk import Item, Options, Prompts, Registry
 from xpsr_sdk.testing import ContractViolation, check_prompt_provider
 from xpsr_sdk.testing.clauses import CLAUSES, COMMON
 
@@ -179,7 +182,28 @@ class DiffersInAPipeline(Honest):
         return prompts
 
 
+class MixesUpImagesOfNoFile(Honest):
+    """Remembers by path, and takes images without one for the same."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.remembered: dict[Any, Any] = {}
+
+    def describe_one(self, item: Item, levels: Collection[str]) -> Any:
+        key = item.path, item.image.size, tuple(sorted(levels))
+        if item.path is not None:
+            return super().describe_one(item, levels)
+        return self.remembered.setdefault(key, super().describe_one(item, levels))
+
+
+class FailsAlways(Honest):
+    def describe(self, items: Sequence[Item], levels: Collection[str]) -> Any:
+        return {}["no key"]
+
+
 BROKEN = [
+    ("exceptions", FailsAlways),
+    ("determinism", MixesUpImagesOfNoFile),
     ("answers", AGenerator),
     ("answers", OneTooFew),
     ("answers", Words),
@@ -212,6 +236,24 @@ def test_a_broken_one_is_caught(clause: str, part: type) -> None:
     with pytest.raises(ContractViolation) as caught:
         check_prompt_provider("part", registry_with("prompt_provider", part))
     assert caught.value.clause == clause, str(caught.value)
+
+
+def test_words_in_the_order_of_a_set_are_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = '{"blurry", "noisy", "dark", "small", "old", "gray", "flat", "soft"}'
+    (tmp_path / "of_a_set.py").write_text(
+        "from xpsr_sdk import ComponentSpec, Options, Prompts, hookimpl\n"
+        "class Part:\n    class Config(Options): ...\n    def __init__(self, config): ...\n"
+        "    def unload(self): ...\n"
+        "    def describe(self, items, levels):\n"
+        f"        low = {{'low': ' '.join({words})}} if 'low' in levels else {{}}\n"
+        "        return [Prompts(**low, source=dict.fromkeys(low, 'me')) for _ in items]\n"
+        "@hookimpl\ndef xpsr_prompt_providers():\n    return [ComponentSpec('part', 'of_a_set:Part', 'A part.')]\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ContractViolation, match="in another process") as caught:
+        check_prompt_provider("part", Registry([import_module("of_a_set")]))
+    assert caught.value.clause == "determinism"
+    monkeypatch.delitem(sys.modules, "of_a_set")
 
 
 def test_every_clause_has_a_broken_provider() -> None:

@@ -379,7 +379,73 @@ class FailsInAPipeline(Honest):
         return super().estimate(denoiser, x, t) + 0 * denoiser.mean
 
 
+class FailsInBatches(Wrapping):
+    def before(self, denoiser: Any, latents: Tensor, options: dict[str, Any]) -> Tensor:
+        return latents if len(latents) == 1 else {}["batch"]
+
+
+class GoesItsOwnWay(Honest):
+    """Hands copies to the callback, and never looks at them again."""
+
+    def sample(self, denoiser: Any, latents: Tensor, **options: Any) -> Tensor:
+        callback = options.pop("callback", None)
+        shown = callback and (lambda step, t, x: callback(step, t, x.clone()))
+        return super().sample(denoiser, latents, **options, callback=shown)
+
+
+class SecondOrder(Honest):
+    """DPM-Solver++ 2M (arXiv 2211.01095) at uniform timesteps."""
+
+    sign = 1
+
+    def step(self, denoiser: Denoiser, x: Tensor, t: int, following: int, generators: Any) -> Any:
+        clean = self.estimate(denoiser, x, t)
+        now, then = (denoiser.alphas_cumprod[i].double() if i >= 0 else torch.tensor(1.0) for i in (t, following))
+        if following < 0:
+            self.before = None
+            return clean
+        if following == t:
+            return x
+        h = 0.5 * float((then / (1 - then)).log() - (now / (1 - now)).log())
+        before, step_before = self.before or (clean, h)
+        middle = clean + self.sign * (clean - before) * (h / step_before / 2)
+        self.before = clean, h
+        ratio = ((1 - then) / (1 - now)) ** 0.5
+        return (ratio * x - then**0.5 * np.expm1(-h) * middle).to(x)
+
+    before: Any = None
+
+
+class WrongSign(SecondOrder):
+    sign = -1
+
+
+class OneStep(Honest):
+    """The model's estimate, in a single step."""
+
+    distilled = True
+
+    def sample(self, denoiser: Any, latents: Tensor, **options: Any) -> Tensor:
+        clean = self.estimate(denoiser, latents, denoiser.start_timestep)
+        callback = options.get("callback")
+        return callback(0, denoiser.start_timestep, clean) if callback else clean
+
+
+class Consistency(Honest):
+    """Estimates, adds noise again, and estimates: multistep sampling of consistency models (arXiv 2303.01469)."""
+
+    distilled = True
+
+    def step(self, denoiser: Denoiser, x: Tensor, t: int, following: int, generators: Any) -> Any:
+        clean = self.estimate(denoiser, x, t)
+        then = float(denoiser.alphas_cumprod[following]) if following >= 0 else 1.0
+        return then**0.5 * clean + (1 - then) ** 0.5 * self.noise(x, generators)
+
+
 BROKEN: list[tuple[str, type]] = [
+    ("exceptions", FailsInBatches),
+    ("callback", GoesItsOwnWay),
+    ("accuracy", WrongSign),
     ("options", OpenConfig),
     ("options", MutableConfig),
     ("options", UndescribedOption),
@@ -388,7 +454,7 @@ BROKEN: list[tuple[str, type]] = [
     ("construction", CannotBeBuilt),
     ("construction", LacksSample),
     ("shape", Cropped),
-    ("shape", EvenSizesOnly),
+    ("exceptions", EvenSizesOnly),
     ("shape", ReturnsNothing),
     ("shape", NotFinite),
     ("dtype", Float64),
@@ -437,10 +503,19 @@ def test_a_broken_one_is_caught(clause: str, part: type) -> None:
     with pytest.raises(ContractViolation) as caught:
         check_sampler("part", registry_with("sampler", part))
     assert caught.value.clause == clause, str(caught.value)
+    if clause == "exceptions":
+        assert "it raised " in caught.value.problem
+        assert "test_samplers.py, line " in caught.value.problem
+        return
     assert str(caught.value) == (
         f"The sampler 'part' of xpsr-test 0 breaks the clause {clause!r} of its contract: {caught.value.problem}.\n"
         f"To fix it: {CLAUSES['sampler'][clause]}."
     )
+
+
+@pytest.mark.parametrize("part", [SecondOrder, OneStep, Consistency])
+def test_samplers_of_other_kinds_pass(part: type) -> None:
+    check_sampler("part", registry_with("sampler", part))
 
 
 class WorksOnTheCPU(Wrapping):

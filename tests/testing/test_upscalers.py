@@ -194,16 +194,22 @@ class UnloadsOnce(Honest):
         del self.weights
 
 
+class FailsAlways(Honest):
+    def upscale(self, image: Tensor) -> Tensor:
+        return {}["no key"]
+
+
 BROKEN = [
+    ("exceptions", FailsAlways),
     ("scale", ScaleIsAFloat),
     ("scale", ScaleIsZero),
     ("halo", HaloIsNegative),
     ("halo", HaloIsTooSmall),
     ("halo", LooksAtTheWholePhoto),
     ("shape", LosesAColumn),
-    ("shape", FailsAtOnePixel),
+    ("exceptions", FailsAtOnePixel),
     ("dtype", Float32),
-    ("dtype", FailsInBfloat16),
+    ("exceptions", FailsInBfloat16),
     ("range", Unclamped),
     ("range", DividesByTheContrast),
     ("inputs", WritesIntoTheImage),

@@ -87,6 +87,7 @@ def test_mistakes_are_found_before_training(
         TrainingRun(config(tmp_path, pairs, tiny_model, validation={"folders": [pairs], **VALIDATION, **change}))
 
 
+@pytest.mark.filterwarnings("ignore:A held-out image is left out")
 def test_a_crop_that_is_too_small_to_restore_is_named(tmp_path: Path, pairs: Path, tiny_model: Path) -> None:
     with pytest.raises(TrainingError, match=r"a held-out crop of 32 pixels is too small at scale 4: at least 64"):
         TrainingRun(config(tmp_path, pairs, tiny_model, validation={"folders": [pairs], **VALIDATION, "crop": 32}))

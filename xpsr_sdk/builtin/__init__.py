@@ -77,6 +77,7 @@ def xpsr_samplers() -> Iterable[ComponentSpec]:
     yield ComponentSpec("dpmpp-2m", target, "DPM-Solver++ 2M (arXiv 2211.01095).", dpm)
     ddim = {"scheduler": "DDIMScheduler", "options": {"clip_sample": False, "timestep_spacing": "trailing"}}
     yield ComponentSpec("ddim", target, "DDIM (arXiv 2010.02502).", ddim)
+    yield ComponentSpec("diffusers", target, "Any scheduler of diffusers, by the name of its class.")
     euler = {"scheduler": "EulerDiscreteScheduler", "options": {"timestep_spacing": "trailing"}}
     yield ComponentSpec("euler", target, "Euler's method (arXiv 2206.00364).", euler)
 

@@ -51,21 +51,26 @@ class DiffusersSampler:
         callback: StepCallback | None = None,
     ) -> Tensor:
         """See ``xpsr_sdk.Sampler``."""
-        scheduler = self._scheduler_for(denoiser)
-        scheduler.set_timesteps(min(num_inference_steps, denoiser.start_timestep + 1), device=latents.device)
+        scheduler = self._scheduler_for(denoiser, num_inference_steps, latents.device)
         if float(scheduler.init_noise_sigma) != 1:
             # Such a scheduler expects x_0 + sigma * noise, but these latents have unit variance.
             latents = latents * (1 + scheduler.sigmas[0] ** 2) ** 0.5
         extra = {"generator": list(generators)} if "generator" in signature(scheduler.step).parameters else {}
-        for i, t in enumerate(scheduler.timesteps):
+        for i, t in enumerate(scheduler.timesteps):  # which stay the same
             model_input = scheduler.scale_model_input(latents, t)
             prediction = denoiser.predict(model_input, t)
             latents = scheduler.step(prediction, t, latents, **extra, return_dict=False)[0]
             if callback:
-                callback(i, int(t), latents)
+                given = callback(i, int(t), latents)
+                if given is not latents and hasattr(scheduler, "set_begin_index"):  # those without it keep no past
+                    # What a scheduler remembers is of other latents: a fresh one goes on from here.
+                    scheduler = self._scheduler_for(denoiser, num_inference_steps, latents.device)
+                    scheduler.set_begin_index(i + 1)
+                latents = given
         return latents
 
-    def _scheduler_for(self, denoiser: Denoiser) -> Any:
+    def _scheduler_for(self, denoiser: Denoiser, steps: int, device: torch.device) -> Any:
+        """A fresh scheduler, at the start of the steps."""
         options = dict(self.config.options)
         last = len(denoiser.alphas_cumprod) - 1
         if denoiser.start_timestep < last:
@@ -74,4 +79,6 @@ class DiffusersSampler:
             # These betas are rescaled already. "leading" would skip the start timestep, whose noise the latents have.
             options |= {"rescale_betas_zero_snr": False, "timestep_spacing": "trailing"}
         config = {k: v for k, v in denoiser.scheduler.config.items() if not k.startswith("_")}
-        return self._class.from_config({**config, **options})
+        scheduler = self._class.from_config({**config, **options})
+        scheduler.set_timesteps(min(steps, denoiser.start_timestep + 1), device=device)
+        return scheduler

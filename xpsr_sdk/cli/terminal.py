@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +13,8 @@ from typing import Any, TypeVar
 import click
 from rich.console import Console
 from rich.table import Table
+
+from xpsr_sdk.errors import print_traceback as print_traceback
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 PIPE_WIDTH = 240
@@ -61,12 +62,6 @@ def print_table(table: Table) -> None:
     console = Console()
     width = console.width if console.is_terminal else PIPE_WIDTH
     Console(width=width, markup=False, highlight=False).print(table)
-
-
-def print_traceback() -> None:
-    """Print the traceback of the current error, if the environment variable ``XPSR_TRACEBACK`` is 1."""
-    if os.environ.get("XPSR_TRACEBACK") == "1":
-        traceback.print_exc()
 
 
 def is_first_process() -> bool:

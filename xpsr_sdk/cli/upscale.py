@@ -326,6 +326,7 @@ def _restore(
             result = pipeline.restore([photo], [settings], progress=progress)[0]
             result.save(sys.stdout.buffer if file_format else target, file_format, written.quality)
     except XPSRError as error:
+        print_traceback()
         summary.fail(source, target, str(error))
     except BrokenPipeError:
         raise

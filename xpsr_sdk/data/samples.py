@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from xpsr_sdk.contracts import PromptLevel
+from xpsr_sdk.contracts import PromptLevel, Prompts
 from xpsr_sdk.data.images import resize
-from xpsr_sdk.errors import TrainingError
+from xpsr_sdk.errors import NonFiniteResult, PluginError, TrainingError
 
 Pixels = NDArray[np.uint8]
 """An image in 8 bits, H W 3."""
@@ -63,7 +63,7 @@ class Example:
 
 
 class DamagedImage(TrainingError):
-    """An image of a source cannot be read. Others may be fine."""
+    """An image of a source cannot be used. Others may be fine."""
 
 
 class Source(Protocol):
@@ -87,8 +87,8 @@ class Degrader(Protocol):
         """Degrade an image, 1 3 H W in [0, 1]. Returns 1 3 H/s W/s."""
         ...
 
-    def quality(self, image: Tensor) -> str:
-        """The low-level prompt of an image, 1 3 H W in [0, 1]."""
+    def quality(self, image: Tensor) -> Prompts:
+        """The low-level prompt of an image, 1 3 H W in [0, 1], or why there is none."""
         ...
 
 
@@ -102,6 +102,8 @@ class Sample:
         upscaled: The LR image, enlarged by the model's upscaler, 3 H W in [0, 1].
         high: The high-level prompt.
         low: The low-level prompt.
+        unprompted: Why there is no low-level prompt, if the provider failed.
+        replaced: How many images before it could not be used.
     """
 
     hr: Tensor
@@ -109,6 +111,8 @@ class Sample:
     upscaled: Tensor
     high: str
     low: str
+    unprompted: str = ""
+    replaced: int = 0
 
 
 @dataclass(frozen=True)
@@ -122,6 +126,8 @@ class Batch:
         high: The high-level prompts.
         low: The low-level prompts.
         positions: The position of each image in the run: step * batch size + index in the batch of the step.
+        unprompted: Of images that have no low-level prompt because the provider failed, the reasons.
+        replaced: How many images could not be used, so that the next ones took their places.
     """
 
     hr: Tensor
@@ -130,6 +136,8 @@ class Batch:
     high: list[str]
     low: list[str]
     positions: list[int]
+    unprompted: list[str] = field(default_factory=list)
+    replaced: int = 0
 
 
 def collate(samples: Sequence[Sample], positions: Sequence[int]) -> Batch:
@@ -141,6 +149,8 @@ def collate(samples: Sequence[Sample], positions: Sequence[int]) -> Batch:
         high=[sample.high for sample in samples],
         low=[sample.low for sample in samples],
         positions=list(positions),
+        unprompted=[sample.unprompted for sample in samples if sample.unprompted],
+        replaced=sum(sample.replaced for sample in samples),
     )
 
 
@@ -165,8 +175,8 @@ def draw_sample(
         generator: The source of all random numbers.
 
     Raises:
-        DamagedImage: The image cannot be read.
-        TrainingError: The size of the image does not fit.
+        DamagedImage: The image cannot be read or degraded, or its size does not fit.
+        TrainingError: The crop does not fit the scale.
     """
     from_hr = float(torch.rand((), generator=generator)) < hr_as_input
     example = source.example(index, from_hr)
@@ -175,12 +185,15 @@ def draw_sample(
         hr, lr = hr.flip(-1), lr.flip(-1)
         upscaled = None if upscaled is None else upscaled.flip(-1)
     if example.lr is None and not from_hr:
-        lr = degrader.degrade(hr, generator)
-    low = degrader.quality(lr) if example.low is None else example.low
+        try:
+            lr = degrader.degrade(hr, generator)
+        except (PluginError, NonFiniteResult) as error:
+            raise DamagedImage(f"{example.name}: {error}") from error
+    said = degrader.quality(lr) if example.low is None else Prompts(low=example.low)
     resized = resize(lr, crop, crop).clamp(0, 1)
     if upscaled is None:  # an LR image that is as large as HR needs no upscaler
         upscaled = resized if lr.shape == hr.shape else upscale(lr, crop, crop)
-    return Sample(hr[0] * 2 - 1, resized[0], upscaled[0], example.high, low)
+    return Sample(hr[0] * 2 - 1, resized[0], upscaled[0], example.high, said.low or "", said.errors.get("low", ""))
 
 
 def _aligned_crops(example: Example, crop: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -190,13 +203,13 @@ def _aligned_crops(example: Example, crop: int, generator: torch.Generator) -> t
     scale = max(hr.shape[0] // lr.shape[0], 1)
     side = crop // scale
     if min(lr.shape[:2]) < side or hr.shape[0] != lr.shape[0] * scale or hr.shape[1] != lr.shape[1] * scale:
-        raise TrainingError(
+        raise DamagedImage(
             f"{example.name}: HR is {hr.shape[1]}x{hr.shape[0]} and LR {lr.shape[1]}x{lr.shape[0]}; HR must be a whole"
             f" number of times as large as LR, and at least {crop} pixels in each direction."
         )
     if example.upscaled is not None and example.upscaled.shape != hr.shape:
         found = f"{example.upscaled.shape[1]}x{example.upscaled.shape[0]}"
-        raise TrainingError(f"{example.name}: its upscaled image is {found}; it must be as large as HR.")
+        raise DamagedImage(f"{example.name}: its upscaled image is {found}; it must be as large as HR.")
     if crop % scale:
         raise TrainingError(f"crop is {crop}: it must be a multiple of the scale, which is {scale} for {example.name}.")
     top, left = (int(torch.randint(size - side + 1, (), generator=generator)) for size in lr.shape[:2])

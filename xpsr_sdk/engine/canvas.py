@@ -17,7 +17,8 @@ from torch import Tensor
 
 from xpsr_sdk.data.picture import Picture, picture_of
 from xpsr_sdk.engine.regions import Region
-from xpsr_sdk.errors import ImageError
+from xpsr_sdk.errors import ImageError, NonFiniteResult
+from xpsr_sdk.plugin_system.answers import extremes
 
 
 class TemporaryFolder:
@@ -70,10 +71,16 @@ class Canvas:
             self._pixels = np.empty(self._shape, self._dtype)
 
     def paste(self, region: Region, color: Tensor, alpha: Tensor | None) -> None:
-        """Add a restored region: colour, 1 3 H W, and alpha, 1 1 H W, in [0, 1]. Regions must come row by row."""
+        """Put in a restored region: colour, 1 3 H W, and alpha, 1 1 H W, in [0, 1]. Regions come row by row.
+
+        Raises:
+            NonFiniteResult: There is NaN or infinity in it.
+        """
         if self._like.is_gray:  # luma of ITU-R BT.601
             color = (color * color.new_tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True)
         channels = color if alpha is None else torch.cat([color, alpha.to(color)], 1)
+        if not math.isfinite(sum(extremes(channels))):
+            raise NonFiniteResult(f"The restored pixels of {self._like.name} are not finite after the stage color.")
         new = (channels[0].float().clamp(0, 1) * self._like.max_level).permute(1, 2, 0).cpu().numpy()
         place = self._rows(region.top, region.bottom)[:, region.left : region.right]
         if region.fade_left or region.fade_top:

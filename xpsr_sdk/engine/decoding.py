@@ -10,6 +10,7 @@ from torch import Tensor
 from xpsr_sdk.engine.color import correct_color
 from xpsr_sdk.engine.networks import Networks
 from xpsr_sdk.engine.prepared import PreparedPhoto
+from xpsr_sdk.plugin_system.answers import blamed_on, checked_tensor
 
 
 def decode_latents(
@@ -23,8 +24,17 @@ def decode_latents(
         upscaled: The photos, enlarged by the upscaler, B 3 H W in [0, 1] (float32).
         resized: The photos, enlarged bicubically, of the same shape. The images get their colours.
         networks: The networks, whose backbone decodes.
+
+    Raises:
+        BrokenPlugin: The backbone failed, or gave something else than its contract promises.
+        NonFiniteResult: It gave NaN or infinity.
     """
-    return finish((networks.backbone.decode(latents, upscaled).float() + 1) / 2, photos, resized)
+    with blamed_on("backbone", networks.backbone):
+        decoded = networks.backbone.decode(latents, upscaled)
+    images = checked_tensor(
+        "backbone", networks.backbone, decoded, "decoded images", upscaled.shape, device=upscaled.device
+    )
+    return finish((images.float() + 1) / 2, photos, resized)
 
 
 def finish(images: Tensor, photos: Sequence[PreparedPhoto], resized: Tensor) -> Tensor:

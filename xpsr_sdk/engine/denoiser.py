@@ -16,6 +16,7 @@ from xpsr_sdk.engine.tiling import Tile, gaussian_weights
 from xpsr_sdk.models.controlnet import XPSRControlNet
 from xpsr_sdk.models.schedule import NoiseSchedule
 from xpsr_sdk.models.unet import XPSRUNet
+from xpsr_sdk.plugin_system.answers import blamed_on_parts
 
 
 @dataclass
@@ -139,7 +140,15 @@ class GuidedDenoiser:
             batch.deep = None
 
     def predict(self, x_t: Tensor, t: Tensor | int) -> Tensor:
-        """The raw model prediction, after guidance; ``x_t``: B C h w."""
+        """The raw model prediction, after guidance; ``x_t``: B C h w.
+
+        Raises:
+            BrokenPlugin: A fusion within the networks failed.
+        """
+        with blamed_on_parts():
+            return self._predict(x_t, t)
+
+    def _predict(self, x_t: Tensor, t: Tensor | int) -> Tensor:
         groups = self._groups(t)
         full = self._evaluations % self._reuse_interval == 0
         self._evaluations += 1

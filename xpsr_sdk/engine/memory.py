@@ -12,6 +12,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakIdKeyDictionary
 
+from xpsr_sdk.errors import BrokenPlugin
 from xpsr_sdk.library_internals import TorchDispatchMode, tree_leaves
 
 RESERVE = 0.8
@@ -102,5 +103,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether the error means that the device or the host has run out of memory."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
+    if isinstance(error, BrokenPlugin) and error.__cause__ is not None:
+        return is_out_of_memory(error.__cause__)  # it was refused to a plug-in
     message = str(error).lower()
     return isinstance(error, RuntimeError) and any(phrase in message for phrase in OUT_OF_MEMORY_PHRASES)

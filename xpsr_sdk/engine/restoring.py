@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from xpsr_sdk.contracts import Sampler, StepCallback
+from xpsr_sdk.contracts import Sampler
 from xpsr_sdk.data.picture import Picture
 from xpsr_sdk.engine.alpha import alpha_of, restore_alpha
+from xpsr_sdk.engine.callbacks import UserCallback
 from xpsr_sdk.engine.canvas import Canvas
 from xpsr_sdk.engine.clock import Clock
 from xpsr_sdk.engine.decoding import decode_latents, finish
@@ -45,7 +46,7 @@ class Restoration:
     sampler: Sampler
     workload: Workload
     clock: Clock
-    callback: StepCallback | None
+    callback: UserCallback | None
 
     def restore(
         self, photos: Sequence[PreparedPhoto], regions: Sequence[Region], progress: Progress | None

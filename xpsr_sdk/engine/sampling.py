@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from xpsr_sdk.contracts import Sampler, StepCallback
+from xpsr_sdk.contracts import Sampler
+from xpsr_sdk.engine.callbacks import UserCallback, for_sampler
 from xpsr_sdk.engine.denoiser import GuidedDenoiser
 from xpsr_sdk.engine.networks import Networks
+from xpsr_sdk.engine.nonfinite import is_finite, watched
 from xpsr_sdk.engine.packing import packed_weights
 from xpsr_sdk.engine.plan import MemoryPlan
 from xpsr_sdk.engine.prepared import PreparedPhoto
+from xpsr_sdk.errors import NonFiniteResult
 from xpsr_sdk.models.controlnet import condition_of
+from xpsr_sdk.plugin_system.answers import blamed_on, checked_tensor, of_photo
 from xpsr_sdk.resolved import ResolvedSettings
 
 
@@ -27,7 +32,7 @@ def sample_latents(
     networks: Networks,
     sampler: Sampler,
     plan: MemoryPlan,
-    callback: StepCallback | None,
+    callback: UserCallback | None,
 ) -> Tensor:
     """Sample clean latents, B C h w.
 
@@ -41,7 +46,31 @@ def sample_latents(
         sampler: Turns noise into latents.
         plan: The tiles, how many go in one pass, and the settings that the photos share.
         callback: ``callback(step, timestep, latents)``, called after each step.
+
+    Raises:
+        BrokenPlugin: A part failed, or gave something else than its contract promises.
+        NonFiniteResult: NaN or infinity arose; the message says where.
     """
+    options: dict[str, Any] = {"networks": networks, "sampler": sampler, "plan": plan, "callback": callback}
+    try:
+        return _sample_latents(photos, upscaled, resized, noise, **options)
+    except NonFiniteResult:
+        with watched(unet=networks.unet, controlnet=networks.controlnet):  # which tells where it comes from
+            _sample_latents(photos, upscaled, resized, noise, **options)
+        raise
+
+
+def _sample_latents(
+    photos: Sequence[PreparedPhoto],
+    upscaled: Tensor,
+    resized: Tensor,
+    noise: Tensor | None,
+    *,
+    networks: Networks,
+    sampler: Sampler,
+    plan: MemoryPlan,
+    callback: UserCallback | None,
+) -> Tensor:
     settings = plan.settings
     given = [photo.latents for photo in photos if photo.latents is not None]
     start = start_timestep(networks, settings, with_latents=bool(given))
@@ -57,18 +86,41 @@ def sample_latents(
         mean = None if photo is None else _estimate_mean(denoiser, photo, networks)
         latents = torch.cat(given) if given else _start_latents(start, upscaled, generators, noise, mean, networks)
         if start >= 0:
-            latents = sampler.sample(
-                denoiser,
-                latents,
-                num_inference_steps=settings.num_inference_steps,
-                generators=generators,
-                callback=callback,
-            )
+            latents = _sampled(sampler, denoiser, latents, settings.num_inference_steps, generators, callback)
         if photo is not None and mean is not None:
             faithful = torch.lerp(mean, photo, networks.defaults.photo_share)
             # arXiv 2107.02555: a line to the mean has the smallest error for each degree of realism.
             latents = torch.lerp(latents, faithful, settings.fidelity)
         return latents
+
+
+def _sampled(
+    sampler: Sampler,
+    denoiser: GuidedDenoiser,
+    latents: Tensor,
+    steps: int,
+    generators: list[torch.Generator],
+    callback: UserCallback | None,
+) -> Tensor:
+    """What a sampler makes of noisy latents, B C h w."""
+    after_step = for_sampler(callback) if callback else None
+    with blamed_on("sampler", sampler):
+        clean = sampler.sample(denoiser, latents, num_inference_steps=steps, generators=generators, callback=after_step)
+    shape, dtype, device = latents.shape, latents.dtype, latents.device
+    return checked_tensor("sampler", sampler, clean, "denoised latents", shape, dtype=dtype, device=device)
+
+
+def _encoded(
+    image: Tensor, upscaled: Tensor, networks: Networks, generators: list[torch.Generator] | None = None
+) -> Tensor:
+    """The latents of an image, B C h w, in the dtype of ``upscaled``; ``image`` and ``upscaled``: B 3 H W in [0, 1]."""
+    backbone, channels = networks.backbone, networks.unet.config.in_channels
+    batch, _, height, width = image.shape
+    drawn = () if generators is None else (generators,)
+    with blamed_on("backbone", backbone):
+        latents = backbone.encode(2 * image - 1, upscaled, *drawn)
+    shape = (batch, channels, height // networks.stride, width // networks.stride)
+    return checked_tensor("backbone", backbone, latents, "encoded latents", shape, device=image.device).to(upscaled)
 
 
 def start_timestep(networks: Networks, settings: ResolvedSettings, with_latents: bool) -> int:
@@ -117,8 +169,7 @@ def _denoiser(
 def _photo_latents(upscaled: Tensor, resized: Tensor, networks: Networks) -> Tensor:
     """Latents of the photo itself, B C h w: zero if they are residuals to the upscaled photo, and that is bicubic."""
     photo, base = (image.to(networks.dtype) for image in (resized, upscaled))
-    latents: Tensor = networks.backbone.encode(2 * photo - 1, base).to(base)
-    return latents
+    return _encoded(photo, base, networks)
 
 
 def _estimate_mean(denoiser: GuidedDenoiser, photo: Tensor, networks: Networks) -> Tensor:
@@ -127,6 +178,8 @@ def _estimate_mean(denoiser: GuidedDenoiser, photo: Tensor, networks: Networks) 
     The model predicts them at the last timestep from the latents of the photo itself, as in training.
     """
     mean = denoiser.clean(photo, networks.schedule.last).to(photo)  # autocast returns half precision
+    if not is_finite(mean):
+        raise NonFiniteResult(f"The stage denoise gave an estimate of the mean that is not finite{of_photo()}.")
     denoiser.restart()  # sampling continues at other timesteps
     return mean
 
@@ -143,7 +196,7 @@ def _start_latents(
     clean = mean
     if clean is None:
         upscaled = upscaled.to(networks.dtype)
-        clean = networks.backbone.encode(2 * upscaled - 1, upscaled, list(generators)).to(upscaled)
+        clean = _encoded(upscaled, upscaled, networks, list(generators))
     if timestep < 0:
         return clean
     if noise is None:  # each image has its own generator, so that its noise does not depend on the batch

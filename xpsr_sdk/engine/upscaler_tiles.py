@@ -10,6 +10,7 @@ from torch import Tensor
 from xpsr_sdk.contracts import Upscaler
 from xpsr_sdk.data.images import resize
 from xpsr_sdk.engine.tiling import Tile
+from xpsr_sdk.plugin_system.answers import blamed_on, checked_tensor
 
 SMALLEST_UPSCALER_TILE = 32
 """The smallest side of a tile in pixels when memory runs out."""
@@ -25,18 +26,33 @@ def upscale_in_tiles(upscaler: Upscaler, images: Tensor, side: int) -> Tensor:
 
     Returns:
         B 3 s*h s*w in [0, 1], on the device and in the dtype of ``images``.
+
+    Raises:
+        BrokenPlugin: The upscaler failed, or gave something else than its contract promises.
+        NonFiniteResult: It gave NaN or infinity.
     """
     height, width = images.shape[-2:]
     scale, halo = upscaler.scale, upscaler.halo
     if max(height, width) <= side:
-        return upscaler.upscale(images)
+        return _enlarged(upscaler, images)
     whole = images.new_empty(*images.shape[:2], height * scale, width * scale)
     for tile in _tiles(height, width, side):
         top, left = max(tile.top - halo, 0), max(tile.left - halo, 0)
         around = Tile(top, left, min(tile.bottom + halo, height), min(tile.right + halo, width))
         inner = Tile(tile.top - top, tile.left - left, tile.bottom - top, tile.right - left)
-        tile.of(whole, scale).copy_(inner.of(upscaler.upscale(around.of(images)), scale))
+        tile.of(whole, scale).copy_(inner.of(_enlarged(upscaler, around.of(images)), scale))
     return whole
+
+
+def _enlarged(upscaler: Upscaler, images: Tensor) -> Tensor:
+    """What the upscaler makes of images, B 3 h w: B 3 s*h s*w."""
+    batch, channels, height, width = images.shape
+    with blamed_on("upscaler", upscaler):
+        result = upscaler.upscale(images)
+    shape = (batch, channels, height * upscaler.scale, width * upscaler.scale)
+    return checked_tensor(
+        "upscaler", upscaler, result, "images", shape, dtype=images.dtype, device=images.device, within=(0, 1)
+    )
 
 
 @torch.no_grad()

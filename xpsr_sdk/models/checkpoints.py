@@ -24,6 +24,7 @@ from torch import Tensor
 from xpsr_sdk.errors import CheckpointError, XPSRError, one_line
 from xpsr_sdk.models.controlnet import XPSRControlNet
 from xpsr_sdk.models.fusion import from_published_name, to_published_name
+from xpsr_sdk.models.plugins_file import write_plugins
 from xpsr_sdk.models.unet import XPSRUNet
 from xpsr_sdk.weight_files import read_tensors
 
@@ -54,6 +55,7 @@ def write_checkpoint(folder: Path, unet: XPSRUNet, controlnet: XPSRControlNet) -
     with whole_folder(folder) as partial:
         write_model(unet, partial / "unet")
         write_model(controlnet, partial / "controlnet")
+        write_plugins(partial, (unet, controlnet))
 
 
 def checkpoint_in(folder: Path) -> Path | None:

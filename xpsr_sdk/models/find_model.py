@@ -8,9 +8,11 @@ from typing import Any
 from xpsr_sdk.config import PRESETS
 from xpsr_sdk.errors import ConfigError, did_you_mean
 from xpsr_sdk.models.checkpoints import WEIGHTS
+from xpsr_sdk.models.plugins_file import PLUGINS
 
 HUB_FILES = [
     "model_index.json",
+    PLUGINS,
     "*/config.json",
     "scheduler/*.json",
     "tokenizer/*",

@@ -14,7 +14,9 @@ from diffusers import Transformer2DModel
 from torch import Tensor, nn
 
 from xpsr_sdk.contracts import AttentionSite
+from xpsr_sdk.errors import BrokenPlugin
 from xpsr_sdk.library_internals import DiffusersLoading
+from xpsr_sdk.plugin_system.marks import name_of
 from xpsr_sdk.plugin_system.scope import create_part
 
 FusionConfig = Mapping[str, Any] | str | None
@@ -89,7 +91,13 @@ def attend(block: Any, index: int, x: Tensor, high: Tensor, low: Tensor | None) 
         return out
 
     if hasattr(block, "fusions"):
-        fused: Tensor = block.fusions[index](own_attention, x, high, low)
+        fusion = block.fusions[index]
+        fused: Tensor = fusion(own_attention, x, high, low)
+        if not isinstance(fused, Tensor) or fused.shape != x.shape:
+            found = f"of shape {tuple(fused.shape)}" if isinstance(fused, Tensor) else f"a {type(fused).__name__}"
+            raise BrokenPlugin(
+                f"The {name_of('fusion_attention', fusion)} gave features {found}, not of shape {tuple(x.shape)}."
+            )
         return fused
     return own_attention(x, high)
 

@@ -7,6 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from xpsr_sdk.errors import CheckpointError
+
+PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
+"""What a network may predict."""
+
 
 class NoiseSchedule:
     """Adds noise and converts predictions at training timesteps, for all prediction types.
@@ -15,11 +20,20 @@ class NoiseSchedule:
 
     Args:
         scheduler: A diffusers scheduler of the model.
+
+    Raises:
+        CheckpointError: It is no noise schedule of a diffusion model: that of a flow-matching model, for instance.
     """
 
     def __init__(self, scheduler: Any) -> None:
-        self.prediction_type: str = scheduler.config.prediction_type
-        self.alphas_cumprod: Tensor = scheduler.alphas_cumprod
+        self.prediction_type: str = getattr(getattr(scheduler, "config", None), "prediction_type", "none")
+        self.alphas_cumprod: Tensor = getattr(scheduler, "alphas_cumprod", None)  # type: ignore[assignment]
+        if not isinstance(self.alphas_cumprod, Tensor) or self.prediction_type not in PREDICTION_TYPES:
+            raise CheckpointError(
+                f"The scheduler {type(scheduler).__name__} (prediction_type {self.prediction_type!r}) is not the noise "
+                "schedule of a diffusion model: it must have alphas_cumprod, and predict "
+                f"{', '.join(PREDICTION_TYPES)}. Models made by flow matching are not supported."
+            )
         self.last = len(self.alphas_cumprod) - 1
         """The noisiest timestep."""
 

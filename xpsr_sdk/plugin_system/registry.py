@@ -36,8 +36,10 @@ from xpsr_sdk.errors import (
     wrong_option,
 )
 from xpsr_sdk.plugin_system.discovery import SDK, Plugin, as_plugin, installed_plugins, normalized, reason
+from xpsr_sdk.plugin_system.marks import Mark, set_mark
 from xpsr_sdk.plugin_system.offers import offers
 from xpsr_sdk.plugin_system.scope import parts_come_from
+from xpsr_sdk.plugin_system.source_options import options_in_source
 
 State = Literal["ok", "broken", "duplicate"]
 
@@ -295,6 +297,7 @@ class Registry:
         with _errors_as_broken_plugin(component, "built", (XPSRError,)), self.in_force():
             built = self.resolve(kind, name)(config, *args)
             _check_contract(kind, built, f"The {component}", BrokenPlugin)
+        set_mark(built, Mark(kind, component.spec.name, component.distribution, component.version))
         return built
 
     def _unknown(self, kind: str, name: str) -> PluginError:
@@ -332,15 +335,16 @@ class Registry:
         finally:
             _loading.reset(before)
         for kind, spec in offered:
-            problem = error or _wrong_defaults(spec, _imported_class(spec.target))
+            problem = error or _wrong_defaults(spec, _imported_class(spec.target)) or _misspelt_defaults(spec)
             state: State = "broken" if problem else "ok"
             self._components.append(
                 RegisteredComponent(spec, kind, plugin.distribution, plugin.version, state, problem)
             )
 
     def _raise_recorded_errors(self) -> None:
-        if self.failures:
-            raise BrokenPlugin(" ".join(map(str, self.failures))) from self.failures[0].error
+        broken = [failure for failure in self.failures if not isinstance(failure.error, DuplicateComponent)]
+        if broken:
+            raise BrokenPlugin(" ".join(map(str, broken))) from broken[0].error
         for component in self._components:
             if component.error:
                 raise _unusable(component, component.error) if component.state == "broken" else component.error
@@ -412,6 +416,14 @@ def _wrong_defaults(spec: ComponentSpec, part: type[Any] | None) -> ConfigError 
     except Exception:  # the class's own validator failed: reported when the component is given its options
         return None
     return None
+
+
+def _misspelt_defaults(spec: ComponentSpec) -> ConfigError | None:
+    """The ``defaults`` of a spec that are no options, as far as the source text of its class tells."""
+    known = options_in_source(spec.target) if spec.defaults else None
+    unknown = [] if known is None else [name for name in spec.defaults if name not in known]
+    lines = [f"  {name}: there is no such option. {did_you_mean(name, known or ())}" for name in unknown]
+    return ConfigError("\n".join(["The defaults of its ComponentSpec are wrong:", *lines])) if lines else None
 
 
 def _imported_class(target: str) -> type[Any] | None:

@@ -16,7 +16,9 @@ from xpsr_sdk.data.photo import SMALLEST_SIDE
 from xpsr_sdk.data.samples import Pair
 from xpsr_sdk.data.seeds import generator_for
 from xpsr_sdk.engine.upscaler_tiles import upscale_to
-from xpsr_sdk.errors import ConfigError, ImageError
+from xpsr_sdk.errors import ConfigError, ImageError, NonFiniteResult, PluginError, print_traceback
+from xpsr_sdk.plugin_system.answers import working_on
+from xpsr_sdk.plugin_system.degrading import degraded
 from xpsr_sdk.plugin_system.registry import Registry
 from xpsr_sdk.preparation.recipe import Recipe
 from xpsr_sdk.preparation.report import Outcome
@@ -71,11 +73,16 @@ class Preparer:
             return Outcome(failed="it is flat: it shows no detail", cause="flat")
         outcome = Outcome(flat=len(crops) - len(good))
         reasons: list[str] = []
-        for place, crop in good[: recipe.crops_a_photo]:
-            for variant, lr, words, missing in self._samples(Item(crop, item.path, item.sha256), place):
-                take(f"{name}{place}{variant}", Pair(crop, lr, self._upscaled(lr, crop)), words)
-                outcome.samples += 1
-                reasons += missing
+        try:
+            with working_on(str(photo)):
+                for place, crop in good[: recipe.crops_a_photo]:
+                    for variant, lr, words, missing in self._samples(Item(crop, item.path, item.sha256), place):
+                        take(f"{name}{place}{variant}", Pair(crop, lr, self._upscaled(lr, crop)), words)
+                        outcome.samples += 1
+                        reasons += missing
+        except (PluginError, NonFiniteResult) as error:  # of this photo: the others may do
+            print_traceback()
+            outcome.failed, outcome.cause = str(error), "failed in a part"
         outcome.unprompted = "; ".join(dict.fromkeys(reasons))
         return outcome
 
@@ -107,7 +114,7 @@ class Preparer:
             return
         for variant in range(self.recipe.variants):
             key = (item.sha256, *filter(None, [place]), variant, self.recipe.seed)
-            lr = to_image(self.degradation(to_tensor(item.image), [generator_for(*key)]))
+            lr = to_image(degraded(self.degradation, to_tensor(item.image), [generator_for(*key)]))
             (of_lr,) = describe(self.provider, [Item(lr)], ["low"])
             yield f"__v{variant}", lr, words | {"low": of_lr.low}, [*missing, *of_lr.errors.values()]
 

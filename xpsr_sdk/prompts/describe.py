@@ -12,7 +12,8 @@ import warnings
 from collections.abc import Collection, Sequence
 
 from xpsr_sdk.contracts import Item, PromptLevel, PromptProvider, Prompts
-from xpsr_sdk.errors import one_line
+from xpsr_sdk.errors import XPSRError, one_line, print_traceback
+from xpsr_sdk.plugin_system.answers import blamed_on, working_on, wrong
 
 LONGEST = 2000
 """The longest description, in characters. This is several times what a text encoder reads."""
@@ -46,20 +47,22 @@ def describe(provider: PromptProvider, items: Sequence[Item], levels: Collection
         One ``Prompts`` for each item. Each level has a description, an error, or neither if it is not offered.
     """
     try:
-        answers = list(provider.describe(items, levels))
-        if len(answers) != len(items):
-            raise TypeError(f"the provider gave {len(answers)} answers for {len(items)} images")
+        with working_on(""):  # the photo is named by whoever tells of the error
+            with blamed_on("prompt_provider", provider):
+                answers = list(provider.describe(items, levels))
+            if len(answers) != len(items):
+                raise wrong("prompt_provider", provider, f"gave {len(answers)} answers for {len(items)} images")
+            return [_checked(answer, levels, provider) for answer in answers]
     except Exception as error:  # a captioner must not stop a restoration
-        return [Prompts(errors=dict.fromkeys(levels, printable(one_line(error))))] * len(items)
-    return [_checked(answer, levels, type(provider).__name__) for answer in answers]
+        print_traceback()
+        reason = str(error) if isinstance(error, XPSRError) else one_line(error)
+        return [Prompts(errors=dict.fromkeys(levels, printable(reason)))] * len(items)
 
 
-def _checked(answer: object, levels: Collection[PromptLevel], name: str) -> Prompts:
-    """One answer of a provider, with clean descriptions of the given levels."""
+def _checked(answer: object, levels: Collection[PromptLevel], provider: PromptProvider) -> Prompts:
+    """One answer of the provider's with clean descriptions of the asked levels."""
     if not isinstance(answer, Prompts):
-        return Prompts(
-            errors=dict.fromkeys(levels, f"TypeError: the provider gave a {type(answer).__name__}, not Prompts")
-        )
+        raise wrong("prompt_provider", provider, f"gave a {type(answer).__name__} as an answer, not Prompts")
     texts: dict[PromptLevel, str] = {}
     errors: dict[PromptLevel, str] = {}
     for level in levels:
@@ -72,7 +75,7 @@ def _checked(answer: object, levels: Collection[PromptLevel], name: str) -> Prom
             texts[level] = clean_description(text)
         except ValueError as error:
             errors[level] = str(error)
-    source = {level: printable(str(answer.source.get(level) or name)) for level in texts}
+    source = {level: printable(str(answer.source.get(level) or type(provider).__name__)) for level in texts}
     return Prompts(texts.get("high"), texts.get("low"), source, errors)
 
 

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from xpsr_sdk.contracts import Backbone, PromptLevel, PromptProvider, Prompts
+from xpsr_sdk.contracts import Backbone, Conditioning, PromptLevel, PromptProvider, Prompts
 from xpsr_sdk.data.photo import LoadedPhoto
+from xpsr_sdk.plugin_system.answers import blamed_on, checked_tensor, wrong
 from xpsr_sdk.prompts.describe import describe
 from xpsr_sdk.prompts.weights import escape_weights
 from xpsr_sdk.resolved import ResolvedSettings
@@ -44,7 +45,12 @@ def _ask(provider: PromptProvider, photo: LoadedPhoto, missing: Collection[Promp
 def encode_prompts(
     backbone: Backbone, prompts: Prompts, settings: ResolvedSettings, device: torch.device
 ) -> tuple[Tensor, Tensor | None]:
-    """High- and low-level embeddings, G 1 T D: G = 2 (negative, positive) with guidance, 1 (positive) without."""
+    """High- and low-level embeddings, G 1 T D: G = 2 (negative, positive) with guidance, 1 (positive) without.
+
+    Raises:
+        BrokenPlugin: The backbone failed, or gave something else than its contract promises.
+        NonFiniteResult: Its text encoder gave NaN or infinity.
+    """
     guided = settings.guidance_scale != 1
     said_high, said_low = prompts.high or "", prompts.low or ""
     if settings.prompt_weights:  # only the user can set weights; in a caption, brackets are just brackets
@@ -56,7 +62,12 @@ def encode_prompts(
 
     def encode(negative: str, positive: str) -> Tensor:
         texts = [negative, positive] if guided else [positive]
-        embeddings: Tensor = backbone.encode_text(texts, **options).embeddings
+        with blamed_on("backbone", backbone):
+            answer = backbone.encode_text(texts, **options)
+        if not isinstance(answer, Conditioning):
+            raise wrong("backbone", backbone, f"gave a {type(answer).__name__} as encoded text, not Conditioning")
+        shape = (len(texts), None, backbone.text_width)
+        embeddings = checked_tensor("backbone", backbone, answer.embeddings, "text embeddings", shape)
         return embeddings[:, None].to(device)
 
     high = encode(settings.negative, join_prompt(said_high, settings.positive))

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import ModelMixin
+from diffusers import AutoencoderKL, ModelMixin
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -61,12 +61,17 @@ def check_backbone(
         else:
             shutil.copytree(folder, base)
         backbone = _parts(subject, base)
+        with subject.clause("exceptions"), torch.no_grad():
+            image, lr = _images(backbone)
+            backbone.decode(backbone.encode(image, lr), lr)
+            backbone.encode_text(["a photo"])
         for check in (_precision, _from_scratch, _damage):
             check(subject, base)
         for test in (_text, _long_text, _weights, _shape, _inputs, _determinism, _batch, _gradients):
             test(subject, backbone)
         _derived(subject, backbone)
         _scale(subject, backbone)
+        _range(subject, backbone)
         if lossless:
             _lossless(subject, backbone)
         _end_to_end(subject, backbone, base)
@@ -247,6 +252,27 @@ def _scale(subject: Subject, backbone: Any) -> None:
 
 
 @torch.no_grad()
+def _range(subject: Subject, backbone: Any) -> None:
+    """Decoded images lie around 0: half of what they show is darker than the middle of the range."""
+    with subject.clause("range"):
+        image, _ = _images(backbone, rows=8, columns=8)
+        dark = torch.zeros_like(image)
+        shape = (2, backbone.latent_channels, 8, 8)
+        decoded = torch.cat([backbone.decode(level * noise(*shape, seed=3), dark) for level in (0.5, 1.0)])
+        lowest = float(decoded.min())
+        require(lowest < 0, f"of random latents and a black photo it decodes no number below {lowest:.3g}")
+        factor = getattr(backbone.vae.config, "scaling_factor", None)
+        if not isinstance(backbone.vae, AutoencoderKL) or factor is None:
+            return
+        latents = noise(*shape, seed=4)
+        ours, own = backbone.decode(latents, dark).flatten(), backbone.vae.decode(latents / factor).sample.flatten()
+        (ours_, own_) = (x.double() - x.double().mean() for x in (ours, own))
+        alike = float((ours_ * own_).sum() / (ours_.norm() * own_.norm()).clamp(min=1e-12))
+        slope = float((ours_ * own_).sum() / own_.square().sum().clamp(min=1e-12))
+        require(alike < 0.99 or abs(slope - 0.5) > 0.05, "it halves what the autoencoder gives, as if for [0, 1]")
+
+
+@torch.no_grad()
 def _lossless(subject: Subject, backbone: Any) -> None:
     with subject.clause("lossless"):
         image, lr = _images(backbone)
@@ -287,6 +313,10 @@ def _determinism(subject: Subject, backbone: Any) -> None:
             first = results()
         backbone.encode(*_images(backbone, 1, 3, 5))
         backbone.encode_text(["another text"])
+        latents, decoded = first[0], first[2]
+        backbone.encode(*(images.flip(0) for images in (image, lr)))  # other photos of the same size
+        problem = "decode gave another result after other photos were encoded"
+        require(same(decoded, backbone.decode(latents, lr)), problem)
         for name, before, again in zip(("encode", "encode", "decode", "encode_text"), first, results(), strict=True):
             require(same(before, again), f"{name} gave a different result for the same input")
 

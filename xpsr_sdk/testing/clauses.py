@@ -9,6 +9,7 @@ COMMON = {
     "null",
     "config round trip": "use types that pydantic can write to JSON and read back, and that can be pickled, and define "
     "Config where it can be imported",
+    "exceptions": "fix the code at that place: the contract allows this call",
     "construction": "let Class(config) build it from its options alone, with all members of its contract, and do not "
     "change the config",
 }
@@ -27,7 +28,8 @@ CLAUSES: dict[str, dict[str, str]] = {
         "sources": "name in Prompts.source the describer of each level that has a text, and no other level",
         "errors": "say in Prompts.errors why a level has no text, and name no level that has one",
         "inputs": "do not change the items or their images: work on copies",
-        "determinism": "return the same description for the same image each time: no sampling, or a fixed seed",
+        "determinism": "return the same description for the same image each time, in every process: no sampling, or a "
+        "fixed seed; do not depend on the order of a set; keep nothing from another image",
         "batch": "describe each image by itself: its text must not depend on the other images or on their order",
         "any image": "accept images of any size and shape; if there is nothing to say about one, return None for the "
         "level, without an error",
@@ -55,6 +57,8 @@ CLAUSES: dict[str, dict[str, str]] = {
         "models are compiled",
         "gradients": "let every parameter influence the result, and detach nothing: features, text and weights must "
         "get correct gradients",
+        "meta device": "let it be built on the meta device as well, where tensors have no values (models are loaded "
+        "that way): do not compute with values in __init__, and set start values in init_from_attention",
         "state dict": "keep everything that the result depends on in parameters and persistent buffers that "
         "safetensors can write: anything else is lost when a model is saved",
         "identity at start": "let the fresh fusion return exactly attend(x, high), for instance by a gate that starts "
@@ -96,9 +100,11 @@ CLAUSES: dict[str, dict[str, str]] = {
         "questions": "call predict(x_t, t) with timesteps from 0 to start_timestep, denoised(x, sigma) with noise "
         "levels up to that of the start, and both with all of the latents at once",
         "callback": "call callback(step, timestep, latents) after each step, count steps from 0, pass the result after "
-        "the last step, and also work without a callback",
+        "the last step, continue with the latents that it returns, and also work without a callback",
         "prediction types": "read denoiser.prediction_type to know what predict() returns, or use denoised(), which "
         "always returns the estimate of the clean latents",
+        "accuracy": "check the signs and factors of the higher-order terms: they must bring the result closer to the "
+        "exact solution than first-order steps at the same noise levels",
         "convergence": "solve the diffusion equation: with many steps the result must follow the data's distribution. "
         "Check the scaling: latents have unit variance, x in denoised(x, sigma) is x_0 + sigma * noise",
         "restoration": _RESTORE,
@@ -122,9 +128,10 @@ CLAUSES: dict[str, dict[str, str]] = {
         "shape": "encode B 3 H W to B latent_channels H/stride W/stride, and decode that back, for all H and W",
         "scale": "multiply latents by vae.config.scaling_factor, if there is one, in encode(), and divide by it in "
         "decode()",
+        "range": "decode to images in [-1, 1], not in [0, 1]: the autoencoders of diffusers return that already",
         "lossless": "let decode(encode(image, lr), lr) return the image",
         "determinism": "draw random numbers from the images' generators alone, none if there are no generators, and "
-        "keep no state between calls",
+        "keep no state between calls: decode() must use the photo that it is given, not the one encoded last",
         "batch": "treat each text and each image by itself, and draw random numbers for image i from generators[i]",
         "inputs": "do not change images or latents: no in-place operations on them",
         "gradients": "let gradients pass through decode() to the latents: a perceptual loss needs them",
@@ -181,3 +188,13 @@ CLAUSES: dict[str, dict[str, str]] = {
     },
 }
 """For each kind, and for whole distributions: the name of each clause, and how to fix a part that breaks it."""
+RAISING = {
+    "config round trip", "construction", "listing",
+    "any image", "failure", "unload",
+    "memory layout", "meta device", "no low-level prompt", "data-independent control flow", "state dict",
+    "pickling", "scale", "device", "gradients", "callback",
+    "parts", "from scratch", "damage", "derived", "long text",
+    "training", "restoration", "saving",
+    *CLAUSES["distribution"],
+}  # fmt: skip
+"""Clauses that an exception breaks by itself. In all others an exception breaks the clause ``exceptions``."""

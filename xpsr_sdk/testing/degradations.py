@@ -43,6 +43,10 @@ def check_degradation_model(choice: Choice, registry: Registry | None = None) ->
     """
     subject = Subject.of("degradation_model", choice, registry)
     check_construction(subject)
+    with subject.clause("exceptions"):
+        plain = subject.build()
+        if type(plain.scale) is int and plain.scale >= 1:
+            _run(plain, _hr(plain.scale, rows=16, columns=16))
     for check in (_scale, _shape, _dtype_and_device, _range, _inputs, _determinism, _batch, _alignment, _pickling):
         check(subject)
     with subject.clause("training"), TemporaryDirectory() as folder:

@@ -70,6 +70,9 @@ def check_fusion_attention(
     for site in SITES:
         check_construction(subject, site)
         _module(subject, site)
+        with subject.clause("exceptions"), torch.no_grad():
+            plain = _FusionAtSite(subject, site)
+            plain(*plain.inputs(1, 4, 4))
         for check in (_initialisation, _shape, _without_low, _dtype, _device, _inputs, _determinism, _batch):
             check(_FusionAtSite(subject, site))
         for check in (_memory_layout, _control_flow, _gradients, _state_dict):
@@ -270,14 +273,16 @@ def _loss(fused: _FusionAtSite, tensors: dict[str, Tensor], weights: Tensor) -> 
 
 @torch.no_grad()
 def _state_dict(fused: _FusionAtSite) -> None:
+    with fused.clause("meta device"), torch.device("meta"):  # as checkpoints are read
+        empty = fused.subject.build(fused.site).eval()
+        real = [name for name, tensor in empty.state_dict().items() if not tensor.is_meta]
+        require(not real, f"built on the meta device, these tensors lie elsewhere: {', '.join(real)}")
     with fused.clause("state dict"):
         fused.fusion.init_from_attention(fused.attention)  # type: ignore[operator]
         shake(fused.fusion)
         x, high, low = fused.inputs()
         expected = fused(x, high, low)
         written = safetensors.torch.save({k: v.contiguous() for k, v in fused.fusion.state_dict().items()})
-        with torch.device("meta"):  # as checkpoints are read
-            empty = fused.subject.build(fused.site).eval()
         empty.load_state_dict(safetensors.torch.load(written), assign=True)
         fused.fusion = empty
         problem = "after saving and loading its state dict, it gives a different result"

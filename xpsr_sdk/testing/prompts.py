@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
+import pickle
+import subprocess
+import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,6 +22,12 @@ from xpsr_sdk.testing.restoring import check_restoration
 from xpsr_sdk.testing.subject import Choice, Subject, check_construction, for_all, require
 from xpsr_sdk.testing.tiny import photo, write_whole_model
 
+IN_ANOTHER_PROCESS = """
+import json, pickle, sys
+registry, choice, item = pickle.load(sys.stdin.buffer)
+(said,) = registry.create("prompt_provider", choice).describe([item], ["high", "low"])
+print("SAID", json.dumps({"high": said.high, "low": said.low}))
+"""
 ASKED: tuple[Any, ...] = (["high"], ["low"], ["low", "high"], {"high", "low"}, ("high",), [])
 
 
@@ -35,6 +46,8 @@ def check_prompt_provider(choice: Choice, registry: Registry | None = None) -> N
     subject = Subject.of("prompt_provider", choice, registry)
     check_construction(subject)
     provider = subject.build()
+    with subject.clause("exceptions"):
+        provider.describe([_item()], list(PROMPT_LEVELS))
     for check in (_answers, _levels, _inputs, _determinism, _batch, _any_image, _failure, _unload):
         check(subject, provider)
     with subject.clause("restoration"), TemporaryDirectory() as folder:
@@ -113,6 +126,37 @@ def _determinism(subject: Subject, provider: Any) -> None:
         (again,) = _describe(fresh, [_item()])
         fresh.unload()
         require(_texts(again) == _texts(first), f"after another image, it was described as {_texts(again)}")
+        _check_images_of_no_file(subject)
+        _check_processes(subject, first)
+
+
+def _check_images_of_no_file(subject: Subject) -> None:
+    """Images without a path are told apart by their pixels alone."""
+    images = [Item(photo(40, 32, seed)) for seed in (3, 4)]
+    said = [_texts(_describe(subject.build(), [image])[0]) for image in images]
+    fresh = subject.build()
+    for image, texts in zip(images, said, strict=True):
+        (answer,) = _describe(fresh, [image])
+        problem = f"of an image of no file it said {_texts(answer)} after another one, {texts} otherwise"
+        require(_texts(answer) == texts, problem)
+    fresh.unload()
+
+
+def _check_processes(subject: Subject, first: Prompts) -> None:
+    """The same words in another process, where sets have another order: it hashes texts in another way."""
+    try:
+        asked = pickle.dumps((subject.registry, subject.choice, _item()))
+    except Exception:  # of a plug-in that lies in memory alone, no other process can have one
+        return
+    for seed in ("1", "2"):
+        environment = os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        run = subprocess.run(
+            [sys.executable, "-c", IN_ANOTHER_PROCESS], input=asked, capture_output=True, env=environment
+        )
+        if run.returncode:
+            return  # it cannot be imported there
+        told = json.loads(run.stdout.rpartition(b"SAID")[2])
+        require(told == _texts(first), f"in another process it said {told} of an image, here {_texts(first)}")
 
 
 def _batch(subject: Subject, provider: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -12,6 +12,7 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
+from xpsr_sdk.contracts import StepCallback
 from xpsr_sdk.plugin_system.registry import Registry
 from xpsr_sdk.testing.denoiser import GaussianDenoiser
 from xpsr_sdk.testing.restoring import check_restoration
@@ -29,6 +30,10 @@ from xpsr_sdk.testing.tiny import write_whole_model
 
 STARTS = (999, 600, 40)
 """Timesteps at which sampling begins: with a high fidelity it begins below the last timestep."""
+FORGETFUL = 0.1
+"""How far results lie apart, in means of differences, if a sampler forgets with which latents it began."""
+WORSE = 1.4
+"""Times the error of first-order steps: a second-order term of the wrong sign about doubles it."""
 
 
 def check_sampler(choice: Choice, registry: Registry | None = None) -> None:
@@ -43,10 +48,13 @@ def check_sampler(choice: Choice, registry: Registry | None = None) -> None:
     """
     subject = Subject.of("sampler", choice, registry)
     check_construction(subject)
-    for check in (_shape, _dtype, _inputs, _determinism, _batch, _steps, _start, _questions, _callback):
+    with subject.clause("exceptions"):
+        _run(subject.build(), GaussianDenoiser(), GaussianDenoiser().start(1, 4, 8, 8))
+    for check in (_shape, _dtype, _inputs, _determinism, _batch, _steps, _start, _questions, _callback, _replaced):
         check(subject)
     _prediction_types(subject)
-    _convergence(subject)
+    (_estimate if _is_distilled(subject) else _convergence)(subject)
+    _accuracy(subject)
     _device(subject)
     with subject.clause("restoration"), TemporaryDirectory() as folder:
         write_whole_model(Path(folder, "model"))
@@ -111,7 +119,7 @@ def _run(
     latents: Tensor,
     steps: int = 4,
     seeds: tuple[int, ...] = (),
-    callback: Callable[[int, int, Tensor], None] | None = None,
+    callback: StepCallback | None = None,
 ) -> Any:
     extra = {} if callback is None else {"callback": callback}
     # The seeds differ from those of the latents, so that the sampler does not draw the noise that it begins with.
@@ -120,9 +128,18 @@ def _run(
         return sampler.sample(denoiser, latents, num_inference_steps=steps, generators=own, **extra)
 
 
-def _appending_to(calls: list[tuple[int, int, Tensor]]) -> Callable[[int, int, Tensor], None]:
+def _appending_to(calls: list[tuple[int, int, Tensor]]) -> StepCallback:
     """A callback that appends its arguments to ``calls``."""
-    return lambda *step: calls.append(step)
+
+    def callback(step: int, timestep: int, latents: Tensor) -> Tensor:
+        calls.append((step, timestep, latents))
+        return latents
+
+    return callback
+
+
+def _is_distilled(subject: Subject) -> bool:
+    return bool(getattr(subject.build(), "distilled", False))
 
 
 def _shape(subject: Subject) -> None:
@@ -171,13 +188,18 @@ def _inputs(subject: Subject) -> None:
         latents = denoiser.start(2, 4, 5, 3)
         of_denoiser, of_scheduler = copy.deepcopy(vars(denoiser)), copy.deepcopy(vars(denoiser.scheduler))
         shown: list[tuple[Tensor, Tensor]] = []
+
+        def callback(step: int, timestep: int, x: Tensor) -> Tensor:
+            shown.append((x, x.clone()))
+            return x
+
         with inputs_kept(latents=latents):
             result = subject.build().sample(
                 denoiser,
                 latents,
                 num_inference_steps=4,
                 generators=own,
-                callback=lambda step, timestep, x: shown.append((x, x.clone())),
+                callback=callback,
             )
         require(len(own) == 2, "it changed the list of generators")
         require(same(vars(denoiser.scheduler), of_scheduler), "it changed the denoiser's scheduler")
@@ -232,6 +254,7 @@ def _steps(subject: Subject) -> None:
             result = _run(subject.build(), denoiser, denoiser.start(1, 4, 5, 3), steps)
             require_tensor(result, (1, 4, 5, 3), "the result")
             spent, least = len(denoiser.asked), (min(steps, start + 1) + 1) // 2
+            least = 1 if _is_distilled(subject) else least
             problem = f"with num_inference_steps {steps} and a start at timestep {start}, it evaluated the denoiser"
             require(least <= spent <= steps, f"{problem} {spent} times instead of {least} to {steps} times")
 
@@ -265,7 +288,7 @@ def _callback(subject: Subject) -> None:
         require(bool(calls), "the callback was never called")
         numbers, timesteps = [call[0] for call in calls], [call[1] for call in calls]
         require(numbers == list(range(len(calls))), f"the steps were counted {numbers}")
-        fewest, most = (steps + 1) // 2, len(denoiser.asked)
+        fewest, most = 1 if _is_distilled(subject) else (steps + 1) // 2, len(denoiser.asked)
         problem = f"with {steps} steps and {most} evaluations, the callback was called {len(calls)} times"
         require(fewest <= len(calls) <= max(most, fewest), problem)
         whole = all(isinstance(t, int) and 0 <= t <= 999 for t in timesteps)
@@ -278,6 +301,76 @@ def _callback(subject: Subject) -> None:
     with subject.clause("callback"):
         test(1)
         test(5)
+
+
+def _replaced(subject: Subject) -> None:
+    """Latents that the callback gives in the middle of the way must lead where they come from."""
+    with subject.clause("callback"):
+        denoiser, steps = GaussianDenoiser(), 6
+        latents, others = denoiser.start(1, 4, 8, 8), denoiser.start(1, 4, 8, 8, seed=1)
+        way: list[Tensor] = []
+
+        def follow(step: int, timestep: int, x: Tensor) -> Tensor:
+            way.append(x.clone())
+            return x
+
+        there = _run(subject.build(), denoiser, latents, steps, callback=follow)
+        alone = _run(subject.build(), denoiser, others, steps)
+        for meeting in (len(way) // 2, len(way) - 1):
+
+            def join(step: int, timestep: int, x: Tensor, meeting: int = meeting) -> Tensor:
+                return x.copy_(way[meeting]).clone() if step == meeting else x  # as the SDK does it
+
+            joined = _run(subject.build(), denoiser, others, steps, callback=join)
+            off, apart = (float((result - there).abs().mean()) for result in (joined, alone))
+            if apart < FORGETFUL and meeting < len(way) - 1:
+                continue  # fresh noise makes up for where it came from
+            problem = f"after step {meeting} it continues with its own latents instead of those that it was given"
+            require(off <= max(0.7 * apart, 1e-3), problem)
+
+
+def _estimate(subject: Subject) -> None:
+    """A distilled sampler's result is the model's estimate: exact where there is nothing to guess."""
+    with subject.clause("convergence"):
+        for start in STARTS:
+            denoiser = GaussianDenoiser(0.3, 0.0, start_timestep=start)
+            for steps in (1, 4):
+                result = _run(subject.build(), denoiser, denoiser.start(1, 4, 5, 3), steps)
+                problem = f"of data that are all 0.3 it made other numbers in {steps} steps from timestep {start}"
+                require_close(result, torch.full_like(result, 0.3), 0.02, problem)
+
+
+def _accuracy(subject: Subject) -> None:
+    """Without noise of its own, it must not be further from the exact solution than first-order steps are.
+
+    The probability-flow ODE of independent normal numbers keeps each number's distance from the mean in standard
+    deviations, so that its solution is known.
+    """
+    with subject.clause("accuracy"):
+        for mean, std, steps in ((0.3, 0.5, 8), (-1.0, 1.5, 12)):
+            denoiser = _RecordingDenoiser(subject, mean=mean, std=std)
+            latents = denoiser.start(1, 4, 20, 20)
+            result = _run(subject.build(), denoiser, latents, steps)
+            other = _run(subject.build(), GaussianDenoiser(mean, std), latents, steps, seeds=(7,))
+            if not same(result, other) or _is_distilled(subject):
+                return  # it draws noise, or does not solve the equation
+            exact, first_order = _solutions(denoiser, latents)
+            error, expected = (float((x - exact).square().mean().sqrt()) for x in (result, first_order))
+            problem = f"after {steps} steps it is {error:.3g} from the exact solution, first-order steps {expected:.3g}"
+            require(error <= WORSE * expected + 0.01 * std, problem)
+
+
+def _solutions(denoiser: _RecordingDenoiser, latents: Tensor) -> tuple[Tensor, Tensor]:
+    """The exact solution, and that of first-order steps over the noise levels that were asked for."""
+    highest = denoiser._sigma(denoiser.start_timestep)
+    x = latents * (1 + highest**2) ** 0.5
+    wide = (denoiser.std**2 + highest**2) ** 0.5
+    exact = denoiser.mean + (x - denoiser.mean) * denoiser.std / wide
+    levels = sorted({round(sigma, 6) for sigma in denoiser.asked}, reverse=True)
+    for sigma, following in pairwise([*levels, 0.0]):
+        clean = GaussianDenoiser.denoised(denoiser, x, sigma)
+        x = clean + following / sigma * (x - clean)
+    return exact, x
 
 
 def _prediction_types(subject: Subject) -> None:

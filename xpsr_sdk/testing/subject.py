@@ -10,15 +10,20 @@ import typing
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from traceback import walk_tb
 from typing import Any
 
 from hypothesis import HealthCheck, Phase, Verbosity, given, settings
 
 from xpsr_sdk.contracts import Options
-from xpsr_sdk.errors import BrokenPlugin, one_line
+from xpsr_sdk.errors import BrokenPlugin, NonFiniteResult, one_line
 from xpsr_sdk.plugin_system.registry import RegisteredComponent, Registry, default_registry
-from xpsr_sdk.testing.clauses import CLAUSES
+from xpsr_sdk.testing.clauses import CLAUSES, RAISING
 
+NOT_OF_PARTS = {
+    "xpsr_sdk", "contextlib", "hypothesis", "pluggy", "pydantic", "numpy", "torch", "diffusers", "transformers", "PIL",
+}  # fmt: skip
+"""Packages whose code lies between a check and a part, or below a part."""
 Choice = str | Mapping[str, Any]
 """A name, or ``{"name": ..., <options>}``."""
 
@@ -57,9 +62,30 @@ def clause_of(who: str, kind: str, clause: str) -> Iterator[None]:
         raise
     except _Problem as problem:
         raise ContractViolation(who, clause, str(problem), remedy) from None
-    except Exception as error:  # whatever the part raises
-        cause = error.__cause__ if isinstance(error, BrokenPlugin) and error.__cause__ else error
-        raise ContractViolation(who, clause, f"it raised {one_line(cause)}".removesuffix("."), remedy) from error
+    except (Exception, SystemExit) as error:  # whatever the part raises
+        raise _violation(who, kind, clause, error) from error
+
+
+def _violation(who: str, kind: str, clause: str, error: BaseException) -> ContractViolation:
+    """What an exception is reported as."""
+    remedies = CLAUSES[kind]
+    if isinstance(error, BrokenPlugin | NonFiniteResult) and not error.__cause__:  # a wrong answer, in a pipeline
+        return ContractViolation(who, clause, str(error).removesuffix("."), remedies[clause])
+    cause = error.__cause__ if isinstance(error, BrokenPlugin) and error.__cause__ else error
+    seen = f"it raised {one_line(cause).removesuffix('.')}{_place(cause)}"
+    if clause in RAISING or clause == "exceptions" or "exceptions" not in remedies:
+        return ContractViolation(who, clause, seen, remedies[clause])
+    remedy = f"{remedies['exceptions']} ({clause}: {remedies[clause]})"
+    return ContractViolation(who, "exceptions", f"{seen}, while the clause {clause!r} was checked", remedy)
+
+
+def _place(error: BaseException) -> str:
+    """Where an exception was raised: the last line of the part's own code, as far as it can be told."""
+    frames = [(frame, line) for frame, line in walk_tb(error.__traceback__)]
+    own = [(f, line) for f, line in frames if str(f.f_globals.get("__name__")).partition(".")[0] not in NOT_OF_PARTS]
+    for frame, line in reversed(own or frames):
+        return f" ({frame.f_code.co_filename}, line {line}, in {frame.f_code.co_name})"
+    return ""
 
 
 def for_all(test: Callable[..., None], *, examples: int = 6, **strategies: Any) -> None:

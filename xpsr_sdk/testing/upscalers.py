@@ -44,6 +44,8 @@ def check_upscaler(choice: Choice, registry: Registry | None = None) -> None:
     """
     subject = Subject.of("upscaler", choice, registry)
     check_construction(subject)
+    with subject.clause("exceptions"):
+        subject.build().upscale(_photos(1, 8, 8))
     for check in (_numbers, _shape, _dtype_and_device, _range, _inputs, _determinism, _batch, _alignment, _halo):
         check(subject)
     _unload(subject)

@@ -92,6 +92,13 @@ class DataSection(Settings):
         description="Share of prompts, at each level, that are replaced by empty text, which classifier-free guidance "
         "needs. (The published code has no prompt dropout.)",
     )
+    max_failed: float = Field(
+        0.05,
+        ge=0,
+        le=1,
+        description="The run stops when more than this share of its images could not be used, or has no low-level "
+        "prompt because the prompt provider failed.",
+    )
     keep_in_memory: int = Field(0, ge=0, description="How many decoded images each worker keeps in memory.")
     workers: int = Field(
         0, ge=0, description="Processes that read and degrade images beside each training process. 0: none."

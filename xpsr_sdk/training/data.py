@@ -35,7 +35,7 @@ from xpsr_sdk.training.config import DataSection
 from xpsr_sdk.training.online_degradation import OnlineDegrader
 
 TRIES = 10
-"""A run gives up after this many damaged images in a row."""
+"""A run gives up after this many images in a row that cannot be used."""
 
 
 class TrainingData:
@@ -71,15 +71,16 @@ class TrainingData:
         return collate([self.sample(position) for position in positions], positions)
 
     def sample(self, position: int) -> Sample:
-        """The image at a position in the run. A damaged image causes a warning, and the next image is used."""
+        """The image at a position in the run. One that cannot be used causes a warning, and the next image is used."""
         index = self._order_of(position // len(self))[position % len(self)]
         for distance in range(TRIES):
             try:
-                return self._draw((index + distance) % len(self), generator_for(self.seed, "sample", position))
+                drawn = self._draw((index + distance) % len(self), generator_for(self.seed, "sample", position))
+                return replace(drawn, replaced=distance)
             except DamagedImage as error:
                 last = error
                 warnings.warn(f"{error} The next image is used instead.", stacklevel=2)
-        raise TrainingError(f"{TRIES} images in a row are damaged, the last: {last}")
+        raise TrainingError(f"{TRIES} images in a row cannot be used, the last: {last}")
 
     def _draw(self, index: int, generator: torch.Generator) -> Sample:
         which = bisect_right(self._ends, index)
@@ -89,7 +90,8 @@ class TrainingData:
             source, index - first, section.crop, section.hr_as_input, self._degrader, self._upscale, generator
         )
         high, low = sample.high if "high" in section.levels else "", sample.low if "low" in section.levels else ""
-        return replace(sample, high=high, low=low)
+        unprompted = sample.unprompted if "low" in section.levels else ""
+        return replace(sample, high=high, low=low, unprompted=unprompted)
 
     def _draw_order(self, epoch: int) -> list[int]:
         order: list[int] = torch.randperm(len(self), generator=generator_for(self.seed, "epoch", epoch)).tolist()

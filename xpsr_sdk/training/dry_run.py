@@ -66,7 +66,8 @@ class DryRun:
 
 def dry_run(config: TrainConfig, registry: Registry | None = None) -> DryRun:
     """Build all parts of a run, count the memory of a step, and time three steps. Raises the errors of ``train``."""
-    run = TrainingRun(config, registry)
+    # Images are drawn for as many steps as are run here, even if the run itself has fewer.
+    run = TrainingRun(config.model_copy(update={"steps": max(config.steps, 1 + MEASURED_STEPS)}), registry)
     run.accelerator.wait_for_everyone()
     done = max(run.checkpoints.steps(), default=0)
     networks = (run.unet, run.controlnet, run.backbone.text_encoder, run.backbone.vae)

@@ -21,16 +21,20 @@ from torch import Tensor, nn
 from xpsr_sdk.config import backbone_of, read_defaults
 from xpsr_sdk.data.samples import Batch
 from xpsr_sdk.data.seeds import generator_for
+from xpsr_sdk.engine.nonfinite import is_finite
 from xpsr_sdk.errors import ConfigError, TrainingError
 from xpsr_sdk.evaluation.chosen import needed_metrics
 from xpsr_sdk.models.blocks import checkpoint_gradients
 from xpsr_sdk.models.checkpoints import read_json, write_model
+from xpsr_sdk.models.plugins_file import write_plugins
 from xpsr_sdk.models.schedule import NoiseSchedule
+from xpsr_sdk.plugin_system.answers import blamed_on, blamed_on_parts
 from xpsr_sdk.plugin_system.registry import Registry, default_registry
 from xpsr_sdk.training.checkpoints import Checkpoints
 from xpsr_sdk.training.config import ModelSection, TrainConfig
 from xpsr_sdk.training.data import TrainingData, batches
 from xpsr_sdk.training.failed_step import write_failed_step
+from xpsr_sdk.training.failures import Failures
 from xpsr_sdk.training.lora import LORA_PATTERN, add_lora, merged_state
 from xpsr_sdk.training.models import build_for_training, trained_index, trained_upscaler
 from xpsr_sdk.training.objective import Objective, PerceptualLoss, StepInputs
@@ -133,6 +137,7 @@ class TrainingRun:
         self.ema = EMAModel(self.trained.values(), decay=decay, foreach=True) if decay else None
         self.data = TrainingData(config.data, config.seed, registry, trained_upscaler(config.model))
         self._batches: Iterator[Batch] | None = None
+        self.failures = Failures(config.data.max_failed)
         self.recent_losses: deque[float] = deque(maxlen=REMEMBERED)
         self.checkpoints = Checkpoints(config.output, config.keep_checkpoints)
         self.log = RunLog(config, self.accelerator)
@@ -201,12 +206,14 @@ class TrainingRun:
         return {
             **terms, "grad_norm": float(norm), **norms, "learning_rate": rate,
             "images_per_second": self.config.batch_size / (time.perf_counter() - began), "data_wait": waited,
+            **self.failures.values(),
         }  # fmt: skip
 
     def _add_gradients(self, batch: Batch, parts: int) -> dict[str, float]:
         """Add the gradients of a part of the step's images. Returns its share of each term of the loss."""
         inputs = self.draw(batch)
-        terms: dict[str, Tensor] = self.objective(inputs)
+        with blamed_on_parts():
+            terms: dict[str, Tensor] = self.objective(inputs)
         names = list(terms)
         means = self.accelerator.reduce(torch.stack([terms[name].detach() for name in names]), "mean").tolist()
         values = dict(zip(names, means, strict=True))
@@ -218,7 +225,7 @@ class TrainingRun:
         """Draw the latents, noise, timesteps and encoded prompts for a batch."""
         generators = [generator_for(self.config.seed, "noise", position) for position in batch.positions]
         hr, resized, upscaled = (image.to(self.device) for image in (batch.hr, batch.resized, batch.upscaled))
-        with torch.no_grad():
+        with torch.no_grad(), blamed_on("backbone", self.backbone):
             latents = self.backbone.encode(hr, upscaled, generators)
             photo = self.backbone.encode(2 * resized - 1, upscaled) if self._estimates_the_mean else latents
         noise = torch.stack([torch.randn(latents.shape[1:], generator=g) for g in generators]).to(latents)
@@ -259,6 +266,7 @@ class TrainingRun:
         with self.ema_weights():
             for name, network in (("unet", self.unet), ("controlnet", self.controlnet)):
                 write_model(network, folder / name, gathered(merged_state(network)))
+            write_plugins(folder, (self.unet, self.controlnet, self.backbone))
             if self.trains_text:  # a complete model, which a later run can use as its base
                 self.backbone.text_encoder.save_pretrained(folder / "text_encoder")
                 for part in ("tokenizer", "scheduler", "vae"):
@@ -364,7 +372,9 @@ class TrainingRun:
         began = time.perf_counter()
         if self._batches is None:
             self._batches = batches(self.data, self._positions(), self.device.type == "cuda")
-        return next(self._batches), time.perf_counter() - began
+        batch = next(self._batches)
+        self.failures.add(batch)
+        return batch, time.perf_counter() - began
 
     def _positions(self) -> Iterator[range]:
         """The positions of this process's images for each part of each step, from this step to the last."""
@@ -385,6 +395,8 @@ class TrainingRun:
         problem, advice = "", "try a lower learning rate"
         if not math.isfinite(loss):
             problem = f"The loss is {loss} at step {self.step}"
+            if broken := [name for name, tensor in vars(inputs).items() if not is_finite(tensor)]:
+                problem += f" (not finite are already its inputs: {', '.join(broken)})"
         elif len(recent) == REMEMBERED:
             mean, spread = statistics.mean(recent), statistics.stdev(recent)
             if loss > mean + self.config.optimizer.divergence * spread:
@@ -405,7 +417,8 @@ class TrainingRun:
 
     def _encode(self, texts: list[str]) -> Tensor:
         unique = sorted(set(texts))
-        embeddings: Tensor = self.backbone.encode_text(unique).embeddings
+        with blamed_on("backbone", self.backbone):
+            embeddings: Tensor = self.backbone.encode_text(unique).embeddings
         return embeddings[[unique.index(text) for text in texts]]
 
     def _perceptual(self, registry: Registry) -> PerceptualLoss | None:

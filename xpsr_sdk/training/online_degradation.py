@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from xpsr_sdk.contracts import DegradationModel, Item, PromptProvider
+from xpsr_sdk.contracts import DegradationModel, Item, PromptProvider, Prompts
 from xpsr_sdk.data.images import to_image
 from xpsr_sdk.errors import TrainingError
+from xpsr_sdk.plugin_system.degrading import degraded
 from xpsr_sdk.prompts.describe import describe
 
 
@@ -22,8 +23,8 @@ class OnlineDegrader:
         scale = self.degradation.scale
         if hr.shape[-1] % scale:
             raise TrainingError(f"crop is {hr.shape[-1]}: it must be a multiple of the degradation's scale, {scale}.")
-        return self.degradation(hr, [generator])
+        return degraded(self.degradation, hr, [generator])
 
-    def quality(self, image: Tensor) -> str:
-        """The provider's description of an image, 1 3 H W in [0, 1]. It is empty if the provider fails."""
-        return describe(self.provider, [Item(to_image(image))], ["low"])[0].low or ""
+    def quality(self, image: Tensor) -> Prompts:
+        """The provider's description of 1 3 H W in [0, 1], or why it failed."""
+        return describe(self.provider, [Item(to_image(image))], ["low"])[0]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,12 @@ import torch
 from PIL import Image, ImageDraw
 
 from xpsr_sdk.config import RestoreConfig, load_config
-from xpsr_sdk.contracts import Item
+from xpsr_sdk.contracts import Item, Prompts
 from xpsr_sdk.data.images import to_image, to_tensor
 from xpsr_sdk.data.photo import SMALLEST_SIDE
-from xpsr_sdk.data.samples import Example, Source
+from xpsr_sdk.data.samples import Example
 from xpsr_sdk.data.seeds import generator_for
-from xpsr_sdk.errors import ConfigError, TrainingError, did_you_mean
+from xpsr_sdk.errors import ConfigError, NonFiniteResult, PluginError, TrainingError, did_you_mean
 from xpsr_sdk.evaluation.chosen import ChosenMetric, needed_metrics
 from xpsr_sdk.evaluation.scoring import mean_figures
 from xpsr_sdk.library_internals import compilation_kept
@@ -137,8 +138,20 @@ class Validation:
             self._registry.create("prompt_provider", data.prompt_provider),
         )
         crop = section.crop or data.crop
-        examples = islice(_examples(open_sources(section.folders, crop)), section.images)
-        return [self._image(example, number, crop, degrader) for number, example in enumerate(examples)]
+        found: list[ValidationImage] = []
+        failed: TrainingError | None = None
+        for source in open_sources(section.folders, crop):
+            for index in range(len(source)):
+                if len(found) == section.images:
+                    return found
+                try:
+                    found.append(self._image(source.example(index, False), len(found), crop, degrader))
+                except TrainingError as error:
+                    failed = error
+                    warnings.warn(f"A held-out image is left out. {error}", stacklevel=2)
+        if not found and failed is not None:
+            raise failed
+        return found
 
     def _image(self, example: Example, number: int, crop: int, degrader: OnlineDegrader) -> ValidationImage:
         hr, lr = (None if x is None else Image.fromarray(x) for x in (example.hr, example.lr))
@@ -155,12 +168,19 @@ class Validation:
         left, top = ((length - side) // 2 // scale * scale for length in hr.size)
         hr = hr.crop((left, top, left + side, top + side))
         if lr is None:
-            lr = to_image(degrader.degrade(to_tensor(hr), generator_for(self._section.seed, "held-out", number)))
+            generator = generator_for(self._section.seed, "held-out", number)
+            try:
+                lr = to_image(degrader.degrade(to_tensor(hr), generator))
+            except (PluginError, NonFiniteResult) as error:
+                raise TrainingError(f"{example.name}: {error}") from error
         else:
             lr = lr.crop((left // scale, top // scale, (left + side) // scale, (top + side) // scale))
-        low = degrader.quality(to_tensor(lr)) if example.low is None else example.low
+        said = degrader.quality(to_tensor(lr)) if example.low is None else Prompts(low=example.low)
         levels = self._config.data.levels
-        return ValidationImage(lr, hr, example.high if "high" in levels else "", low if "low" in levels else "")
+        if said.errors and "low" in levels:
+            warnings.warn(f"{example.name} is validated without a low-level prompt: {said.errors['low']}", stacklevel=2)
+        high, low = example.high if "high" in levels else "", (said.low or "") if "low" in levels else ""
+        return ValidationImage(lr, hr, high, low)
 
 
 def sheet(columns: Sequence[str], rows: Sequence[Sequence[Image.Image]]) -> Image.Image:
@@ -174,10 +194,6 @@ def sheet(columns: Sequence[str], rows: Sequence[Sequence[Image.Image]]) -> Imag
         for x, picture in enumerate(row):
             whole.paste(picture, (x * width, LABEL_HEIGHT + y * height))
     return whole
-
-
-def _examples(sources: Sequence[Source]) -> chain[Example]:
-    return chain.from_iterable((source.example(i, False) for i in range(len(source))) for source in sources)
 
 
 def _bicubic(image: ValidationImage) -> Image.Image:

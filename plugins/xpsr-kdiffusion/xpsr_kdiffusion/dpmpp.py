@@ -64,5 +64,7 @@ class DPMSolverPP2M:
                 if eta:
                     x = x + following * math.sqrt(-math.expm1(-2 * eta * h)) * way.noise()
                 before, step_before = clean, h
-            way.report(x, sigma, following)
+            shown, x = x, way.report(x, sigma, following)
+            if x is not shown:  # the last estimate is of latents that the user has replaced
+                before = None
         return way.finish(x)

@@ -52,5 +52,5 @@ class EulerAncestral:
             x = clean + kept / sigma * (x - clean)
             if fresh:
                 x = x + fresh * way.noise()
-            way.report(x, sigma, following)
+            x = way.report(x, sigma, following)
         return way.finish(x)

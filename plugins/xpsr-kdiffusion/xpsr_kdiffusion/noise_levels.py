@@ -101,12 +101,20 @@ class Trajectory:
         drawn = [torch.randn(shape, generator=generator, device=generator.device) for generator in self._generators]
         return torch.stack(drawn).to(self.start)
 
-    def report(self, x: Tensor, sigma: float, following: float) -> None:
-        """Tell the callback of a step from ``sigma``, where the model was asked, to ``x`` at ``following``."""
+    def report(self, x: Tensor, sigma: float, following: float) -> Tensor:
+        """Tell the callback of a step from ``sigma``, where the model was asked, to ``x`` at ``following``.
+
+        Returns:
+            What to go on with: ``x``, or what the callback gave instead.
+        """
         if self._callback is not None:
             timestep = int((self._sigmas - sigma).abs().argmin())
-            self._callback(self._steps, timestep, (x / math.sqrt(1 + following**2)).to(self._dtype))
+            shown = (x / math.sqrt(1 + following**2)).to(self._dtype)
+            given = self._callback(self._steps, timestep, shown)
+            if given is not shown:
+                x = given.to(x) * math.sqrt(1 + following**2)
         self._steps += 1
+        return x
 
     def finish(self, x: Tensor) -> Tensor:
         """Return clean latents in the dtype of the input latents."""

@@ -109,8 +109,7 @@ def _step(way: Trajectory, x: Tensor, sigma: float, following: float, second_ord
     if second_order and following:
         slope_there = (there - way.denoised(there, following)) / following
         there = x + (following - sigma) * (slope + slope_there) / 2
-    way.report(there, sigma, following)
-    return there
+    return way.report(there, sigma, following)
 
 
 def _nearest(levels: Sequence[float], level: float) -> float | None:

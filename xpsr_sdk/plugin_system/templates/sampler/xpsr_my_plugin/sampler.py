@@ -43,7 +43,10 @@ class MyPluginSampler:
             x = x + (following - sigma) * slope
             # A sampler that adds noise draws it here, the noise of image i from generators[i].
             if callback is not None:
-                callback(step, int((sigmas - sigma).abs().argmin()), x / (1 + following**2) ** 0.5)
+                shown = x / (1 + following**2) ** 0.5
+                given = callback(step, int((sigmas - sigma).abs().argmin()), shown)
+                if given is not shown:  # the user has replaced them
+                    x = given * (1 + following**2) ** 0.5
         return x
 
     def _levels(self, highest: float, lowest: float, count: int) -> list[float]:
