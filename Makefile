@@ -1,5 +1,6 @@
 # make demo    restore the example photo          make test   all checks and tests
 # make lint    style and types alone              make docs   the site, in site/
+# make fuzz    thousands of damaged files (FUZZ=2000 of each kind)
 # make test-oldest    the core of the tests, with the oldest versions that pyproject.toml promises
 #
 # PYTHONS="python3.13 python3.12" chooses what the environment is made with: the first of them that there is.
@@ -22,7 +23,7 @@ export NO_MKDOCS_2_WARNING := 1
 CORE := $(wildcard tests/test_pipeline*.py) tests/test_build.py tests/test_parity.py \
     $(addprefix tests/,builtin data engine evaluation hardware models preparation prompts serving training)
 
-.PHONY: demo test test-oldest lint docs
+.PHONY: demo test test-oldest fuzz lint docs
 
 demo: $(INSTALLED)
 	@mkdir -p demo
@@ -37,6 +38,11 @@ lint: $(INSTALLED)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+# Damaged images, settings, models and stores under another seed each time; FUZZ says how many of each.
+FUZZ ?= 2000
+fuzz: $(INSTALLED)
+	XPSR_FUZZ=$(FUZZ) $(BIN)/pytest -q tests/files/test_fuzz.py
 
 test-oldest: $(OLDEST)/.installed
 	$(OLDEST)/$(SCRIPTS)/pytest -W default $(CORE)

@@ -21,7 +21,7 @@ RULES = {
     for room, allowed in ROW.findall(Path("CONTRIBUTING.md").read_text(encoding="utf-8"))
 }
 """What each room may import, by the table in CONTRIBUTING.md."""
-GROUND = ("errors", "contracts", "config", "resolved", "library_internals")
+GROUND = ("errors", "files", "contracts", "config", "resolved", "library_internals")
 """Rooms that those below them in the table may import, too."""
 
 

@@ -12,10 +12,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
 
 from xpsr_sdk.errors import ConfigError, config_error
+from xpsr_sdk.files.reading import read_toml as read_toml_file
 
 PRESETS = Path(__file__).parent / "presets"
 """Folder of the models that are shipped with the package."""
@@ -30,10 +31,20 @@ MetadataTreatment = Literal["keep", "strip"]
 Speed = Literal["exact", "balanced", "fast"]
 Compile = Literal["default", "reduce-overhead", "max-autotune"]
 Offload = Literal["model", "group"]
+
+
+def ascending(interval: tuple[float, float]) -> tuple[float, float]:
+    """The interval, unless it ends before it begins."""
+    if interval[0] > interval[1]:
+        raise ValueError(f"it must go from the lower to the higher value, as [{interval[1]:g}, {interval[0]:g}] does")
+    return interval
+
+
 Steps = Annotated[int, Field(ge=1, le=1000)]
 Guidance = Annotated[float, Field(ge=0, le=50)]
 Share = Annotated[float, Field(ge=0, le=1)]
 DEFAULT_SCALE = 4.0
+Interval = Annotated[tuple[Share, Share], AfterValidator(ascending)]
 Reuse = Annotated[int, Field(ge=1, le=20)]
 TileSide = Annotated[int, Field(ge=16)]
 TargetSide = Annotated[int, Field(ge=16)]
@@ -43,7 +54,7 @@ TargetSide = Annotated[int, Field(ge=16)]
 class Settings(BaseModel):
     """Base of all configs: frozen, unknown fields are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     @field_validator("*", mode="after")
     @classmethod
@@ -120,6 +131,9 @@ class RestoreConfig(Settings):
     max_megapixels: float = Field(
         300.0, gt=0, description="Photos with more megapixels are refused, however small their files are."
     )
+    max_result_megapixels: float = Field(
+        2000.0, gt=0, description="Photos whose result would have more megapixels are refused before any work is done."
+    )
     tile_batch: Annotated[int, Field(ge=1)] | None = Field(
         None, description="How many tiles one forward pass restores. None: as many as fit into memory."
     )
@@ -131,7 +145,7 @@ class RestoreConfig(Settings):
         description="A preset that trades quality for speed. It sets the defaults of num_inference_steps, "
         "guidance_interval and reuse_interval; values that you set yourself win. None: exact.",
     )
-    guidance_interval: tuple[Share, Share] | None = Field(
+    guidance_interval: Interval | None = Field(
         None,
         description="The part of the noise schedule, from share to share, in which guidance is applied. "
         "None: as the speed preset says.",
@@ -180,7 +194,7 @@ class SpeedSet(Settings):
     """The settings that a value of ``speed`` stands for."""
 
     steps_share: float = Field(1.0, gt=0, le=1, description="Number of evaluations, as a share of the model's default.")
-    guidance_interval: tuple[Share, Share] = Field(
+    guidance_interval: Interval = Field(
         (0.0, 1.0), description="The part of the noise schedule in which guidance is applied."
     )
     reuse_interval: Reuse = Field(1, description="How many evaluations in a row use the same deep features.")
@@ -289,12 +303,7 @@ def read_toml(cls: type[AnySettings], file: Path, overrides: Sequence[str] = ())
     Raises:
         ConfigError: The file is missing, is not TOML, or a field is wrong.
     """
-    try:
-        values = tomllib.loads(file.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
-        raise ConfigError(f"{file} does not exist.") from None
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{file} cannot be read as a TOML file: {error}.") from None
+    values = read_toml_file(file, ConfigError)
     for override in overrides:
         set_override(values, override, cls)
     return load_config(cls, values, str(file))
@@ -314,7 +323,7 @@ def set_override(values: dict[str, Any], override: str, schema: type[BaseModel] 
         raise ConfigError(f"{override!r} is not an override: write section.field=value.")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         value = text  # a bare word is a string, as people write it in a shell
     *sections, field = name.split(".")
     for section in sections:

@@ -28,7 +28,7 @@ PROMPT_LEVELS: tuple[PromptLevel, ...] = ("high", "low")
 class Options(BaseModel):
     """Base of every component's ``Config``: frozen, and unknown options are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 @dataclass(frozen=True)

@@ -30,12 +30,20 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError
 
+_HIDDEN = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control characters but the newline, marks that turn the direction of text, and bytes of names that are no UTF-8."""
 _VALIDATOR = re.compile("^(Value error|Assertion failed), ")
 """The prefix that pydantic adds to the message of a validator."""
 
 
 class XPSRError(Exception):
-    """Base of all exceptions that this package raises on purpose."""
+    """Base of all exceptions that this package raises on purpose.
+
+    What a terminal would take for a command is escaped in the message, which may quote a file's name or its content.
+    """
+
+    def __str__(self) -> str:
+        return visible(super().__str__())
 
 
 class ConfigError(XPSRError):
@@ -98,6 +106,26 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"{hint}Known: {', '.join(names) or 'none'}."
 
 
+def visible(text: str, newline: str = "\n") -> str:
+    """Text with what a terminal would take for a command, or what cannot be shown, in the form of Python's escapes.
+
+    Args:
+        text: What is to be shown, which may come from a file or its name.
+        newline: What stands for a newline; for text that is to stay in one line, the two characters of its escape.
+    """
+    escaped = _HIDDEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    return escaped.replace("\n", newline)
+
+
+def without_secret(text: str, secret: str) -> str:
+    """Text with ``***`` for a secret; a short one may be a part of words, which are left alone."""
+    if not secret:
+        return text
+    if len(secret) >= 8:
+        return text.replace(secret, "***")
+    return re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", "***", text)
+
+
 def one_line(error: BaseException | None, secret: str = "") -> str:
     """Type and message of an exception in one line of limited length, for the end of another error message.
 
@@ -109,8 +137,7 @@ def one_line(error: BaseException | None, secret: str = "") -> str:
         text = " ".join(str(error).split())
     except Exception:  # a third-party exception whose __str__ itself fails
         text = "its message cannot be shown"
-    if secret:
-        text = text.replace(secret, "***")  # before the text is cut, which could leave half of the secret
+    text = without_secret(text, secret)  # before the text is cut, which could leave half of the secret
     text = text if len(text) <= 300 else f"{text[:297]}..."
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 

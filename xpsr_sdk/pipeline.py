@@ -28,11 +28,12 @@ from xpsr_sdk.engine.regions import Region, plan_regions
 from xpsr_sdk.engine.restoring import Progress, Restoration
 from xpsr_sdk.engine.sampling import start_timestep
 from xpsr_sdk.engine.workload import Workload
-from xpsr_sdk.errors import ConfigError
+from xpsr_sdk.errors import ConfigError, ImageError
 from xpsr_sdk.models.checkpoints import read_json
 from xpsr_sdk.models.find_model import find_model
 from xpsr_sdk.models.loading import without_bars
 from xpsr_sdk.models.plugins_file import says_what_to_install, write_plugins
+from xpsr_sdk.models.pretrained import class_in_index, load_network
 from xpsr_sdk.models.schedule import NoiseSchedule
 from xpsr_sdk.plugin_system.answers import working_on
 from xpsr_sdk.plugin_system.registry import Registry, default_registry
@@ -48,6 +49,21 @@ OF_BACKBONE = ("tokenizer", "text_encoder", "vae", "scheduler")
 """What the pipeline holds and its backbone computes with."""
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "token")
 """The options of ``from_pretrained`` for downloads from the hub, as in diffusers."""
+
+
+def _checked_networks(folder: Path, index: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The networks of a model's folder but those that are given: diffusers would fill what is missing at random."""
+    of_all: Any = given.get("torch_dtype") or torch.float32
+    if given.get("variant") or given.get("device_map"):
+        return {}
+    networks = {}
+    for name in ("unet", "controlnet", "vae", "text_encoder"):
+        has_weights = any((folder / name).glob("*.safetensors")) or any((folder / name).glob("*.bin"))
+        if name not in given and name in index and has_weights:
+            dtype: Any = of_all.get(name, of_all.get("default", torch.float32)) if isinstance(of_all, dict) else of_all
+            cls = class_in_index(index[name], f"{folder / 'model_index.json'}, {name},")
+            networks[name] = load_network(cls, folder / name, dtype)
+    return networks
 
 
 class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
@@ -106,9 +122,11 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         folder = find_model(pretrained_model_name_or_path, **hub_options)
         # The plug-in is imported first, since diffusers accepts only components whose classes are imported.
         with says_what_to_install(folder):
-            registry.config("backbone", backbone_of(read_json(folder / "model_index.json")))
+            index = read_json(folder / "model_index.json")
+            registry.config("backbone", backbone_of(index))
         with registry.in_force(), without_bars(), says_what_to_install(folder):
-            pipeline: Pipeline = super().from_pretrained(folder, **kwargs)
+            networks = _checked_networks(folder, index, kwargs)
+            pipeline: Pipeline = super().from_pretrained(folder, **networks, **kwargs)
             pipeline.configure()
         return pipeline
 
@@ -352,6 +370,12 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
     def _regions(self, photo: LoadedPhoto, settings: ResolvedSettings) -> list[Region]:
         """The regions of a photo's result."""
         width, height = photo.target_size(settings)
+        if width * height > settings.max_result_megapixels * 1e6:
+            raise ImageError(
+                f"{photo.picture.name} is not restored: the result would be {width}x{height}, which is "
+                f"{width * height / 1e6:.0f} megapixels, and the limit is {settings.max_result_megapixels:g} "
+                "(max_result_megapixels)."
+            )
         return plan_regions(width, height, settings.region, settings.region_overlap, self.stride)
 
     def _networks(self) -> Networks:

@@ -46,6 +46,7 @@ class RestoreSettings(TypedDict, total=False):
     profile: ProfileTreatment
     metadata: MetadataTreatment
     max_megapixels: float
+    max_result_megapixels: float
     tile_batch: int | None
     vae_rows: int | None
     speed: Speed | None

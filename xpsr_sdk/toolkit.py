@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from xpsr_sdk.hardware.devices import find_device
     from xpsr_sdk.models.checkpoints import read_json
     from xpsr_sdk.models.fusion import from_published_name, init_fusions, to_published_name, transformer_like
+    from xpsr_sdk.models.pretrained import check_loaded
     from xpsr_sdk.plugin_system.scope import create_part
 
 __all__ = [
@@ -46,6 +47,7 @@ __all__ = [
     "StableDiffusion",
     "check_batch",
     "check_image",
+    "check_loaded",
     "config_error",
     "create_part",
     "did_you_mean",
@@ -80,6 +82,7 @@ HOME_OF = homes_of(
         "errors": "config_error did_you_mean one_line short",
         "hardware.devices": "find_device",
         "models.checkpoints": "read_json",
+        "models.pretrained": "check_loaded",
         "models.fusion": "from_published_name init_fusions to_published_name transformer_like",
         "plugin_system.scope": "create_part",
     }

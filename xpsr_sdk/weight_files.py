@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from xpsr_sdk.errors import CheckpointError, one_line
+from xpsr_sdk.files.reading import check_regular
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:
@@ -33,6 +34,8 @@ def read_weights(file: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: The file is missing or damaged, or would run code when it is read.
     """
+    if file.exists():
+        check_regular(file, CheckpointError)
     try:
         if file.suffix.lower() == ".safetensors":
             return load_file(file)
@@ -41,9 +44,9 @@ def read_weights(file: Path) -> dict[str, Any]:
     except UnpicklingError:
         reason = "it is damaged, or holds more than tensors, and pickled code could do anything"
         raise CheckpointError(f"{file} cannot be read as weights: {reason}.") from None
-    except (OSError, RuntimeError, ValueError, EOFError, KeyError, SafetensorError) as error:
-        # A file that is not a pickle may cause a KeyError or an EOFError without a helpful message.
-        reason = "it is damaged" if isinstance(error, KeyError | EOFError) else one_line(error).removesuffix(".")
+    except Exception as error:  # a file that is not a pickle may cause any, often without a helpful message
+        is_told = isinstance(error, OSError | RuntimeError | ValueError | SafetensorError)
+        reason = one_line(error).removesuffix(".") if is_told else "it is damaged"
         raise CheckpointError(f"{file} cannot be read as weights: {reason}.") from None
     if not isinstance(weights, dict):
         raise CheckpointError(f"{file} cannot be read as weights: it holds a {type(weights).__name__}.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import re
@@ -200,6 +201,7 @@ def half_chunked(handler: Handler) -> None:
     handler.close_connection = True
 
 
+BOMB = gzip.compress(bytes(10_000_000))
 FAULTS: dict[str, tuple[Answer, int, str]] = {
     "drops": (drop, 3, "APIConnectionError: Connection error"),
     "429": (status(429, "slow down"), 3, "RateLimitError: Error code: 429 - .*slow down"),
@@ -230,7 +232,10 @@ FAULTS: dict[str, tuple[Answer, int, str]] = {
     "a call of tools": (ends("tool_calls", None), 1, "any: the answer was not finished, since .* 'tool_calls'"),
     "thoughts alone": (says("<think>What is asked of me"), 1, "any gave an empty answer"),
     "the question": (says(QUESTION), 1, "any gave an empty answer"),
-    "redirects": (lambda h: h.send("", 307, Location=h.path), 63, "APIConnectionError: Connection error"),
+    "redirects": (lambda h: h.send("", 307, Location="http://x.org"), 1, "the endpoint redirects to http://x.org"),
+    "a bomb": (lambda h: h.send(BOMB, Content_Encoding="gzip"), 1, "the reply is compressed by gzip"),
+    "a bomb as error": (lambda h: h.send(BOMB, 500, Content_Encoding="gzip"), 1, "the reply is compressed by gzip"),
+    "no end": (lambda h: h.send(b" " * 2**25), 1, "the reply has more than 16 MiB"),
     "403": (status(403), 1, "PermissionDeniedError: Error code: 403 - .*no"),
     "413": (status(413, "too large"), 1, "APIStatusError: Error code: 413 - .*too large"),
     "chunks that end early": (half_chunked, 3, "APIConnectionError"),
@@ -345,6 +350,9 @@ def test_no_more_at_once_than_allowed_and_each_answer_to_its_photo(server: Serve
 def test_the_key_is_another_variable_or_none(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     server.answer = says("a house")
     monkeypatch.setenv("OTHER_KEY", "other")
+    with pytest.raises(ConfigError, match="set XPSR_API_KEY_VARIABLES=OTHER_KEY in the environment"):
+        captioner(server.url, api_key_variable="OTHER_KEY")
+    monkeypatch.setenv("XPSR_API_KEY_VARIABLES", "ANY_KEY, OTHER_KEY")
     describe(captioner(server.url, api_key_variable="OTHER_KEY"), ITEMS[:1], ["high"])
     monkeypatch.delenv("OPENAI_API_KEY")
     describe(captioner(server.url), ITEMS[:1], ["high"])
@@ -374,13 +382,33 @@ def test_without_a_key_nothing_is_hidden(server: Server, monkeypatch: pytest.Mon
     assert "none of the models has that name" in said.errors["high"]
 
 
-@pytest.mark.parametrize("key", ["none", "ollama", "x"])
+@pytest.mark.parametrize("key", ["none", "ollama", "EMPTY"])
 def test_a_word_that_stands_for_a_key_is_no_secret(server: Server, monkeypatch: pytest.MonkeyPatch, key: str) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", key)
     server.answer = says(f"A box, and {key} beside it.")
     assert describe(captioner(server.url), ITEMS[:1], ["high"])[0].high == f"A box, and {key} beside it."
     server.answer = status(404, f"no model {key}")
     assert f"no model {key}" in describe(captioner(server.url), ITEMS[:1], ["high"])[0].errors["high"]
+
+
+def test_a_short_key_is_a_secret_but_in_no_word(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "k3y")
+    server.answer = status(404, "no k3y here, nor k3ys")
+    error = describe(captioner(server.url), ITEMS[:1], ["high"])[0].errors["high"]
+    assert error.endswith("no *** here, nor k3ys")
+
+
+def test_a_config_sends_no_key_to_anybody(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match=r"OPENAI_API_KEY is not sent to https://x\.org/v1 without your permission"):
+        captioner("https://x.org/v1")
+    monkeypatch.setenv("OPENAI_BASE_URL", "https://x.org/v1")
+    captioner("https://x.org/v1")
+    monkeypatch.delenv("OPENAI_BASE_URL")
+    monkeypatch.setenv("XPSR_API_KEY_VARIABLES", "OPENAI_API_KEY")
+    captioner("https://x.org/v1")
+    monkeypatch.delenv("XPSR_API_KEY_VARIABLES")
+    monkeypatch.delenv("OPENAI_API_KEY")
+    captioner("https://x.org/v1")
 
 
 def test_ctrl_c_drops_the_questions(server: Server) -> None:

@@ -28,7 +28,7 @@ def prepare(*arguments: object, form: str = "pairs") -> Result:
 def test_photos_become_pairs(photos: Path, tmp_path: Path) -> None:
     (photos / "text.png").write_text("no image")
     result = prepare(photos, "-o", tmp_path / "pairs", "--variants", 2, "--degradation", "bicubic")
-    assert result.exit_code == 0, result.stderr
+    assert result.exit_code == 1, result.stderr
     assert result.stdout == f"2 samples are in {tmp_path / 'pairs'}; left out: 1 damaged\n"
     assert f"Left out: {photos}/text.png is not an image" in result.stderr
     assert len(list((tmp_path / "pairs" / "HR").iterdir())) == 2

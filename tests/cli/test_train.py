@@ -81,7 +81,7 @@ def test_a_file_that_is_no_config(tmp_path: Path, content: str | None) -> None:
 
 
 def test_a_folder_is_no_config(tmp_path: Path) -> None:
-    refused(run(tmp_path), "cannot be read as a TOML file")
+    refused(run(tmp_path), "cannot be read: it is a folder, not a file")
 
 
 def test_a_dry_run_says_what_would_be_trained_and_writes_nothing(config: Path, tmp_path: Path) -> None:

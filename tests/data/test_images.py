@@ -28,8 +28,8 @@ from xpsr_sdk.data.images import (
     to_image,
     to_tensor,
     write_image,
-    write_whole,
 )
+from xpsr_sdk.files.writing import write_whole
 
 PHOTO = tiny.photo(24, 16)
 
@@ -131,7 +131,7 @@ def test_a_missing_file(tmp_path: Path) -> None:
 
 
 def test_a_folder_is_no_image(tmp_path: Path) -> None:
-    with pytest.raises(ImageError, match="cannot be read: Is a directory") as error:
+    with pytest.raises(ImageError, match="cannot be read: it is a folder") as error:
         read_image(tmp_path)
     assert one_sentence(error, tmp_path)
 

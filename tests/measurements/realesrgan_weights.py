@@ -23,7 +23,8 @@ from safetensors.torch import save
 from tests.measurements.peer_realesrgan import MODEL, load_model, models_folder
 from tests.measurements.peer_realesrgan import upscale as upscale_by_ncnn
 from xpsr_sdk import Registry
-from xpsr_sdk.data.images import to_tensor, write_whole
+from xpsr_sdk.data.images import to_tensor
+from xpsr_sdk.files.writing import write_whole
 
 FLOAT16_TAG = 0x01306B47
 FEATURES, GROWTH, BLOCKS = 64, 32, 23

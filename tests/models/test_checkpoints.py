@@ -112,7 +112,7 @@ def test_a_truncated_file_is_damaged(checkpoint: Path, size: int) -> None:
 @pytest.mark.parametrize("content", ["", "[1]", "no json", '"text"'])
 def test_a_config_that_is_no_object_is_an_error(checkpoint: Path, content: str) -> None:
     (checkpoint / "unet" / "config.json").write_text(content)
-    with pytest.raises(CheckpointError, match=r"unet/config.json (cannot be read|must hold a JSON object)"):
+    with pytest.raises(CheckpointError, match=r"unet/config.json is damaged or no JSON file"):
         read_checkpoint(checkpoint)
 
 
@@ -138,7 +138,7 @@ def test_another_architecture_is_an_error(checkpoint: Path, changes: dict[str, o
 )
 def test_a_config_that_describes_no_model_is_an_error(checkpoint: Path, changes: dict[str, object]) -> None:
     change_config(checkpoint / "unet", **changes)
-    with pytest.raises(CheckpointError, match=r"unet/config.json does not describe a valid model"):
+    with pytest.raises(CheckpointError, match=r"unet/config.json (does not describe a valid model|is damaged or not)"):
         read_checkpoint(checkpoint)
 
 

@@ -109,12 +109,27 @@ def test_a_call_that_was_stopped_is_finished_by_the_next(photos: Path, tmp_path:
     first, *rest = sorted(tmp_path.glob("*.tar"))
     time = first.stat().st_mtime_ns
     rest[0].unlink()  # killed before the shard got its name
-    rest[1].with_suffix(".json").unlink()  # killed before its record did
-    (tmp_path / ".shard-00001.tar-rest").write_text("half a shard")
+    record = rest[1].with_suffix(".json")
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"outcomes": []}))  # killed before it was completed
     assert prepare_shards(photos, tmp_path, **options) == report
     assert members(tmp_path) == before
     assert first.stat().st_mtime_ns == time
     assert not list(tmp_path.glob(".*"))
+
+
+def test_files_of_others_are_neither_deleted_nor_replaced(photos: Path, tmp_path: Path) -> None:
+    others = [tmp_path / name for name in ("shard-of-mine.txt", "shard-00077.tar", "shard-00078.json", ".shard-x")]
+    for file in others:
+        file.write_text("mine")
+    prepare_shards(photos, tmp_path, degradation="bicubic", photos_a_shard=1)
+    prepare_shards(photos, tmp_path, degradation="bicubic", photos_a_shard=100)  # ours beyond the last go
+    assert [file.read_text() for file in others] == ["mine"] * 4
+    assert not (tmp_path / "shard-00001.tar").exists()
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "shard-00000.tar").write_text("mine")
+    with pytest.raises(TrainingError, match="was not made by xpsr data prepare"):
+        prepare_shards(photos, tmp_path / "new", degradation="bicubic")
+    assert (tmp_path / "new" / "shard-00000.tar").read_text() == "mine"
 
 
 def test_a_recipe_is_written_as_it_always_was() -> None:

@@ -16,6 +16,7 @@ import torch
 from tests.support.killed import train_until
 from tests.support.training_runs import config, log_of, weights
 from xpsr_sdk import TrainingError
+from xpsr_sdk.files.locks import folder_lock
 from xpsr_sdk.training.checkpoints import Checkpoints
 from xpsr_sdk.training.loop import TrainingRun, train
 
@@ -140,3 +141,27 @@ def test_without_averages_checkpoints_hold_the_weights_themselves(
     TrainingRun(config(tmp_path, pairs, tiny_model, **options)).resume()
     with pytest.raises(TrainingError, match=r"holds no EMA weights: set optimizer\.ema_decay to 0"):
         TrainingRun(config(tmp_path, pairs, tiny_model, steps=1)).resume()
+
+
+def test_what_is_no_checkpoint_of_the_run_is_left_alone(whole: Path, tmp_path: Path) -> None:
+    shutil.copytree(whole / "checkpoint-6", tmp_path / "checkpoint-6")
+    for name in ("checkpoint-6-copy", "checkpoint-best", ".checkpoint-notes"):
+        shutil.copytree(whole / "checkpoint-6", tmp_path / name)
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    checkpoints.remove_partial()
+    checkpoints.remove_old(None)
+    assert checkpoints.steps() == [6]
+    assert len(list(tmp_path.iterdir())) == 4
+    manifest = tmp_path / "checkpoint-6" / "manifest.json"
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"../checkpoint-best/state.pt": {}}))
+    with pytest.warns(UserWarning, match="names a file outside"), pytest.raises(TrainingError):
+        checkpoints.newest()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs locks on folders")
+def test_two_trainings_do_not_share_an_output(pairs: Path, tiny_model: Path, tmp_path: Path) -> None:
+    with (
+        folder_lock(tmp_path / "out", TrainingError),
+        pytest.raises(TrainingError, match="Another training is writing to"),
+    ):
+        train(config(tmp_path / "out", pairs, tiny_model, steps=1))

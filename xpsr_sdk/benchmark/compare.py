@@ -15,11 +15,11 @@ from xpsr_sdk.benchmark.protocol import DataSet, Method, Protocol
 from xpsr_sdk.build import build_pipeline
 from xpsr_sdk.config import PipelineConfig, load_config, read_toml
 from xpsr_sdk.data.files import find_images
-from xpsr_sdk.data.images import write_whole
 from xpsr_sdk.errors import ConfigError, XPSRError
 from xpsr_sdk.evaluation.comparison import Comparison, compare_folders
 from xpsr_sdk.evaluation.page import write_page
 from xpsr_sdk.evaluation.tables import csv_table, latex_table
+from xpsr_sdk.files.writing import write_whole
 from xpsr_sdk.hardware.devices import find_device
 from xpsr_sdk.plugin_system.registry import Registry, default_registry
 

@@ -9,12 +9,14 @@ import json
 import os
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from PIL import Image
 from pydantic import Field
 
+from xpsr_sdk.builtin.careful_http import careful_client
 from xpsr_sdk.contracts import PROMPT_LEVELS, Item, PromptKey, PromptLevel, Prompts
-from xpsr_sdk.errors import ConfigError, one_line
+from xpsr_sdk.errors import ConfigError, one_line, without_secret
 from xpsr_sdk.prompts.captioner import (
     Answer,
     CaptionerOptions,
@@ -29,9 +31,13 @@ if TYPE_CHECKING:
 
 NO_KEY = "none"
 """Sent as the key if the environment has none. Local servers do not check the key."""
-SHORTEST_SECRET = 16
-"""A key of at least so many characters is removed from all texts. A shorter one is a placeholder, such as "none", that
-people give to local servers."""
+OWN_VARIABLE = "OPENAI_API_KEY"
+"""Whose key may be sent to OpenAI, to the endpoint in OPENAI_BASE_URL and to this machine."""
+ALLOWED_VARIABLES = "XPSR_API_KEY_VARIABLES"
+"""Names, with commas between, of the variables whose keys may be sent to any endpoint that the options name."""
+PLACEHOLDERS = ("none", "empty", "ollama")
+"""What people give local servers as a key: words that may stand in any text. Other keys are removed from all texts."""
+OWN_HOSTS = ("api.openai.com", "localhost", "127.0.0.1", "::1")
 FIRST_WAIT = 0.5
 """Seconds before a question is asked for the second time. The wait doubles each time."""
 
@@ -64,7 +70,10 @@ class OpenAICaptioner:
             description="The endpoint: http://localhost:8000/v1. None: that of OPENAI_BASE_URL, or OpenAI.",
         )
         api_key_variable: str = Field(
-            "OPENAI_API_KEY", min_length=1, description="Environment variable that holds the key, if one is needed."
+            OWN_VARIABLE,
+            min_length=1,
+            description="Environment variable that holds the key, if one is needed. Another one than this must be "
+            f"listed in the environment variable {ALLOWED_VARIABLES}.",
         )
         timeout: float = Field(60, gt=0, description="Seconds to wait for an answer, at each try.")
         max_retries: int = Field(3, ge=0, description="How often a question that failed is asked again.")
@@ -102,27 +111,49 @@ class OpenAICaptioner:
     def _key(self) -> str:
         """The key, without white space around it; empty if there is none."""
         key = os.environ.get(self.config.api_key_variable, "").strip()
+        self._check_permission(key)
         if not (key.isascii() and key.isprintable()):
             raise ConfigError(
                 f"The key in {self.config.api_key_variable} holds characters that are not allowed in keys."
             )
         return key
 
+    def _check_permission(self, key: str) -> None:
+        """Raise ``ConfigError`` if a config file alone would send a key from the environment to an endpoint."""
+        variable, url = self.config.api_key_variable, self.config.base_url
+        allowed = [name.strip() for name in os.environ.get(ALLOWED_VARIABLES, "").split(",")]
+        if variable in allowed:
+            return
+        if variable != OWN_VARIABLE:
+            raise ConfigError(
+                f"api_key_variable is {variable!r}, which is not allowed: set {ALLOWED_VARIABLES}={variable} in the "
+                "environment, if its key may be sent to the endpoint."
+            )
+        if key and url and url != os.environ.get("OPENAI_BASE_URL") and urlsplit(url).hostname not in OWN_HOSTS:
+            raise ConfigError(
+                f"The key in {variable} is not sent to {url} without your permission: set {ALLOWED_VARIABLES}="
+                f"{variable} in the environment, or unset {variable} if the endpoint needs no key."
+            )
+
     async def _ask_all(self, items: Sequence[Item], levels: Sequence[PromptLevel]) -> dict[PromptLevel, list[Answer]]:
         from openai import AsyncOpenAI
 
         config, key = self.config, self._key()
-        secret = key if len(key) >= SHORTEST_SECRET else ""
+        secret = "" if key.lower() in PLACEHOLDERS else key
         slots = asyncio.Semaphore(config.concurrency)
         async with AsyncOpenAI(
-            api_key=key or NO_KEY, base_url=config.base_url, timeout=config.timeout, max_retries=config.max_retries
+            api_key=key or NO_KEY,
+            base_url=config.base_url,
+            timeout=config.timeout,
+            max_retries=config.max_retries,
+            http_client=careful_client(),
         ) as client:
 
             async def answer(item: Item, level: PromptLevel) -> Answer:
                 async with slots:
                     try:
                         text = without_thoughts(await self._ask(client, item.image, level), config.question(level))
-                        return Answer(text.replace(secret, "***") if secret else text)
+                        return Answer(without_secret(text, secret))
                     except Exception as error:
                         return Answer(error=f"{self._model_of(level)}: {_reason(error, secret)}")
 

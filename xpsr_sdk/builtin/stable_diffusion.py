@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,15 +10,16 @@ from typing import Any
 
 import diffusers
 import torch
-from diffusers import AutoencoderKL
-from safetensors import SafetensorError
+from diffusers import AutoencoderKL, SchedulerMixin
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from xpsr_sdk.config import LongPrompts
 from xpsr_sdk.contracts import Conditioning, Options
-from xpsr_sdk.errors import CheckpointError
+from xpsr_sdk.errors import CheckpointError, XPSRError, one_line
 from xpsr_sdk.models.checkpoints import read_json
+from xpsr_sdk.models.config_files import check_network_config
+from xpsr_sdk.models.pretrained import load_network
 from xpsr_sdk.prompts.weights import parse_weights
 
 
@@ -43,8 +45,9 @@ class StableDiffusion:
             CheckpointError: A part is missing or damaged.
         """
         settings = read_json(folder / "scheduler" / "scheduler_config.json")
-        scheduler_class = getattr(diffusers, settings.get("_class_name", ""), None)
-        if scheduler_class is None:
+        check_network_config(settings, folder / "scheduler" / "scheduler_config.json")
+        scheduler_class: Any = getattr(diffusers, str(settings.get("_class_name", "")), None)
+        if not _is_scheduler(scheduler_class):
             raise CheckpointError(
                 f"{folder}/scheduler names no scheduler of diffusers: {settings.get('_class_name')!r}."
             )
@@ -52,14 +55,16 @@ class StableDiffusion:
             self.scheduler = scheduler_class.from_config(settings)
             self.tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
             if from_scratch:
+                file = folder / "text_encoder" / "config.json"
+                check_network_config(read_json(file), file)
                 self.text_encoder = CLIPTextModel(CLIPTextConfig.from_pretrained(folder / "text_encoder"))
             else:
-                self.text_encoder = CLIPTextModel.from_pretrained(
-                    folder / "text_encoder", dtype=dtype, local_files_only=True
-                )
+                self.text_encoder = load_network(CLIPTextModel, folder / "text_encoder", dtype)
             self.vae = self.load_autoencoder(folder / "vae", dtype)
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-            raise CheckpointError(f"{folder} is not a complete Stable Diffusion folder: {error}") from error
+        except (XPSRError, MemoryError):
+            raise
+        except Exception as error:  # the libraries check little, so that what is damaged fails anywhere
+            raise CheckpointError(f"{folder} is not a complete Stable Diffusion folder: {one_line(error)}") from error
         self.text_encoder.eval()
 
     def load_autoencoder(self, folder: Path, dtype: torch.dtype) -> Any:
@@ -73,7 +78,7 @@ class StableDiffusion:
         """
         if dtype == torch.float16:
             dtype = torch.float32
-        return AutoencoderKL.from_pretrained(folder, torch_dtype=dtype, local_files_only=True).eval()
+        return load_network(AutoencoderKL, folder, dtype)
 
     @property
     def latent_channels(self) -> int:
@@ -157,6 +162,10 @@ class StableDiffusion:
         """Decode scaled latents to images, B 3 H W in [-1, 1]. ``upscaled`` is not used here."""
         image: Tensor = self.vae.decode((latents / self.vae.config.scaling_factor).to(self.vae.dtype)).sample
         return image
+
+
+def _is_scheduler(found: object) -> bool:
+    return inspect.isclass(found) and issubclass(found, SchedulerMixin)
 
 
 def _weighted(embeddings: Tensor, weights: Tensor) -> Tensor:

@@ -13,11 +13,12 @@ from typing import Any, Literal
 
 import torch
 from pydantic import Field
-from transformers import AutoModelForImageTextToText, AutoProcessor, BitsAndBytesConfig, TorchAoConfig
+from transformers import AutoModelForImageTextToText, AutoProcessor, BitsAndBytesConfig, PretrainedConfig, TorchAoConfig
 
 from xpsr_sdk.contracts import PROMPT_LEVELS, Item, PromptKey, PromptLevel, Prompts
 from xpsr_sdk.errors import CheckpointError, ConfigError, one_line
 from xpsr_sdk.hardware.devices import find_device, free_memory
+from xpsr_sdk.models.config_files import check_network_config
 from xpsr_sdk.prompts.captioner import (
     Answer,
     CaptionerOptions,
@@ -138,19 +139,23 @@ class TransformersCaptioner:
 
     def _read(self, name: str) -> tuple[Any, Any]:
         trust = self.config.trust_remote_code
+        raw, _ = PretrainedConfig.get_config_dict(name)
+        check_network_config(raw, Path(name, "config.json"))
         processor = AutoProcessor.from_pretrained(name, trust_remote_code=trust)
         processor.tokenizer.padding_side = "left"  # all answers in a batch then begin at the same token
         device_map = self.config.device_map or {"": find_device(None)}
         model, found = AutoModelForImageTextToText.from_pretrained(
             name,
             output_loading_info=True,
+            use_safetensors=True,  # never pickled weights
             dtype=self.config.dtype,
             device_map=device_map,
             quantization_config=_quantization(self.config.quantization),
             trust_remote_code=trust,
         )
-        if missing := found["missing_keys"]:  # transformers would fill them with random numbers
-            raise CheckpointError(f"{len(missing)} of its weights are missing, for instance {min(missing)}.")
+        wrong = sorted(found["missing_keys"]) + sorted(each[0] for each in found["mismatched_keys"])
+        if wrong:  # they would be random numbers
+            raise CheckpointError(f"{len(wrong)} of its weights are missing, for instance {wrong[0]}.")
         return model.eval(), processor
 
     def _unload_if_needed(self, name: str) -> None:

@@ -16,7 +16,7 @@ from rich.table import Table
 from xpsr_sdk.cli.components import part_options, with_options
 from xpsr_sdk.cli.options import setting
 from xpsr_sdk.cli.progress import progress_bar
-from xpsr_sdk.cli.terminal import print_table, quiet_libraries, quiet_option, say, warnings_on_stderr
+from xpsr_sdk.cli.terminal import complain, print_table, quiet_libraries, quiet_option, say, warnings_on_stderr
 from xpsr_sdk.config import Component, PipelineConfig, read_toml
 from xpsr_sdk.contracts import PROMPT_LEVELS
 from xpsr_sdk.errors import ConfigError, ImageError
@@ -70,6 +70,13 @@ class ShardType(click.ParamType[tuple[int, int]]):
     help="File of prompts.  [default: FOLDER/prompts.sqlite]",
 )
 @click.option("--batch-size", type=click.IntRange(1, 1000), default=16, show_default=True, help="Images at a time.")
+@click.option(
+    "--max-megapixels",
+    type=click.FloatRange(min=0, min_open=True),
+    default=100.0,
+    show_default=True,
+    help="Images with more megapixels are left out, however small their files are.",
+)
 @click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Processes.")
 @click.option(
     "--shard", type=ShardType(), default="1/1", help="The part of the images to describe: 2/8 is the second of eight."
@@ -94,6 +101,7 @@ def caption(
     levels: tuple[str, ...],
     store: Path | None,
     batch_size: int,
+    max_megapixels: float,
     workers: int,
     shard: tuple[int, int],
     merge: tuple[Path, ...],
@@ -126,6 +134,7 @@ def caption(
             levels=[level for level in PROMPT_LEVELS if level in levels],
             store=file,
             batch_size=batch_size,
+            max_megapixels=max_megapixels,
             workers=workers,
             part=shard,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
@@ -158,11 +167,11 @@ def _print_report(report: Captioned, file: Path) -> None:
     """Print the photos that failed, up to a limit, and how many were described."""
     for words, reasons in (("Left out", report.failed), ("Prompts are missing", report.unprompted)):
         for photo, reason in list(reasons.items())[:LISTED]:
-            click.echo(f"{words}: {reason}" if str(photo) in reason else f"{words}: {photo}: {reason}", err=True)
+            complain(f"{words}: {reason}" if str(photo) in reason else f"{words}: {photo}: {reason}")
         if len(reasons) > LISTED:
             click.echo(f"{words}: {len(reasons) - LISTED} more", err=True)
     if report.given_up:
-        click.echo(f"Stopped, since {report.given_up}", err=True)
+        complain(f"Stopped, since {report.given_up}")
     say(f"{report.described} images described, {report.known} were before: {click.format_filename(file)}")
     if report.failed or report.unprompted:
         raise click.exceptions.Exit(1)
@@ -192,7 +201,7 @@ def _show(folder: Path, file: Path, sheet: Path | None, count: int) -> None:
     if not file.is_file():
         raise ConfigError(f"There is no {file}: xpsr caption {folder} makes one.")
     with closing(PromptStore(file)) as store:
-        table, entries = _shown_prompts(store, count)
+        table, entries = _shown_prompts(store, folder, count)
         total = store.image_count()
     print_table(table)
     where = sheet or folder.resolve().with_name(f"{folder.resolve().name}-prompts.png")
@@ -200,7 +209,7 @@ def _show(folder: Path, file: Path, sheet: Path | None, count: int) -> None:
     click.echo(f"{len(entries)} of {total} images: {click.format_filename(where)}")
 
 
-def _shown_prompts(store: PromptStore, count: int) -> tuple[Table, list[tuple[Image, str]]]:
+def _shown_prompts(store: PromptStore, folder: Path, count: int) -> tuple[Table, list[tuple[Image, str]]]:
     """The newest prompts of the first images: a table, and entries for the contact sheet."""
     from xpsr_sdk.data.images import read_image
 
@@ -216,9 +225,12 @@ def _shown_prompts(store: PromptStore, count: int) -> tuple[Table, list[tuple[Im
             lines.append(f"{level}: {text}")
             table.add_row(lines[0], level, printable(prompt.source) if prompt else "", text)
         try:
-            picture = read_image(store.file.parent / image.path).image
+            file = (store.file.parent / image.path).resolve()
+            if not file.is_relative_to(folder.resolve()):  # a store may come from anybody
+                raise ImageError(f"{file} is not in {folder}.")
+            picture = read_image(file).image
         except ImageError as error:
-            click.echo(f"Not on the sheet: {error}", err=True)
+            complain(f"Not on the sheet: {error}")
         else:
             entries.append((picture, "\n".join(lines)))
     return table, entries

@@ -13,7 +13,7 @@ import click
 from xpsr_sdk.cli.components import part_options, with_options
 from xpsr_sdk.cli.options import setting
 from xpsr_sdk.cli.progress import progress_bar
-from xpsr_sdk.cli.terminal import quiet_option, say, warnings_on_stderr
+from xpsr_sdk.cli.terminal import complain, quiet_option, say, warnings_on_stderr
 from xpsr_sdk.preparation.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ def data() -> None:
 @setting(Recipe, "sharpen")
 @setting(Recipe, "crop")
 @setting(Recipe, "crops_a_photo")
+@setting(Recipe, "max_megapixels")
 @setting(Recipe, "variants")
 @click.option("--photos-a-shard", type=click.IntRange(min=1), default=32, show_default=True, help="Photos in a shard.")
 @setting(Recipe, "seed")
@@ -77,7 +78,7 @@ def prepare(
 
         report = make(photos, output, workers=workers, progress=progress, **recipe)
     _print(report, output)
-    if not report.samples:
+    if not report.samples or set(report.causes.values()) - {"flat"}:
         raise click.exceptions.Exit(1)
 
 
@@ -94,11 +95,11 @@ def _recipe(options: dict[str, Any]) -> dict[str, Any]:
 
 def _print(report: Prepared, output: Path) -> None:
     for photo, reason in report.failed.items():
-        click.echo(f"Left out: {photo}: {reason}" if str(photo) not in reason else f"Left out: {reason}", err=True)
+        complain(f"Left out: {photo}: {reason}" if str(photo) not in reason else f"Left out: {reason}")
     for photo, count in report.flat.items():
-        click.echo(f"Left out: {photo}: {count} flat crops", err=True)
+        complain(f"Left out: {photo}: {count} flat crops")
     for photo, reason in report.unprompted.items():
-        click.echo(f"Prompts are missing: {photo}: {reason}", err=True)
+        complain(f"Prompts are missing: {photo}: {reason}")
     counts = Counter(report.causes.values())
     if flat := sum(report.flat.values()):
         counts["flat crops"] = flat

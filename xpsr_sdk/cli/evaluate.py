@@ -9,14 +9,14 @@ import click
 
 from xpsr_sdk.builtin.pixel_metrics import Channel
 from xpsr_sdk.cli.progress import progress_bar
-from xpsr_sdk.cli.terminal import print_table, quiet_option, say, warnings_on_stderr
-from xpsr_sdk.data.images import write_whole
+from xpsr_sdk.cli.terminal import complain, print_table, quiet_option, say, warnings_on_stderr
 from xpsr_sdk.evaluation.chosen import PRESETS
 from xpsr_sdk.evaluation.comparison import Comparison, compare_folders
 from xpsr_sdk.evaluation.page import write_page
 from xpsr_sdk.evaluation.plots import pyplot, trade_off
 from xpsr_sdk.evaluation.report import Report, evaluate_folders
 from xpsr_sdk.evaluation.tables import check_table_file, table_text
+from xpsr_sdk.files.writing import write_whole
 
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 FILE = click.Path(dir_okay=False, path_type=Path)
@@ -134,7 +134,7 @@ def evaluate(
     if isinstance(result, Comparison):
         _write_outputs(result, page, report_images == "folder", tables, plots)
     for problem in result.problems():
-        click.echo(f"Not measured: {problem}", err=True)
+        complain(f"Not measured: {problem}")
     if result.problems():
         click.get_current_context().exit(1)
 

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from xpsr_sdk import __version__
-from xpsr_sdk.errors import CheckpointError, ConfigError, PluginError, XPSRError
+from xpsr_sdk.errors import CheckpointError, ConfigError, PluginError, XPSRError, one_line, visible
 from xpsr_sdk.plugin_system.discovery import damaged_distributions
 
 SUMMARIES = {
@@ -90,7 +90,7 @@ def _in_one_sentence(error: Exception) -> click.ClickException:
         return click.ClickException(str(error))
     damaged = damaged_distributions()  # usually none; if there are any, triton fails, which torch imports
     hint = f"install {', '.join(damaged)} again, whose entry points are damaged" if damaged else "please report it"
-    return click.ClickException(f"Unexpected {type(error).__name__}: {error} (XPSR_TRACEBACK=1 shows where; {hint})")
+    return click.ClickException(f"Unexpected {visible(one_line(error))} (XPSR_TRACEBACK=1 shows where; {hint})")
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

@@ -13,8 +13,10 @@ from typing import Any, TypeVar
 import click
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from xpsr_sdk.errors import print_traceback as print_traceback
+from xpsr_sdk.errors import visible
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 PIPE_WIDTH = 240
@@ -44,7 +46,12 @@ def is_quiet() -> bool:
 def say(text: str, err: bool = False) -> None:
     """Print what the command did, unless it is quiet."""
     if not is_quiet():
-        click.echo(text, err=err)
+        click.echo(visible(text, newline="\\n"), err=err)
+
+
+def complain(text: str) -> None:
+    """Print what went wrong as one line, in which what a terminal would take for a command is escaped."""
+    click.echo(visible(text, newline="\\n"), err=True)
 
 
 def print_json(value: object) -> None:
@@ -54,14 +61,22 @@ def print_json(value: object) -> None:
 
 def json_line(value: object) -> str:
     """A value as JSON in one line."""
-    return json.dumps(value, ensure_ascii=False)
+    return visible(json.dumps(value, ensure_ascii=False))
 
 
 def print_table(table: Table) -> None:
     """Print a table, as wide as the terminal. Square brackets in its cells are not read as markup."""
     console = Console()
     width = console.width if console.is_terminal else PIPE_WIDTH
-    Console(width=width, markup=False, highlight=False).print(table)
+    _Console(width=width, markup=False, highlight=False).print(table)
+
+
+class _Console(Console):
+    """Escapes in cells what a terminal would take for a command."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """See rich."""
+        return super().render_str(visible(text), **options)
 
 
 def is_first_process() -> bool:

@@ -18,6 +18,7 @@ from xpsr_sdk.cli.options import setting
 from xpsr_sdk.cli.progress import progress_bar
 from xpsr_sdk.cli.result_files import STANDARD, Job, plan_result_files, type_of_standard_output
 from xpsr_sdk.cli.terminal import (
+    complain,
     json_line,
     print_traceback,
     quiet_libraries,
@@ -97,6 +98,7 @@ if TYPE_CHECKING:
 @setting(PipelineConfig, "profile")
 @setting(PipelineConfig, "metadata")
 @setting(PipelineConfig, "max_megapixels")
+@setting(PipelineConfig, "max_result_megapixels")
 @setting(PipelineConfig, "conditioning_scale")
 @setting(PipelineConfig, "device")
 @setting(PipelineConfig, "dtype")
@@ -238,7 +240,7 @@ class Summary:
     def fail(self, source: Path, target: Path, reason: str) -> None:
         """Count a photo that could not be restored, and print the reason."""
         self.failed += 1
-        click.echo(f"Failed: {reason}", err=True)
+        complain(f"Failed: {reason}")
         self._note(source, target, "failed", error=reason)
 
     def _note(self, source: Path, target: Path, status: str, **details: object) -> None:

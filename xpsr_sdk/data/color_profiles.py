@@ -58,9 +58,10 @@ def is_usable(profile: bytes, channels: int) -> bool:
     """Whether the profile is undamaged and is for images with so many channels."""
     try:
         opened = ImageCms.ImageCmsProfile(BytesIO(profile))
-    except (OSError, TypeError):
+        space = opened.profile.xcolor_space.strip()
+    except Exception:  # whatever a damaged profile makes of it
         return False
-    return opened.profile.xcolor_space.strip() == {1: "GRAY", 3: "RGB", 4: "CMYK"}[channels]
+    return bool(space == {1: "GRAY", 3: "RGB", 4: "CMYK"}[channels])
 
 
 @lru_cache(maxsize=64)

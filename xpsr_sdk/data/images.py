@@ -4,33 +4,36 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 import warnings
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import pyvips
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn.functional import interpolate
 
 from xpsr_sdk.contracts import Item
+from xpsr_sdk.data.decoding import decoding, pillow_formats, vips_loader
 from xpsr_sdk.data.files import WRITABLE, listed
-from xpsr_sdk.data.picture import Picture, dpi_of, from_array, from_pil, from_vips, metadata_of, reason
+from xpsr_sdk.data.picture import Picture, dpi_of, from_array, from_pil, from_vips, metadata_of
 from xpsr_sdk.data.png import frames_of
 from xpsr_sdk.data.writing import save_picture
 from xpsr_sdk.errors import ImageError
+from xpsr_sdk.files.reading import check_regular
+from xpsr_sdk.files.writing import write_whole
 
 MAX_MEGAPIXELS = 300.0
 """Larger images are refused by default, because even a small file may claim any size."""
-LOADERS = ("gifload", "heifload", "jpegload", "pngload", "tiffload", "webpload")
-"""The file types that libvips reads; Pillow reads the others."""
 LONGEST_SIDES = {".avif": 16384, ".jpg": 65535, ".webp": 16383}
 """The most pixels in a direction that a type of file can hold, or that libvips writes to it."""
+
+
+MAX_TRAINING_MEGAPIXELS = 100.0
+"""The same for photos that are captioned or trained on, which are decoded as a whole."""
 
 
 def read_image(path: Path, max_megapixels: float = MAX_MEGAPIXELS) -> Item:
@@ -54,13 +57,12 @@ def read_picture(path: Path, max_megapixels: float = MAX_MEGAPIXELS) -> Picture:
     Raises:
         ImageError: The file does not exist, or it is not a still image of at most that size.
     """
-    try:
-        with path.open("rb"):
-            pass
-    except FileNotFoundError:
-        raise ImageError(f"{path} does not exist.") from None
-    except OSError as error:
-        raise ImageError(f"{path} cannot be read: {error.strerror}.") from None
+    check_regular(path, ImageError)
+    with decoding(str(path)):
+        return _decoded(path, max_megapixels)
+
+
+def _decoded(path: Path, max_megapixels: float) -> Picture:
     image = _open_with_vips(path)
     if image is None:
         return _read_with_pillow(path, max_megapixels)
@@ -73,27 +75,20 @@ def read_picture(path: Path, max_megapixels: float = MAX_MEGAPIXELS) -> Picture:
 
 
 def _open_with_vips(path: Path) -> pyvips.Image | None:
-    """Open an image, and read only its header. None: libvips does not read this file type."""
-
-    def opened(fail_on: str) -> pyvips.Image:
-        # A source, since libvips would read the end of some names as options; bytes, since names may not be UTF-8.
-        source = pyvips.Source.new_from_file(os.fsencode(path))
-        return pyvips.Image.new_from_source(source, "", fail_on=fail_on)
-
+    """Open an image, and read only its header. None: libvips does not read this file type, or not well."""
     try:
-        image = opened("truncated")
-        if image.get("vips-loader").startswith("tiffload"):
-            if _is_ycbcr_or_lab(path):
-                return None  # libvips takes YCbCr for RGB
-            return opened("warning")  # for libvips, a TIFF file with missing tiles is only a warning
-        if image.get("vips-loader").startswith("uhdrload"):  # a photo with a gain map, which is no second photo
-            source = pyvips.Source.new_from_file(os.fsencode(path))
-            return pyvips.Image.jpegload_source(source, fail_on="truncated")
-    except pyvips.Error as error:
-        if "not a known" in str(error) or "not in a known" in str(error) or "labq" in str(error):
-            return None
-        raise ImageError(f"{path} is damaged: {reason(error)}.") from None
-    return image if image.get("vips-loader").startswith(LOADERS) else None
+        with path.open("rb") as file:
+            loader = vips_loader(file.read(12))
+    except OSError as error:
+        raise ImageError(f"{path} cannot be read: {error.strerror}.") from None
+    if loader is None or (loader == "tiffload_source" and _is_ycbcr_or_lab(path)):  # libvips takes YCbCr for RGB
+        return None
+    # A source, since libvips would read the end of some names as options; bytes, since names may not be UTF-8. For
+    # libvips, a TIFF file with missing tiles is only a warning.
+    source = pyvips.Source.new_from_file(os.fsencode(path))
+    fail_on = "warning" if loader == "tiffload_source" else "truncated"
+    image: pyvips.Image = pyvips.Operation.call(loader, source, fail_on=fail_on)
+    return image
 
 
 def _is_ycbcr_or_lab(path: Path) -> bool:
@@ -105,7 +100,7 @@ def _is_ycbcr_or_lab(path: Path) -> bool:
                 tags: Any = getattr(image, "tag_v2", {})
                 colors, compression = tags.get(262), tags.get(259)
                 return colors in (8, 9) or (colors == 6 and compression != 7)
-    except (OSError, SyntaxError, ValueError, TypeError, Image.DecompressionBombError):
+    except Exception:  # libvips says what is wrong
         return False
 
 
@@ -136,29 +131,18 @@ def _read_heic(path: Path) -> Picture:
         import pillow_heif
     except ImportError:
         raise ImageError(f"{path} is HEIC, which needs the extra xpsr-sdk[heic].") from None
-    try:
-        image = pillow_heif.open_heif(path, convert_hdr_to_8bit=False)
-        return from_array(np.asarray(image), image.info, str(path), bits=image.info.get("bit_depth", 8))
-    except (OSError, RuntimeError, SyntaxError, ValueError) as error:
-        raise ImageError(f"{path} is damaged: {error}.") from None
+    image = pillow_heif.open_heif(path, convert_hdr_to_8bit=False)
+    return from_array(np.asarray(image), image.info, str(path), bits=image.info.get("bit_depth", 8))
 
 
 def _read_with_pillow(path: Path, max_megapixels: float) -> Picture:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                _refuse_large(path, *image.size, max_megapixels)
-                if (frames := getattr(image, "n_frames", 1)) > 1:
-                    raise ImageError(f"{path} is animated ({frames} frames): only still images are restored.")
-                return from_pil(ImageOps.exif_transpose(image), str(path))
-    except UnidentifiedImageError:
-        raise ImageError(f"{path} is not an image, or of a type that is not supported.") from None
-    except Image.DecompressionBombError:
-        most = 2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6
-        raise ImageError(f"{path} is refused as too large: of its type, {most:.0f} megapixels are the limit.") from None
-    except (OSError, SyntaxError, ValueError) as error:
-        raise ImageError(f"{path} is damaged: {error}.") from None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about tags that a file should not have, which change no pixel
+        with Image.open(path, formats=pillow_formats()) as image:
+            _refuse_large(path, *image.size, max_megapixels)
+            if (frames := getattr(image, "n_frames", 1)) > 1:
+                raise ImageError(f"{path} is animated ({frames} frames): only still images are restored.")
+            return from_pil(ImageOps.exif_transpose(image), str(path))
 
 
 def write_image(image: Image.Image, path: Path) -> None:
@@ -204,28 +188,6 @@ def check_fits(path: Path, width: int, height: int, file_format: str | None = No
             f"{path} cannot be written: {width}x{height} is more than {suffix} holds, "
             f"{longest} pixels in each direction; use .png or .tif."
         )
-
-
-def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Write a file with ``write``. It appears under its name only when it is complete.
-
-    Raises:
-        ImageError: The file cannot be written.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # The temporary name does not contain the name of the file, which may have the maximal length already.
-        handle, partial = tempfile.mkstemp(dir=path.parent, prefix=".xpsr-")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                write(file)
-            os.chmod(partial, 0o644)
-            os.replace(partial, path)  # the file is closed, since Windows cannot move open files
-        except BaseException:
-            os.unlink(partial)
-            raise
-    except OSError as error:
-        raise ImageError(f"{path} cannot be written: {error.strerror or error}.") from None
 
 
 def to_tensor(image: Image.Image) -> Tensor:

@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from xpsr_sdk.data.files import READABLE
-from xpsr_sdk.data.images import write_image, write_whole
+from xpsr_sdk.data.images import write_image
 from xpsr_sdk.data.matching import pair_names, says_degraded
 from xpsr_sdk.data.samples import DamagedImage, Example, FindPrompt, Pair, ReadPixels
 from xpsr_sdk.errors import ImageError, TrainingError
+from xpsr_sdk.files.writing import write_whole
 
 HR_FOLDERS, LR_FOLDERS = ("hr", "gt"), ("lr", "lq")
 """What the folders of the images are called, in capitals or not."""

@@ -9,9 +9,8 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from PIL import Image
-
 from xpsr_sdk.data.files import find_images
+from xpsr_sdk.data.images import MAX_TRAINING_MEGAPIXELS, read_picture
 from xpsr_sdk.data.matching import says_degraded, says_sharp
 from xpsr_sdk.data.samples import DamagedImage, Example, FindPrompt, ReadPixels
 from xpsr_sdk.errors import ImageError, TrainingError
@@ -73,7 +72,6 @@ def _refuse_pairs(folder: Path, photos: Sequence[Path]) -> None:
 def _smaller_side(photo: Path) -> int:
     """The smaller side according to the file's header, or 0 if the file is not an image."""
     try:
-        with Image.open(photo) as image:
-            return min(image.size)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return min(read_picture(photo, MAX_TRAINING_MEGAPIXELS).size)
+    except ImageError:
         return 0

@@ -13,6 +13,7 @@ import pyvips
 from PIL import Image, ImageCms
 
 from xpsr_sdk.data.color_profiles import PROFILE, is_usable, profile_of, to_srgb, without_profile
+from xpsr_sdk.data.decoding import decoding
 from xpsr_sdk.data.forks import check_not_forked
 from xpsr_sdk.errors import ImageError
 
@@ -72,10 +73,8 @@ class Picture:
             ConfigError: See ``check_not_forked``.
         """
         check_not_forked()
-        try:
+        with decoding(self.name):
             return np.asarray(self.pixels.crop(left, top, width, height).numpy()).reshape(height, width, -1)
-        except pyvips.Error as error:
-            raise ImageError(f"{self.name} is damaged: {reason(error)}.") from None
 
     def cropped(self, left: int, top: int, width: int, height: int) -> Picture:
         """A rectangle of the picture."""
@@ -90,10 +89,11 @@ class Picture:
         """The picture in sRGB, without a profile. Colours outside of sRGB are clipped."""
         if not self.profile:
             return self
-        color = (self.pixels[: self.pixels.bands - 1] if self.has_alpha else self.pixels).copy()
-        color.set_type(pyvips.GValue.blob_type, PROFILE, self.profile)
-        color = to_srgb(color)
-        return picture_of(color.bandjoin(self.pixels[-1]) if self.has_alpha else color, replace(self, profile=None))
+        with decoding(self.name):
+            color = (self.pixels[: self.pixels.bands - 1] if self.has_alpha else self.pixels).copy()
+            color.set_type(pyvips.GValue.blob_type, PROFILE, self.profile)
+            color = to_srgb(color)
+            return picture_of(color.bandjoin(self.pixels[-1]) if self.has_alpha else color, replace(self, profile=None))
 
     def to_pil(self) -> Image.Image:
         """A PIL image in 8 bits, in mode L, LA, RGB or RGBA, with the profile in its ``info``."""
@@ -245,13 +245,12 @@ def _plain_mode(image: Image.Image) -> str:
 
 
 def _carrier(info: Mapping[str, Any]) -> pyvips.Image:
-    """A picture of one pixel with the profile and metadata in the ``info`` of a PIL image, made through a JPEG file."""
-    file = BytesIO()
+    """A picture of one pixel with the metadata and the profile of a PIL image's ``info``, by way of a JPEG file."""
     kept = {name: info[name] for name in ("exif", "icc_profile", "xmp") if isinstance(info.get(name), bytes)}
     try:
-        Image.new("L", (1, 1)).save(file, "JPEG", **kept)
-    except (OSError, ValueError):  # damaged, or too large for a JPEG file
-        Image.new("L", (1, 1)).save(file, "JPEG")
+        Image.new("L", (1, 1)).save(file := BytesIO(), "JPEG", **kept)
+    except Exception:  # damaged, or more than a JPEG file holds
+        Image.new("L", (1, 1)).save(file := BytesIO(), "JPEG")
     return pyvips.Image.new_from_buffer(file.getvalue(), "")
 
 
@@ -291,12 +290,6 @@ def _dpi_of_pil(info: Mapping[str, Any]) -> tuple[float, float] | None:
     except (KeyError, TypeError, ValueError, ZeroDivisionError):
         return None
     return (across, down) if math.isfinite(across * down) and min(across, down) > 1 else None
-
-
-def reason(error: pyvips.Error) -> str:
-    """The last line of libvips' message. The lines before it name the file and the operation."""
-    lines = [line.strip() for line in str(error.detail or error.message).splitlines() if line.strip()]
-    return (lines or ["unknown error"])[-1].rstrip(".")
 
 
 def _in_8_bits(levels: np.ndarray) -> np.ndarray:

@@ -26,14 +26,32 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from pydantic import BaseModel, ConfigDict
 
+from xpsr_sdk.data.decoding import decoding, pillow_formats
 from xpsr_sdk.data.files import READABLE
 from xpsr_sdk.data.picture import from_pil
 from xpsr_sdk.data.samples import DamagedImage, Example, Pair, Pixels
-from xpsr_sdk.errors import TrainingError
+from xpsr_sdk.errors import ImageError, TrainingError
+from xpsr_sdk.files.reading import check_regular, parse_json, validated
 
 ReadPart = Callable[[Path, int, int], Pixels]
 """``read(file, start, size)`` reads an image from ``size`` bytes of a file, from the byte ``start`` on."""
+
+
+LONGEST_WORDS = 2**20
+"""Bytes of a sample's JSON file that are read."""
+
+
+class Words(BaseModel):
+    """What a sample's JSON file says; what else it holds is left alone."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    high: str | None = None
+    low: str | None = None
+    hr_low: str | None = None
+    size: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -73,18 +91,20 @@ class ShardFolder:
     def example(self, index: int, hr_as_input: bool) -> Example:
         """See ``Source``."""
         shard, key, parts = self._samples[index]
-        words = {"high": _text(shard, parts), **_words(shard, key, parts)}
+        words = _words(shard, key, parts)
+        high = words.high if "high" in words.model_fields_set else _text(shard, parts)
         try:
-            hr = self._part(shard, parts["hr"])
-            of_lr = parts.get("lr")
-            lr = hr if hr_as_input else None if of_lr is None else self._part(shard, of_lr)
-            of_upscaled = None if hr_as_input or of_lr is None else parts.get("upscaled")
-            upscaled = None if of_upscaled is None else self._part(shard, of_upscaled)
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise DamagedImage(f"{shard}: the image {key} is damaged: {error}.") from error
-        low = words.get("hr_low" if hr_as_input else "low")
+            with decoding(f"{shard}: the image {key}"):
+                hr = self._part(shard, parts["hr"])
+                of_lr = parts.get("lr")
+                lr = hr if hr_as_input else None if of_lr is None else self._part(shard, of_lr)
+                ahead = None if hr_as_input or of_lr is None else parts.get("upscaled")
+                upscaled = None if ahead is None else self._part(shard, ahead)
+        except ImageError as error:
+            raise DamagedImage(str(error)) from error
+        low = words.hr_low if hr_as_input else words.low
         name = f"{shard}: {key}"
-        return Example(hr, lr, words.get("high") or "", low if lr is None else low or "", name, upscaled)
+        return Example(hr, lr, high or "", low if lr is None else low or "", name, upscaled)
 
     def _part(self, shard: Path, span: Span) -> Pixels:
         return self._read(shard, span.start, span.size)
@@ -97,7 +117,7 @@ def find_shards(folder: Path) -> list[Path]:
 
 def read_part(shard: Path, start: int, size: int) -> Pixels:
     """Read an image from a shard, H W 3."""
-    with Image.open(io.BytesIO(_bytes(shard, Span(start, size)))) as image:
+    with Image.open(io.BytesIO(_bytes(shard, Span(start, size))), formats=pillow_formats()) as image:
         return np.asarray(from_pil(image).to_rgb())
 
 
@@ -110,6 +130,7 @@ def _bytes(shard: Path, span: Span) -> bytes:
 def _samples(shard: Path) -> dict[str, dict[str, Span]]:
     """The samples of a shard by key, with the positions of their ``hr``, ``lr``, ``upscaled`` and ``json``."""
     samples: dict[str, dict[str, Span]] = {}
+    check_regular(shard, TrainingError)
     try:
         with tarfile.open(shard, "r:") as tar:
             for member in tar:
@@ -144,21 +165,21 @@ def _text(shard: Path, parts: Mapping[str, Span]) -> str | None:
     return _bytes(shard, parts["txt"]).decode(errors="replace").strip() if "txt" in parts else None
 
 
-def _words(shard: Path, key: str, parts: Mapping[str, Span]) -> dict[str, Any]:
+def _words(shard: Path, key: str, parts: Mapping[str, Span]) -> Words:
     """The content of a sample's JSON file."""
     if "json" not in parts:
-        return {}
-    try:
-        words = json.loads(_bytes(shard, parts["json"]))
-    except ValueError as error:
-        raise TrainingError(f"{shard}: {key}.json is damaged: {error}.") from error
-    if not isinstance(words, dict):
-        raise TrainingError(f"{shard}: {key}.json must hold a JSON object.")
-    return words
+        return Words()
+    where = f"{shard}: {key}.json"
+    if parts["json"].size > LONGEST_WORDS:
+        raise DamagedImage(f"{where} is refused as too large: it has more than {LONGEST_WORDS // 2**20} MiB.")
+    return validated(Words, parse_json(_bytes(shard, parts["json"]), where, DamagedImage), where, DamagedImage)
 
 
 def _is_large_enough(shard: Path, key: str, parts: Mapping[str, Span], crop: int) -> bool:
-    size = _words(shard, key, parts).get("size")
+    try:
+        size = _words(shard, key, parts).size
+    except DamagedImage:  # is told when it is drawn
+        return True
     return size is None or min(size) >= crop
 
 

@@ -9,8 +9,9 @@ from typing import IO, Any
 
 import pyvips
 
+from xpsr_sdk.data.decoding import reason
 from xpsr_sdk.data.forks import check_not_forked
-from xpsr_sdk.data.picture import Picture, reason
+from xpsr_sdk.data.picture import Picture
 from xpsr_sdk.data.png import HeadEditor
 from xpsr_sdk.errors import ImageError
 

@@ -18,14 +18,21 @@ from torch import Tensor
 from xpsr_sdk.data.picture import Picture, picture_of
 from xpsr_sdk.engine.regions import Region
 from xpsr_sdk.errors import ImageError, NonFiniteResult
+from xpsr_sdk.files.leftovers import remove_leftovers, temporary_name
 from xpsr_sdk.plugin_system.answers import extremes
+
+PREFIX = "xpsr-"
+"""How the names of temporary folders begin."""
 
 
 class TemporaryFolder:
     """A folder that is deleted when this object is garbage-collected, or at exit."""
 
     def __init__(self) -> None:
-        self.path = Path(tempfile.mkdtemp(prefix="xpsr-"))
+        place = Path(tempfile.gettempdir())
+        remove_leftovers(place, PREFIX)
+        self.path = place / temporary_name(PREFIX)
+        self.path.mkdir(mode=0o700)
         weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
 
 

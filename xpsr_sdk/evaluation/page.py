@@ -8,7 +8,6 @@ from html import escape
 from pathlib import Path
 
 from xpsr_sdk import __version__
-from xpsr_sdk.data.images import write_whole
 from xpsr_sdk.evaluation.chosen import ChosenMetric
 from xpsr_sdk.evaluation.comparison import Comparison, heading
 from xpsr_sdk.evaluation.intervals import Interval
@@ -17,6 +16,7 @@ from xpsr_sdk.evaluation.pictures import Pictures
 from xpsr_sdk.evaluation.plots import trade_off
 from xpsr_sdk.evaluation.report import crop_text, printed
 from xpsr_sdk.evaluation.upscale_logs import seconds_a_megapixel
+from xpsr_sdk.files.writing import write_whole
 
 ASSETS = Path(__file__).parent / "page_assets"
 CROPS = 8

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from PIL import Image
 
-from xpsr_sdk.data.images import write_whole
+from xpsr_sdk.files.writing import write_whole
 
 QUALITY = 90
 

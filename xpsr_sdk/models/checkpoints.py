@@ -7,12 +7,7 @@ A file must hold exactly the tensors of the model.
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,6 +17,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from xpsr_sdk.errors import CheckpointError, XPSRError, one_line
+from xpsr_sdk.files.reading import read_json as read_json_file
+from xpsr_sdk.files.writing import whole_folder
+from xpsr_sdk.models.config_files import check_network_config
 from xpsr_sdk.models.controlnet import XPSRControlNet
 from xpsr_sdk.models.fusion import from_published_name, to_published_name
 from xpsr_sdk.models.plugins_file import write_plugins
@@ -119,41 +117,15 @@ def read_json(file: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: The file is missing or not a JSON object.
     """
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(f"{file} does not exist: a model folder needs it.") from None
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{file} cannot be read: {error}.") from None
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{file} must hold a JSON object, not {type(content).__name__}.")
-    return content
-
-
-@contextmanager
-def whole_folder(folder: Path) -> Iterator[Path]:
-    """A temporary folder next to ``folder``. If the block succeeds, it is renamed to ``folder`` and replaces it."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    partial.chmod(0o755)
-    old = partial.with_name(f"{partial.name}-old")
-    try:
-        yield partial
-        if folder.exists():
-            os.replace(folder, old)
-        os.replace(partial, folder)
-    except BaseException:
-        if old.exists() and not folder.exists():
-            os.replace(old, folder)
-        raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+    if not file.exists():
+        raise CheckpointError(f"{file} does not exist: a model folder needs it.")
+    return read_json_file(file, CheckpointError)
 
 
 def _empty_model(cls: type[Model], file: Path) -> Model:
     """The model that a config.json describes, on the meta device."""
     config = read_json(file)
+    check_network_config(config, file)
     try:
         with torch.device("meta"):
             model: Model = cls.from_config(config)

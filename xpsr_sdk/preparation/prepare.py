@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -13,6 +14,7 @@ from xpsr_sdk.config import load_config
 from xpsr_sdk.data.files import find_images
 from xpsr_sdk.data.pairs import write_pair
 from xpsr_sdk.errors import ImageError, TrainingError
+from xpsr_sdk.files.locks import folder_lock
 from xpsr_sdk.plugin_system.registry import Registry, default_registry
 from xpsr_sdk.preparation.preparer import Preparer
 from xpsr_sdk.preparation.recipe import Recipe
@@ -53,10 +55,11 @@ def prepare_pairs(
     recipe, names, report = load_config(Recipe, choices, "The recipe"), _names(photos), Prepared()
     if recipe.degradation is None:
         raise TrainingError("Pairs need a degradation: only shards can be degraded later, during training.")
-    made = run_tasks(partial(_write_pairs, output), recipe, registry or default_registry(), names, workers)
-    for done, ((photo, _), outcome) in enumerate(made, 1):
-        report.add(photo, outcome)
-        progress(done, len(names))
+    with _held(output):
+        made = run_tasks(partial(_write_pairs, output), recipe, registry or default_registry(), names, workers)
+        for done, ((photo, _), outcome) in enumerate(made, 1):
+            report.add(photo, outcome)
+            progress(done, len(names))
     return report
 
 
@@ -95,18 +98,28 @@ def prepare_shards(
         PlannedShard(output / f"shard-{number:05d}.tar", names[first : first + photos_a_shard])
         for number, first in enumerate(range(0, len(names), photos_a_shard))
     ]
-    remove_stale(output, shards, recipe)
-    finished = {shard: shard.outcomes(recipe) for shard in shards}
-    kept = ((shard, outcomes) for shard, outcomes in finished.items() if outcomes)
-    missing = [shard for shard, outcomes in finished.items() if not outcomes]
-    made = run_tasks(write_shard, recipe, registry or default_registry(), missing, workers)
     report, done = Prepared(), 0
-    for shard, outcomes in chain(kept, made):
-        for (photo, _), outcome in zip(shard.photos, outcomes, strict=True):
-            report.add(photo, outcome)
-        done += len(shard.photos)
-        progress(done, len(names))
+    with _held(output):
+        remove_stale(output, shards, recipe)
+        finished = {shard: shard.outcomes(recipe) for shard in shards}
+        kept = ((shard, outcomes) for shard, outcomes in finished.items() if outcomes)
+        missing = [shard for shard, outcomes in finished.items() if not outcomes]
+        made = run_tasks(write_shard, recipe, registry or default_registry(), missing, workers)
+        for shard, outcomes in chain(kept, made):
+            for (photo, _), outcome in zip(shard.photos, outcomes, strict=True):
+                report.add(photo, outcome)
+            done += len(shard.photos)
+            progress(done, len(names))
     return report
+
+
+@contextmanager
+def _held(output: Path) -> Iterator[None]:
+    """Within the block, no other call may write to the folder."""
+    with folder_lock(output, TrainingError) as is_free:
+        if not is_free:
+            raise TrainingError(f"Another xpsr data prepare is writing to {output}: wait for its end.")
+        yield
 
 
 def _write_pairs(output: Path, preparer: Preparer, photo: tuple[Path, str]) -> tuple[tuple[Path, str], Outcome]:

@@ -55,7 +55,7 @@ class Preparer:
         """Make the samples of a photo, and pass each to ``take``. Their names begin with ``name``."""
         recipe = self.recipe
         try:
-            item = read_image(photo)
+            item = read_image(photo, self.recipe.max_megapixels)
         except ImageError as error:
             return Outcome(failed=str(error), cause="damaged")
         scale = self.degradation.scale if self.degradation else 1

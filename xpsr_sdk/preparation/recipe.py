@@ -35,6 +35,12 @@ class Recipe(Settings):
         None,
         description="At most so many crops of a photo, chosen at random. None: all that fit side by side.",
     )
+    max_megapixels: float = Field(
+        100.0,
+        gt=0,
+        exclude=True,
+        description="Photos with more megapixels are left out, whatever the size of their files.",
+    )
     variants: int = Field(1, ge=1, description="Number of degraded versions of each photo or crop.")
     seed: int = Field(0, ge=0, description="Seed of degradations and crops.")
 

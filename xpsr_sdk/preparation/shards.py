@@ -7,9 +7,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from xpsr_sdk.data.images import write_whole
+from pydantic import BaseModel
+
 from xpsr_sdk.data.shards import ShardWriter
 from xpsr_sdk.errors import TrainingError
+from xpsr_sdk.files.reading import read_json, validated
+from xpsr_sdk.files.writing import write_whole
 from xpsr_sdk.preparation.preparer import Preparer
 from xpsr_sdk.preparation.recipe import Recipe
 from xpsr_sdk.preparation.report import Outcome
@@ -35,9 +38,16 @@ class PlannedShard:
     def outcomes(self, recipe: Recipe) -> list[Outcome]:
         """The outcome of each photo if an earlier call finished the shard, else an empty list."""
         record = _read_record(self.record)
-        if record.get("ingredients") != self.ingredients(recipe) or not self.file.is_file():
+        if record is None or record.ingredients != self.ingredients(recipe) or not self.file.is_file():
             return []
-        return [Outcome(**outcome) for outcome in record["outcomes"]]
+        return record.outcomes if len(record.outcomes) == len(self.photos) else []
+
+
+class Record(BaseModel):
+    """What is written beside a shard. It comes first, without outcomes, so that a shard without one is not ours."""
+
+    ingredients: dict[str, Any]
+    outcomes: list[Outcome] = []
 
 
 def write_shard(preparer: Preparer, shard: PlannedShard) -> tuple[PlannedShard, list[Outcome]]:
@@ -50,29 +60,37 @@ def write_shard(preparer: Preparer, shard: PlannedShard) -> tuple[PlannedShard, 
         outcomes.extend(preparer.prepare(photo, name, writer.write) for photo, name in shard.photos)
         writer.close()
 
+    _write_record(shard.record, ingredients, [])
     write_whole(shard.file, fill)
-    record = {"ingredients": ingredients, "outcomes": [asdict(outcome) for outcome in outcomes]}
-    text = json.dumps(record, ensure_ascii=False) + "\n"
-    write_whole(shard.record, lambda file: file.write(text.encode()))
+    _write_record(shard.record, ingredients, outcomes)
     return shard, outcomes
 
 
+def _write_record(file: Path, ingredients: dict[str, Any], outcomes: list[Outcome]) -> None:
+    record = {"ingredients": ingredients, "outcomes": [asdict(outcome) for outcome in outcomes]}
+    text = json.dumps(record) + "\n"  # in ASCII: names may be no UTF-8
+    write_whole(file, lambda out: out.write(text.encode()))
+
+
 def remove_stale(output: Path, shards: list[PlannedShard], recipe: Recipe) -> None:
-    """Remove temporary files of killed calls, and shards that are not planned. Refuse to mix two recipes."""
-    for record in sorted(output.glob("shard-*.json")):
-        if _read_record(record).get("ingredients", {}).get("recipe", recipe.as_json()) != recipe.as_json():
-            raise TrainingError(
-                f"{output} holds shards that were made with other options: choose another output, or delete it."
-            )
-    wanted = {file for shard in shards for file in (shard.file, shard.record)}
-    for file in (*output.glob(".shard-*"), *output.glob("shard-*")):
-        if file not in wanted:
-            file.unlink()
+    """Remove shards of earlier calls beyond the last; refuse to mix two recipes, or to replace files of others."""
+    records = {file: record for file in sorted(output.glob("shard-*.json")) if (record := _read_record(file))}
+    if any(record.ingredients.get("recipe") != recipe.as_json() for record in records.values()):
+        raise TrainingError(
+            f"{output} holds shards that were made with other options: choose another output, or delete it."
+        )
+    for shard in shards:
+        for file in (shard.file, shard.record):
+            if file.exists() and shard.record not in records:
+                raise TrainingError(f"{file} was not made by xpsr data prepare, and is kept: choose another output.")
+    for beyond in records.keys() - {shard.record for shard in shards}:
+        beyond.with_suffix(".tar").unlink(missing_ok=True)
+        beyond.unlink()
 
 
-def _read_record(file: Path) -> dict[str, Any]:
+def _read_record(file: Path) -> Record | None:
+    """The record in a file; None: it is none of ours."""
     try:
-        record: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return record
+        return validated(Record, read_json(file, TrainingError), str(file), TrainingError)
+    except TrainingError:
+        return None

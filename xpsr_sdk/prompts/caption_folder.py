@@ -15,7 +15,7 @@ from typing import NamedTuple
 from xpsr_sdk.config import Component
 from xpsr_sdk.contracts import Item, PromptKey, PromptLevel, PromptProvider, Prompts
 from xpsr_sdk.data.files import find_images
-from xpsr_sdk.data.images import read_image
+from xpsr_sdk.data.images import MAX_TRAINING_MEGAPIXELS, read_image
 from xpsr_sdk.data.workers import end_with_parent
 from xpsr_sdk.errors import ConfigError, ImageError, XPSRError, one_line
 from xpsr_sdk.plugin_system.registry import Registry, default_registry
@@ -47,6 +47,7 @@ class Job(NamedTuple):
     store: Path
     batch_size: int
     registry: Registry
+    max_megapixels: float
 
 
 @dataclass
@@ -85,6 +86,7 @@ def caption_folder(
     batch_size: int = 16,
     workers: int = 1,
     part: tuple[int, int] = (0, 1),
+    max_megapixels: float = MAX_TRAINING_MEGAPIXELS,
     registry: Registry | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Captioned:
@@ -104,6 +106,7 @@ def caption_folder(
             that uses them needs the usual ``if __name__ == "__main__":``.
         part: The part of the images to describe, counted from 0, and the number of parts: ``(1, 8)`` is the second of
             eight. Other machines or commands can describe the others.
+        max_megapixels: Images with more megapixels are reported as failed, however small their files are.
         registry: The registry in which the provider is looked up. None: the built-in and the installed plug-ins.
         progress: ``progress(done, total)``, called after each batch.
 
@@ -113,7 +116,9 @@ def caption_folder(
     """
     share = Part(*part)
     registry = registry or default_registry()
-    job = Job(folder, prompt_provider, tuple(levels), store or folder / STORE_NAME, batch_size, registry)
+    job = Job(
+        folder, prompt_provider, tuple(levels), store or folder / STORE_NAME, batch_size, registry, max_megapixels
+    )
     registry.create("prompt_provider", prompt_provider)  # raises errors of wrong options before anything starts
     photos = find_images(folder)
     if not photos:
@@ -158,6 +163,7 @@ class _Captioner:
         self.keys = {level: prompt_key(self.provider, job, level) for level in job.levels}
         self.store = PromptStore(job.store, writable=True)
         self.failures_in_a_row = 0
+        self.max_megapixels = job.max_megapixels
 
     def caption(self, photos: Sequence[Path]) -> Captioned:
         """Describe a batch, and store the prompts in one transaction."""
@@ -171,7 +177,7 @@ class _Captioner:
                 content = images[photo].sha256
                 missing[content] = self._missing(content)
                 if missing[content] and content not in items:
-                    items[content] = item or read_image(photo)
+                    items[content] = item or read_image(photo, self.max_megapixels)
             except (ImageError, OSError) as error:
                 images.pop(photo, None)
                 outcome.failed[photo] = str(error) if isinstance(error, ImageError) else one_line(error)
@@ -187,7 +193,7 @@ class _Captioner:
         seen = self.store.seen(name)
         if seen and seen.is_still(status):
             return seen, None
-        item = read_image(photo)
+        item = read_image(photo, self.max_megapixels)
         return SeenImage(name, status.st_size, status.st_mtime_ns, str(item.sha256)), item
 
     def _missing(self, content: str) -> tuple[PromptLevel, ...]:

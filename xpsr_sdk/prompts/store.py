@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from xpsr_sdk.contracts import PromptKey, PromptLevel
 from xpsr_sdk.errors import ConfigError
+from xpsr_sdk.files.reading import check_regular
 
 STORE_NAME = "prompts.sqlite"
 """The file name of a folder's store."""
@@ -24,6 +25,8 @@ APPLICATION_ID = 0x78707372
 """Marks the file as a store of this SDK, in its header ("xpsr")."""
 WAIT = 60
 """Seconds that a process waits for the transaction of another process."""
+LONGEST = 2**20
+"""Bytes of the longest text that is read."""
 EXAMPLES = 20
 """At most so many conflicts between two stores are listed one by one."""
 SCHEMA = f"""
@@ -51,6 +54,11 @@ CREATE TABLE IF NOT EXISTS images (
 COLUMNS = "sha256, level, provider, model, question, text, source"
 INSERT_PROMPT = f"INSERT OR IGNORE INTO prompts ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)"
 INSERT_IMAGE = "INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?)"
+IMAGES = (
+    "SELECT path, size, mtime_ns, sha256 FROM images WHERE typeof(path) IN ('text', 'blob')"
+    " AND typeof(size) = 'integer' AND typeof(mtime_ns) = 'integer' AND typeof(sha256) = 'text'"
+)
+"""SQLite holds values of any type in any column."""
 OF_KEY = "sha256 = ? AND level = ? AND provider = ? AND model = ? AND question = ?"
 
 
@@ -166,7 +174,7 @@ class PromptStore:
 
     def newest(self, sha256: str, level: PromptLevel) -> StoredPrompt | None:
         """The newest prompt for this content and level, from any provider."""
-        newest = "WHERE sha256 = ? AND level = ? AND text IS NOT NULL ORDER BY id DESC LIMIT 1"
+        newest = "WHERE sha256 = ? AND level = ? AND typeof(text) = 'text' ORDER BY id DESC LIMIT 1"
         query = f"SELECT {COLUMNS} FROM prompts {newest}"
         for content, of_level, provider, model, question, text, source in self._rows(query, sha256, level):
             return StoredPrompt(content, of_level, PromptKey(provider, model, question), text, source)
@@ -190,12 +198,12 @@ class PromptStore:
 
     def seen(self, path: str) -> SeenImage | None:
         """The image that was stored for a path."""
-        rows = self._rows("SELECT * FROM images WHERE path = ?", _path_column(path))
+        rows = self._rows(f"{IMAGES} AND path = ?", _path_column(path))
         return next(map(_image, rows), None)
 
     def images(self, limit: int) -> list[SeenImage]:
         """The first images, sorted by path."""
-        return [*map(_image, self._rows("SELECT * FROM images ORDER BY path LIMIT ?", limit))]
+        return [*map(_image, self._rows(f"{IMAGES} ORDER BY path LIMIT ?", limit))]
 
     def image_count(self) -> int:
         """The number of images in the store."""
@@ -212,7 +220,7 @@ class PromptStore:
 
     def _found(self, other: PromptStore) -> Iterator[SeenImage]:
         """The images of another store whose files exist here, with their names in this store."""
-        for image in map(_image, other._stream("SELECT * FROM images")):
+        for image in map(_image, other._stream(IMAGES)):
             for folder in (other.file.parent, self.file.parent):
                 with suppress(OSError):
                     if image.is_still((folder / image.path).stat()):
@@ -221,7 +229,7 @@ class PromptStore:
 
     def _name_of(self, sha256: str) -> str:
         """The path of an image with this content, or the hash if no path is known."""
-        return next((_image(row).path for row in self._rows("SELECT * FROM images WHERE sha256 = ?", sha256)), sha256)
+        return next((_image(row).path for row in self._rows(f"{IMAGES} AND sha256 = ?", sha256)), sha256)
 
     def _stream(self, query: str) -> Iterator[tuple[Any, ...]]:
         """Rows one after the other, since a store may be larger than the memory."""
@@ -239,6 +247,8 @@ class PromptStore:
         """The connection of this process. A connection that was inherited by a fork is not used."""
         try:
             if self._connection is None or self._process != os.getpid():
+                if self.file.exists():
+                    check_regular(self.file, ConfigError)
                 self._connection = _open_to_write(self.file) if self.writable else _open_to_read(self.file)
                 self._process = os.getpid()
             yield self._connection
@@ -292,4 +302,9 @@ def _open_to_read(file: Path) -> sqlite3.Connection:
 def _check_owner(connection: sqlite3.Connection) -> None:
     if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
         raise sqlite3.DatabaseError("it is a database of another program")
-    connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    others = connection.execute(
+        "SELECT count(*) FROM sqlite_master WHERE type NOT IN ('table', 'index') OR sql LIKE 'CREATE VIRTUAL%'"
+    )
+    if others.fetchone()[0]:  # a view may never end, and a trigger may do anything
+        raise sqlite3.DatabaseError("it holds more than the tables of a store")
+    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST)

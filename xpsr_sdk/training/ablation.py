@@ -13,10 +13,10 @@ from typing import Any
 import torch
 
 from xpsr_sdk.config import load_config
-from xpsr_sdk.data.images import write_whole
 from xpsr_sdk.errors import ConfigError, did_you_mean
 from xpsr_sdk.evaluation.plots import pyplot
 from xpsr_sdk.evaluation.report import decimals
+from xpsr_sdk.files.writing import write_whole
 from xpsr_sdk.plugin_system.registry import Registry, default_registry
 from xpsr_sdk.training.config import TrainConfig
 from xpsr_sdk.training.loop import train
@@ -175,6 +175,7 @@ def _changed(config: TrainConfig, changes: Changes, output: Path, seed: int) -> 
     """The config of a variant, with one checkpoint and one validation at its end."""
     values = config.model_dump(exclude_unset=True)
     values |= {"output": output, "seed": seed, "checkpoint_every": config.steps, "keep_checkpoints": 1}
+    values["log_every"] = min(config.log_every, config.steps)
     values["validation"]["every"] = config.steps
     for field, value in changes.items():
         section, _, name = field.partition(".")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import warnings
 from collections.abc import Callable, Mapping
@@ -18,13 +19,31 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import BaseModel, ConfigDict, NonNegativeInt
 
 from xpsr_sdk.errors import TrainingError, one_line
-from xpsr_sdk.models.checkpoints import whole_folder
+from xpsr_sdk.files.leftovers import is_temporary
+from xpsr_sdk.files.reading import read_json, validated
+from xpsr_sdk.files.writing import whole_folder
 from xpsr_sdk.training.files import writing
 
 STATE = "state.pt"
 MANIFEST = "manifest.json"
+NAME = re.compile(r"checkpoint-(0|[1-9]\d{0,15})")
+"""Other folders, such as copies that somebody made, are left alone."""
+
+
+class RunState(BaseModel):
+    """What a state file must hold, see ``TrainingRun.state_dict``."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    step: NonNegativeInt
+    weights: dict[str, torch.Tensor]
+    optimizer: dict[str, Any]
+    ema: dict[str, Any] | None
+    scaler: dict[str, Any] | None
+    recent_losses: list[float]
 
 
 class Checkpoints:
@@ -60,9 +79,19 @@ class Checkpoints:
             _write_manifest(folder)
 
     def read_state(self, checkpoint: Path, device: torch.device) -> dict[str, Any]:
-        """The run's state in a checkpoint."""
-        state: dict[str, Any] = torch.load(checkpoint / STATE, map_location=device, weights_only=True)
-        return state
+        """The run's state in a checkpoint.
+
+        Raises:
+            TrainingError: It is not the state of a run.
+        """
+        file = checkpoint / STATE
+        try:
+            state = torch.load(file, map_location=device, weights_only=True)
+        except Exception as error:  # what is no such file fails anywhere
+            raise TrainingError(f"{file} cannot be read: {one_line(error)}; choose another output.") from error
+        validated(RunState, state, str(file), TrainingError)
+        found: dict[str, Any] = state
+        return found
 
     def newest(self) -> Path | None:
         """The newest undamaged checkpoint, or None if there are no checkpoints. Damaged ones cause a warning.
@@ -84,7 +113,8 @@ class Checkpoints:
     def remove_partial(self) -> None:
         """Remove incomplete checkpoints of runs that were killed while they wrote."""
         for partial in self._output.glob(".checkpoint-*"):
-            shutil.rmtree(partial, ignore_errors=True)
+            if is_temporary(partial.name):
+                shutil.rmtree(partial, ignore_errors=True)
 
     def remove_old(self, best: int | None) -> None:
         """Remove all checkpoints except the newest, and except that of the step ``best``."""
@@ -97,7 +127,8 @@ class Checkpoints:
         return [_step(folder) for folder in self._all()]
 
     def _all(self) -> list[Path]:
-        found = (folder for folder in self._output.glob("checkpoint-*") if (folder / STATE).is_file())
+        folders = self._output.glob("checkpoint-*")
+        found = (folder for folder in folders if NAME.fullmatch(folder.name) and (folder / STATE).is_file())
         return sorted(found, key=_step)
 
 
@@ -114,9 +145,16 @@ def _write_manifest(folder: Path) -> None:
 def _damage(folder: Path) -> str:
     """What is wrong with a checkpoint, or an empty text."""
     try:
-        files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        files = read_json(folder / MANIFEST, TrainingError)
+        if STATE not in files:
+            return f"{MANIFEST} does not list {STATE}"
+        for name in files:
+            if not (folder / name).resolve().is_relative_to(folder.resolve()):
+                return f"{MANIFEST} names a file outside of the checkpoint, {name!r}"
         wrong = [name for name, fingerprint in files.items() if _fingerprint(folder / name) != fingerprint]
-    except (OSError, ValueError, AttributeError) as error:
+    except TrainingError as error:
+        return str(error).rstrip(".")
+    except (OSError, ValueError) as error:
         return one_line(error)
     return f"{wrong[0]} has changed since it was written" if wrong else ""
 

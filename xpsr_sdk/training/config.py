@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -32,9 +32,10 @@ class ModelSection(Settings):
         None, description="Upscaler, which enlarges the photos before the model restores them. None: the base's own."
     )
     fusion: Component | None = Field(None, description="Fusion attention of a fresh ControlNet. None: XPSR's own.")
-    conditioning_widths: tuple[int, ...] = Field(
+    conditioning_widths: tuple[Annotated[int, Field(ge=1, le=8192)], ...] = Field(
         (16, 32, 96, 256),
         min_length=2,
+        max_length=8,
         description="Widths of a fresh conditioning encoder, one for each level. A latent that stands for 8 x 8 pixels "
         "needs 4 levels, one for 4 x 4 pixels needs 3.",
     )
@@ -49,7 +50,7 @@ class ModelSection(Settings):
         description="Patterns of the parameters to train; all others are frozen.",
     )
     lora_rank: int = Field(
-        0, ge=0, description="Rank of the LoRA that is trained on the base U-Net's own attention. 0: none."
+        0, ge=0, le=1024, description="Rank of the LoRA that is trained on the base U-Net's own attention. 0: none."
     )
     frozen_in_half: bool = Field(
         False,
@@ -105,6 +106,7 @@ class DataSection(Settings):
     )
 
 
+Beta = Annotated[float, Field(ge=0, lt=1)]
 ErrorMeasure = Literal["mse", "log-mse"]
 
 
@@ -155,9 +157,9 @@ class OptimizerSection(Settings):
     name: Literal["adamw", "adamw-8bit"] = Field(
         "adamw", description="AdamW, or bitsandbytes' AdamW that holds its state in 8 bits (arXiv 2110.02861)."
     )
-    learning_rate: float = Field(5e-5, gt=0)
+    learning_rate: float = Field(5e-5, gt=0, le=10)
     weight_decay: float = Field(1e-2, ge=0)
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
     max_grad_norm: float = Field(1.0, gt=0, description="Gradients are clipped to this norm.")
     warmup_steps: int = Field(0, ge=0, description="Steps over which the learning rate rises.")
     schedule: Literal["constant", "linear", "cosine"] = Field(

@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from xpsr_sdk.config import Component
 from xpsr_sdk.data.files import find_images
-from xpsr_sdk.data.images import read_image
+from xpsr_sdk.data.images import MAX_TRAINING_MEGAPIXELS, read_image
 from xpsr_sdk.data.pairs import PairFolder, holds_pairs
 from xpsr_sdk.data.photo_folder import PhotoFolder
 from xpsr_sdk.data.samples import Batch, DamagedImage, Pixels, Sample, Source, collate, draw_sample
@@ -159,7 +159,7 @@ def _only(found: list[Batch]) -> Batch:
 
 
 def _read_pixels(path: Path) -> Pixels:
-    return np.asarray(read_image(path).image)
+    return np.asarray(read_image(path, MAX_TRAINING_MEGAPIXELS).image)
 
 
 def _expand(folders: Sequence[Path]) -> list[Path]:

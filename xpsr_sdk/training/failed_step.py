@@ -12,7 +12,7 @@ from pathlib import Path
 from safetensors.torch import save_file
 
 from xpsr_sdk.data.samples import Batch
-from xpsr_sdk.models.checkpoints import whole_folder
+from xpsr_sdk.files.writing import whole_folder
 from xpsr_sdk.training.files import writing
 from xpsr_sdk.training.objective import StepInputs
 

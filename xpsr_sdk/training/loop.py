@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
 import statistics
 import time
@@ -24,6 +25,7 @@ from xpsr_sdk.data.seeds import generator_for
 from xpsr_sdk.engine.nonfinite import is_finite
 from xpsr_sdk.errors import ConfigError, TrainingError
 from xpsr_sdk.evaluation.chosen import needed_metrics
+from xpsr_sdk.files.locks import folder_lock
 from xpsr_sdk.models.blocks import checkpoint_gradients
 from xpsr_sdk.models.checkpoints import read_json, write_model
 from xpsr_sdk.models.plugins_file import write_plugins
@@ -73,6 +75,20 @@ def train(
         TrainingError: The data, the patterns or an older checkpoint do not fit, the loss is no longer finite or
             diverges, or a checkpoint cannot be written (older ones stay).
     """
+    if os.environ.get("RANK", "0") != "0":  # the first process holds the folder for all
+        return _train(config, registry, on_step, should_stop)
+    with folder_lock(config.output, TrainingError) as is_free:
+        if not is_free:
+            raise TrainingError(f"Another training is writing to {config.output}: choose another output.")
+        return _train(config, registry, on_step, should_stop)
+
+
+def _train(
+    config: TrainConfig,
+    registry: Registry | None,
+    on_step: Callable[[int, dict[str, float]], object],
+    should_stop: Callable[[], object],
+) -> Path:
     run = TrainingRun(config, registry)
     run.resume()
     run.validate()

@@ -12,6 +12,7 @@ from xpsr_sdk.config import Component, backbone_of, read_defaults
 from xpsr_sdk.contracts import Backbone
 from xpsr_sdk.errors import ConfigError
 from xpsr_sdk.models.checkpoints import check_fit, checkpoint_in, read_checkpoint, read_json, read_model
+from xpsr_sdk.models.config_files import check_network_config
 from xpsr_sdk.models.controlnet import XPSRControlNet
 from xpsr_sdk.models.loading import without_bars
 from xpsr_sdk.models.unet import XPSRUNet
@@ -40,6 +41,7 @@ def build_for_training(section: ModelSection, registry: Registry) -> tuple[Backb
         backbone.load(section.base_folder, dtype=torch.float32, from_scratch=section.from_scratch)
         if section.from_scratch:
             config = read_json(section.base_folder / "unet" / "config.json")
+            check_network_config(config, section.base_folder / "unet" / "config.json")
             base = UNet2DConditionModel.from_config(config)
             # As in latent diffusion (arXiv 2112.10752), so that the first prediction is zero.
             torch.nn.init.zeros_(base.conv_out.weight)

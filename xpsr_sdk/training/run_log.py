@@ -19,9 +19,10 @@ import torch
 from accelerate import Accelerator
 from PIL import Image
 
-from xpsr_sdk.data.images import write_image, write_whole
+from xpsr_sdk.data.images import write_image
 from xpsr_sdk.errors import ImageError, TrainingError
 from xpsr_sdk.evaluation.chosen import ChosenMetric
+from xpsr_sdk.files.writing import write_whole
 from xpsr_sdk.hardware.process_memory import peak_resident_bytes
 from xpsr_sdk.training.config import TrainConfig
 from xpsr_sdk.training.files import writing
@@ -82,7 +83,8 @@ class RunLog:
         """The step among ``steps`` with the best validation by that metric, or None if none was validated."""
         sign = -1 if chosen.metric.lower_is_better else 1
         candidates = set(steps)
-        scores = {line["step"]: sign * line[chosen.name] for line in self._validations() if line["step"] in candidates}
+        lines = [line for line in self._validations() if isinstance(line.get(chosen.name), int | float)]
+        scores = {line["step"]: sign * line[chosen.name] for line in lines if line["step"] in candidates}
         return max(scores, key=lambda step: scores[step], default=None)
 
     def close(self) -> None:
@@ -110,11 +112,13 @@ class RunLog:
 def read_lines(file: Path) -> list[dict[str, Any]]:
     """The lines of a log. A line that is incomplete, because the process was killed, is left out."""
     found = []
-    for line in file.read_text(encoding="utf-8").splitlines():
+    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            found.append(json.loads(line))
-        except ValueError:
+            values = json.loads(line)
+        except (ValueError, RecursionError):
             continue
+        if isinstance(values, dict) and type(values.get("step")) is int:
+            found.append(values)
     return found
 
 

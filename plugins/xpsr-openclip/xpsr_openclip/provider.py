@@ -192,6 +192,8 @@ class LoadedModel:
 def load_model(config: OpenCLIPPrompts.Config, vocabulary: Vocabulary, device: torch.device) -> LoadedModel:
     """The model that the config names; whatever OpenCLIP raises if it is not there or damaged."""
     is_folder = Path(config.model).is_dir()
+    if is_folder and not any(Path(config.model).glob("*.safetensors")):
+        raise ValueError(f"{config.model} holds no safetensors file: pickled weights are not read")
     name = f"local-dir:{config.model}" if is_folder else config.model
     pretrained = None if is_folder or config.model.startswith("hf-hub:") else config.pretrained
     network, preprocess = open_clip.create_model_from_pretrained(

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from xpsr_sdk import CheckpointError
-from xpsr_sdk.toolkit import StableDiffusion, one_line, read_json
+from xpsr_sdk.toolkit import StableDiffusion, check_loaded, one_line, read_json
 
 
 class TinyVAEStableDiffusion(StableDiffusion):
@@ -69,8 +69,11 @@ def _read(name: str, dtype: torch.dtype) -> Any:
     if local and (found := read_json(Path(name, "config.json")).get("_class_name")) != AutoencoderTiny.__name__:
         raise CheckpointError(f"The autoencoder in {name} is a {found}; an {AutoencoderTiny.__name__} is needed.")
     try:
-        model = AutoencoderTiny.from_pretrained(name, torch_dtype=dtype, local_files_only=local, use_safetensors=True)
+        model, found = AutoencoderTiny.from_pretrained(
+            name, torch_dtype=dtype, local_files_only=local, use_safetensors=True, output_loading_info=True
+        )
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         where = "read" if local else "had: it is neither a folder here nor on the hub"
         raise CheckpointError(f"The tiny autoencoder {name!r} cannot be {where} ({one_line(error)}).") from error
+    check_loaded(found, f"The tiny autoencoder {name!r}")  # diffusers would fill what is missing at random
     return model.eval()

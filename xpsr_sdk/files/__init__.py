@@ -1,0 +1,1 @@
+"""How files are read and written, whatever they hold: with limits, whole or not at all, without leftovers."""

@@ -1,0 +1,71 @@
+"""Names of temporary files that say who made them, so that what a killed process left can be told and removed.
+
+``PREFIX`` + ``PROCESS-HOST-RANDOM``: the number of the process, and a short hash of the machine's name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import re
+import secrets
+import shutil
+import time
+from contextlib import suppress
+from functools import lru_cache
+from pathlib import Path
+
+TAIL = re.compile(r"(\d+)-([0-9a-f]{8})-[0-9a-f]{12}(-old)?$")
+"""How names from ``temporary_name`` end."""
+OLD = 7 * 24 * 3600
+"""Seconds after which what a process of another machine left is taken for left over."""
+
+
+def temporary_name(prefix: str) -> str:
+    """A new name of a temporary file or folder of this process."""
+    return f"{prefix}{os.getpid()}-{_host()}-{secrets.token_hex(6)}"
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a name comes from ``temporary_name``."""
+    return TAIL.search(name) is not None
+
+
+@lru_cache(maxsize=256)
+def remove_leftovers(folder: Path, prefix: str) -> None:
+    """Remove what killed processes left in ``folder`` under names from ``temporary_name``; once in each process.
+
+    That is what belongs to this user, and whose process has ended, or, if it ran on another machine, what nobody has
+    written to for a week.
+    """
+    with suppress(OSError):
+        for entry in os.scandir(folder):
+            parts = TAIL.search(entry.name) if entry.name.startswith(prefix) else None
+            if parts and _is_left_over(entry, int(parts[1]), parts[2]):
+                _remove(Path(entry.path))
+
+
+def _is_left_over(entry: os.DirEntry[str], process: int, host: str) -> bool:
+    import psutil
+
+    with suppress(OSError):
+        status = entry.stat(follow_symlinks=False)
+        is_own = not hasattr(os, "getuid") or status.st_uid == os.getuid()
+        if host == _host():
+            return is_own and not psutil.pid_exists(process)
+        return is_own and time.time() - status.st_mtime > OLD
+    return False
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()
+
+
+@lru_cache(maxsize=1)
+def _host() -> str:
+    return hashlib.sha256(platform.node().encode()).hexdigest()[:8]

@@ -1,0 +1,49 @@
+"""Tells whether another process works on the same folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from xpsr_sdk.errors import XPSRError
+
+
+@contextmanager
+def folder_lock(folder: Path, raises: type[XPSRError]) -> Iterator[bool]:
+    """Hold a folder for the block; gives False where another process holds it, True where not, or nobody can tell.
+
+    The lock is on the folder itself, so that no file is left, and the system takes it back from a process that ends in
+    whatever way. Windows and some network drives have no such locks. A folder that is not there is made; it goes again
+    if it stays empty.
+
+    Raises:
+        XPSRError: Of the type ``raises``: the folder cannot be made or opened.
+    """
+    is_new = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY) if os.name == "posix" else None
+    except OSError as error:
+        raise raises(f"{folder} cannot be written to: {error.strerror or error}.") from None
+    try:
+        yield handle is None or _lock(handle)
+    finally:
+        if handle is not None:
+            os.close(handle)
+        if is_new:
+            with suppress(OSError):  # unless it was filled
+                folder.rmdir()
+
+
+def _lock(handle: int) -> bool:
+    import fcntl  # which Windows does not have
+
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # of a drive without locks
+        return True
+    return True
