@@ -36,3 +36,15 @@ def test_the_transform_is_saved_with_the_model(tmp_path: Path) -> None:
     same = ResidualAutoencoder(4, transform="wavelet")
     assert torch.equal(loaded.encode(image, upscaled), same.encode(image, upscaled))
     assert not torch.equal(loaded.encode(image, upscaled), ResidualAutoencoder(4).encode(image, upscaled))
+
+
+def test_a_bias_that_repeats_at_each_latent_can_be_removed() -> None:
+    with_grid, without = (ResidualAutoencoder(4, transform="wavelet", remove_grid=remove) for remove in (False, True))
+    upscaled = torch.full((1, 3, 64, 64), 0.5)
+    smooth = torch.linspace(-0.5, 0.5, 64).expand(1, 3, 64, 64)
+    latents = with_grid.encode(smooth, upscaled)
+    biased = latents + torch.cat([torch.zeros(3), torch.full((45,), 0.2)]).view(1, 48, 1, 1)
+    kept, removed = (
+        (one.decode(biased, upscaled) - smooth)[..., 8:-8, 8:-8].abs().mean() for one in (with_grid, without)
+    )
+    assert removed < 0.1 * kept

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 from xpsr_sdk.builtin.stable_diffusion import StableDiffusion
-from xpsr_sdk.builtin.wavelet import analyse, synthesise
+from xpsr_sdk.builtin.wavelet import analyse, synthesise, without_grid
 
 TRANSFORMS = {"unshuffle": (pixel_unshuffle, pixel_shuffle), "wavelet": (analyse, synthesise)}
 """Functions that turn a residual into latents, and back."""
@@ -31,12 +31,15 @@ class ResidualAutoencoder(ModelMixin, ConfigMixin):
         scaling_factor: Factor on the residual (of an image in [-1, 1]) that gives latents of about unit variance.
         transform: ``"unshuffle"`` rearranges blocks of pixels into channels, ``"wavelet"`` uses overlapping patterns;
             see ``xpsr_sdk.builtin.wavelet``.
+        remove_grid: Whether wavelet latents are decoded without what repeats at each of them: the bias of a network.
     """
 
     config_name = "config.json"
 
     @register_to_config  # type: ignore[untyped-decorator]  # diffusers is untyped
-    def __init__(self, stride: int = 4, scaling_factor: float = 8.0, transform: str = "unshuffle") -> None:
+    def __init__(
+        self, stride: int = 4, scaling_factor: float = 8.0, transform: str = "unshuffle", remove_grid: bool = False
+    ) -> None:
         super().__init__()
         # A diffusers model gets its device and dtype from its tensors, so it needs one.
         self.register_buffer("scale", torch.tensor(scaling_factor))
@@ -49,6 +52,8 @@ class ResidualAutoencoder(ModelMixin, ConfigMixin):
     def decode(self, latents: Tensor, upscaled: Tensor) -> Tensor:
         """The image, B 3 H W in [-1, 1]."""
         _, to_image = TRANSFORMS[self.config.transform]
+        if self.config.remove_grid and self.config.transform == "wavelet":
+            latents = without_grid(latents, self.config.stride)
         return to_image(latents, self.config.stride) / self.config.scaling_factor + (2 * upscaled - 1)
 
 
