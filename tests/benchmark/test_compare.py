@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 
 from tests.support import tiny
 from xpsr_sdk.benchmark import compare as module
@@ -85,6 +86,71 @@ def test_a_bad_photo_is_told_and_the_rest_is_done(config: Path, tmp_path: Path) 
     assert "Failed: bicubic: " in result.stderr
     assert "Failed: two: bicubic lacks a." in result.stderr
     assert (tmp_path / "out" / "two" / "bicubic" / "b.png").is_file()
+
+
+def test_photos_of_other_settings_are_not_used_again(config: Path, tmp_path: Path) -> None:
+    arguments = ["compare", str(config), 'metrics=["psnr"]']
+    only_bicubic = config.read_text().split("[methods.tiny]")[0]
+    config.write_text(only_bicubic)
+    assert CliRunner().invoke(xpsr, arguments).exit_code == 0
+    config.write_text(only_bicubic + "scale = 2\n")
+    result = CliRunner().invoke(xpsr, arguments)
+    assert result.exit_code == 2
+    assert "two/bicubic were restored with other settings (scale; see " in result.stderr
+    config.write_text(only_bicubic.replace("[methods.bicubic.", "[methods.bicubic]\nseeds = [3]\n[methods.bicubic."))
+    assert "other settings (seed; see " in CliRunner().invoke(xpsr, arguments).stderr
+    config.write_text(only_bicubic)
+    assert CliRunner().invoke(xpsr, arguments).exit_code == 0
+
+
+def test_any_error_of_a_photo_is_told_and_the_rest_is_done(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Pipeline:
+        set_progress_bar_config = staticmethod(lambda **_: None)
+
+        def __call__(self, photo: Path, seed: int) -> Image.Image:
+            if photo.stem == "a":
+                raise MemoryError("no memory is left")
+            return Image.new("RGB", (64, 64))
+
+    config.write_text(config.read_text().split("[methods.tiny]")[0])
+    (tmp_path / "out" / "two" / "bicubic").mkdir(parents=True)
+    monkeypatch.setattr(module, "build_pipeline", lambda *_, **__: Pipeline())
+    result = CliRunner().invoke(xpsr, ["compare", str(config)])
+    assert result.exit_code == 1
+    assert "a.png: MemoryError: no memory is left" in result.stderr
+    assert (tmp_path / "out" / "two" / "bicubic" / "b.png").is_file()
+
+
+def test_a_data_set_that_cannot_be_measured_does_not_stop_the_others(config: Path, tmp_path: Path) -> None:
+    tiny.photo(64, 64).save(tmp_path / "other.png")
+    (tmp_path / "HR2").mkdir()
+    (tmp_path / "other.png").rename(tmp_path / "HR2" / "other.png")
+    bad = f'[data.bad]\ninput = "{tmp_path}/LR"\nreference = "{tmp_path}/HR2"\n'
+    config.write_text(config.read_text().split("[methods.tiny]")[0].replace("[data.two]", f"{bad}[data.two]"))
+    result = CliRunner().invoke(xpsr, ["compare", str(config)])
+    assert result.exit_code == 1
+    assert "Failed: bad: None of the photos in " in result.stderr
+    assert (tmp_path / "out" / "two" / "report.html").is_file()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ('metrics=["psrn"]', "Did you mean 'psnr'"),
+        ("data.two.reference=nowhere", "data.two.reference: nowhere is no folder"),
+        ("methods.theirs.folder=nowhere/{data}", "methods.theirs.folder: nowhere/two is no folder"),
+        ("device=cudaa", "cudaa"),
+    ],
+)
+def test_nothing_is_restored_before_everything_is_checked(
+    config: Path, tmp_path: Path, change: str, words: str
+) -> None:
+    result = CliRunner().invoke(xpsr, ["compare", str(config), change])
+    assert result.exit_code != 0
+    assert words in result.stderr
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

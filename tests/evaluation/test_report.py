@@ -9,6 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -272,3 +273,40 @@ def test_a_preset_takes_what_there_is(folders):
     assert list(report.settings) == ["psnr", "ssim", "niqe"]
     assert "plug-in xpsr-pyiqa" in report.skipped["lpips"]
     assert "NIQE needs at least 96 x 96 pixels" in report.failures["a"]
+
+
+class Short(Spread):
+    """A metric of folders that runs out of memory at dark photos, and has no numbers for bright ones."""
+
+    def measure(self, images, references):
+        features = super().measure(images, references)
+        if (features < 0.1).any():
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return features.where(features < 0.7, math.inf)
+
+
+@pytest.mark.parametrize(("value", "words"), [(12, "out of memory"), (200, "no finite features")])
+def test_too_little_memory_and_infinite_features_are_errors_of_the_photo(folders, value, words):
+    save(folders[0] / "a.png", value)
+    report = measured(folders, Short)
+    assert words in report.failures["a"]
+    assert report.means == {"part": pytest.approx(5 / 255)}
+
+
+def test_memory_for_one_photo_but_not_for_a_batch(folders, monkeypatch):
+    def measure(self, images, references):
+        if len(images) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return images.mean(dim=(1, 2, 3))
+
+    monkeypatch.setattr(Mean, "measure", measure)
+    report = measured(folders, batch=2)
+    assert not report.failures
+    assert len(report.rows) == 2
+
+
+def test_a_metric_that_is_chosen_twice_is_built_once(folders, monkeypatch):
+    built = []
+    monkeypatch.setattr(Mean, "__init__", lambda self, config: built.append(self))
+    evaluate_folders(*folders, metrics=["part", "part"], registry=registry_with("metric", Mean))
+    assert len(built) == 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -72,13 +72,15 @@ class ChosenMetric:
         """The features of each photo, B D, for a metric of whole folders.
 
         Raises:
-            ImageError: The metric fails.
+            ImageError: The metric fails, or a feature is not finite.
             PluginError: It gives anything but features for each photo.
         """
         result = self._measured(images, None)
-        if result.ndim != 2 or len(result) != len(images) or not bool(result.isfinite().all()):
+        if result.ndim != 2 or len(result) != len(images):
             shape = f"({len(images)}, D)"
-            raise PluginError(f"The {self.component} gave features of shape {tuple(result.shape)}, not finite {shape}.")
+            raise PluginError(f"The {self.component} gave features of shape {tuple(result.shape)}, not {shape}.")
+        if not bool(result.isfinite().all()):
+            raise ImageError(f"{self.name.upper()} has no finite features for this image.")
         return result
 
     def compare(self, features: Tensor, references: Tensor | None) -> float:
@@ -90,9 +92,7 @@ class ChosenMetric:
         try:
             with torch.no_grad():
                 result = self.metric.measure(images, references)
-        except torch.OutOfMemoryError:
-            raise
-        except Exception as error:  # whatever a metric makes of a photo that it cannot measure
+        except Exception as error:  # whatever a metric makes of a photo that it cannot measure, or too little memory
             raise ImageError(f"{self.name.upper()} failed: {one_line(error)}") from error
         if not isinstance(result, Tensor):
             raise PluginError(f"The {self.component} gave a {type(result).__name__}, not a tensor.")
@@ -125,8 +125,10 @@ def choose_metrics(
         members = PRESETS.get(choice) if isinstance(choice, str) else None
         for member in members or (choice,):
             name = _label(member)
+            if name in chosen or name in skipped:
+                continue
             try:
-                chosen.setdefault(name, _built(name, member, registry, shared))
+                chosen[name] = _built(name, member, registry, shared)
             except CheckpointError as error:
                 skipped[name] = str(error)
             except PluginError as error:
@@ -136,6 +138,17 @@ def choose_metrics(
     if not chosen:
         raise ConfigError(f"No metric is left: {' '.join(skipped.values())}")
     return list(chosen.values()), skipped
+
+
+def check_names(choices: Sequence[MetricChoice], registry: Registry) -> None:
+    """Raise PluginError or ConfigError for names of metrics that are unknown, without building anything.
+
+    What a preset names may be missing: ``choose_metrics`` leaves it out, and says so.
+    """
+    for choice in choices:
+        if not (isinstance(choice, str) and choice in PRESETS):
+            _label(choice)
+            _config_fields(choice if isinstance(choice, str) else choice["name"], registry)
 
 
 def needed_metrics(choices: Sequence[MetricChoice], registry: Registry, **shared: Any) -> list[ChosenMetric]:
@@ -153,13 +166,18 @@ def needed_metrics(choices: Sequence[MetricChoice], registry: Registry, **shared
 
 def _built(name: str, choice: MetricChoice, registry: Registry, shared: Mapping[str, Any]) -> ChosenMetric:
     given = {"name": choice} if isinstance(choice, str) else dict(choice)
-    try:
-        fields = registry.resolve("metric", given["name"]).Config.model_fields
-    except UnknownComponent as error:
-        raise UnknownComponent(f"{error} Most others are in the plug-in xpsr-pyiqa.") from None
+    fields = _config_fields(given["name"], registry)
     options = {key: value for key, value in shared.items() if key in fields and value is not None}
     metric = registry.create("metric", {**options, **given})
     return ChosenMetric(name, metric, str(registry.find("metric", given["name"])))
+
+
+def _config_fields(name: str, registry: Registry) -> Collection[str]:
+    """The options that a metric has."""
+    try:
+        return registry.resolve("metric", name).Config.model_fields.keys()
+    except UnknownComponent as error:
+        raise UnknownComponent(f"{error} Most others are in the plug-in xpsr-pyiqa.") from None
 
 
 def _label(choice: MetricChoice) -> str:

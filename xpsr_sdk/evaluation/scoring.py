@@ -135,17 +135,21 @@ class Scorer:
         ready = [photo for photo in photos if photo.readable and photo.image is not None]
         if not ready:
             return
+        failure, figures = "", list[float]()
         try:
             chosen.check_size(*ready[0].size)
             images = self._placed([photo.image for photo in ready])
             references = self._placed([photo.reference for photo in ready]) if chosen.metric.needs_reference else None
             figures = chosen.figures(images, references)
-        except ImageError as error:
-            if len(ready) > 1:
-                for photo in ready:
-                    self._measure(chosen, [photo])
-            else:
-                ready[0].failures.append(f"{ready[0].pair.pred}: {error}")
+        except (ImageError, torch.OutOfMemoryError) as error:
+            failure = str(error)
+        # Not within the except clause: the error would keep the memory of the batch.
+        if failure and len(ready) > 1:
+            for photo in ready:
+                self._measure(chosen, [photo])
+            return
+        if failure:
+            ready[0].failures.append(f"{ready[0].pair.pred}: {failure}")
             return
         for photo, figure in zip(ready, figures, strict=True):
             photo.scores[chosen.name] = figure
@@ -161,7 +165,7 @@ class Scorer:
             own = chosen.features(self._placed([photo.image]))
             reference = None if photo.reference is None else chosen.features(self._placed([photo.reference]))
             features.append((own, reference))
-        except ImageError as error:
+        except (ImageError, torch.OutOfMemoryError) as error:
             photo.failures.append(f"{photo.pair.pred}: {error}")
 
     def _compared(

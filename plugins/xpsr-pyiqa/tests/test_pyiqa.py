@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 import torch.nn.functional as F
 import xpsr_pyiqa
 from click.testing import CliRunner
+from pyiqa.archs.clip_model import CLIP
 from pyiqa.default_model_configs import DEFAULT_CONFIGS
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -185,12 +187,53 @@ def test_the_weights_of_a_metric_are_gathered_in_a_folder(
     weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    (tmp_path / "hub").symlink_to(weights)
+    names = {"alexnet-owt-7be5be79.safetensors", "LPIPS_v0.1_alex-df73285e.pth"}
+    (tmp_path / "hub").mkdir()
+    shutil.copy(weights / "alexnet-features.safetensors", tmp_path / "hub" / "alexnet-owt-7be5be79.safetensors")
+    shutil.copy(weights / "pyiqa" / "LPIPS_v0.1_alex-00000000.pth", tmp_path / "hub" / "LPIPS_v0.1_alex-df73285e.pth")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "LPIPS_v0.1_alex-df73285e.pth").write_bytes(b"half of an earlier copy")
     result = CliRunner().invoke(fetch, ["lpips", "-o", str(tmp_path / "out")])
     assert result.exit_code == 0, result.output
-    names = {"alexnet-features.safetensors", "LPIPS_v0.1_alex-00000000.pth"}
     assert {file.name for file in (tmp_path / "out").iterdir()} == names
     PyiqaMetric(PyiqaMetric.Config(weights=tmp_path / "out"))
+
+
+def test_an_unknown_metric_to_gather_is_told_before_anything_is_done(tmp_path: Path) -> None:
+    result = CliRunner().invoke(fetch, ["lpips", "lpipss", "-o", str(tmp_path / "out")])
+    assert result.exit_code == 1
+    assert "Did you mean 'lpips'" in result.output
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_a_folder_weights_of_another_version_are_not_used(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    shutil.copytree(weights, tmp_path / "hub")
+    with pytest.raises(CheckpointError, match=r"cannot be downloaded"):
+        PyiqaMetric()
+
+
+@pytest.mark.parametrize("metric", ["clipiqa", "liqe"])
+def test_metrics_of_clip_are_built_twice_and_leave_the_cache_as_it_was(
+    metric: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    (tmp_path / "hub" / "clip").mkdir(parents=True)
+    vision = (1, 1, 1, 1) if metric == "clipiqa" else 1
+    torch.manual_seed(0)
+    stand_in = CLIP(8, 32, vision, 64 if vision == 1 else 2, 32, 77, 49408, 64, 1, 1)
+    file = tmp_path / "hub" / "clip" / ("RN50.pt" if metric == "clipiqa" else "ViT-B-32.pt")
+    torch.save(stand_in.state_dict(), file)
+    if metric == "liqe":
+        state = {f"clip_model.{name}": tensor for name, tensor in stand_in.state_dict().items()}
+        torch.save({"params": state}, tmp_path / "hub" / "liqe_koniq.pt")
+    before = sorted(tmp_path.rglob("*"))
+    first, second = (PyiqaMetric(PyiqaMetric.Config(metric=metric)) for _ in range(2))
+    assert first.details == second.details
+    assert file.name in first.details
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 @pytest.mark.parametrize(("metric", "words"), [("lpipss", "Did you mean 'lpips'"), ("clipscore", "needs a caption")])

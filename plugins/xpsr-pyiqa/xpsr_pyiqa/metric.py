@@ -51,7 +51,7 @@ class PyiqaMetric:
 
     def __init__(self, config: Config | None = None) -> None:
         self._config = config or self.Config()
-        settings = _settings(self._config.metric)
+        settings = settings_of(self._config.metric)
         self.needs_reference = settings["metric_mode"] == "FR"
         self.lower_is_better = bool(settings.get("lower_better", False))
         self.min_side = SMALLEST_SIDES.get(self._config.metric, SMALLEST_SIDE)
@@ -65,7 +65,7 @@ class PyiqaMetric:
         """One figure for each photo, B; see ``xpsr_sdk.Metric``."""
         net = self._net_on(images.device)
         photos = [images.float()] if references is None else [images.float(), references.float()]
-        with _fixed_seed():
+        with _fixed_seed(images.device):
             result = net(*photos)
         figures: Tensor = result[0] if isinstance(result, tuple) else result
         return figures.reshape(len(images), -1).mean(dim=1)
@@ -78,7 +78,12 @@ class PyiqaMetric:
         return self._net
 
 
-def _settings(name: str) -> dict[str, Any]:
+def settings_of(name: str) -> dict[str, Any]:
+    """The settings of a metric in pyiqa.
+
+    Raises:
+        ConfigError: There is no such metric of single photos.
+    """
     from pyiqa.default_model_configs import DEFAULT_CONFIGS
 
     if name in LEFT_OUT:
@@ -90,11 +95,16 @@ def _settings(name: str) -> dict[str, Any]:
 
 
 @contextmanager
-def _fixed_seed() -> Iterator[None]:
+def _fixed_seed(device: torch.device) -> Iterator[None]:
     """Within the block, global generators give the same numbers each time; they go on afterwards as before."""
     before = np.random.get_state()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(SEED)
+    gpus = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=gpus):
+        # Not torch.manual_seed, which would seed the generators of all GPUs.
+        torch.default_generator.manual_seed(SEED)
+        for gpu in gpus:
+            with torch.cuda.device(gpu):
+                torch.cuda.manual_seed(SEED)
         np.random.seed(SEED)
         try:
             yield

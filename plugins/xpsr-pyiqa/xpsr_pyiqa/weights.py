@@ -7,24 +7,28 @@ folder of weights, and in all folders below it, it is looked for by
 2. the name without the hash at its end, followed by anything: ``MANIQA_PIPAL.safetensors``, ``MANIQA_PIPAL-mine.pth``.
 
 So a copy of torch's cache (``~/.cache/torch/hub``) of a machine that has run the metrics is such a folder. Without a
-folder, that cache itself is it, and what it lacks is downloaded into it. Networks that torchvision has
-(``alexnet-owt-*``, ``vgg16-*``) may hold their ``features.`` alone.
+folder, the files are taken from that cache by the first rule alone, and what it lacks is downloaded into it. Networks
+that torchvision has (``alexnet-owt-*``, ``vgg16-*``) may hold their ``features.`` alone.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, redirect_stdout
+from importlib.util import find_spec
 from io import StringIO
 from pathlib import Path, PurePosixPath
 from pickle import UnpicklingError
 from tempfile import TemporaryDirectory
+from types import ModuleType
 from typing import Any
 from urllib.parse import urlparse
 from warnings import catch_warnings
 
+import packaging.version
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -89,10 +93,15 @@ class WeightFiles:
     @contextmanager
     def _files_come_from_here(self, metric: str) -> Iterator[None]:
         """Within the block, whatever pyiqa, torchvision and timm would download is taken from the folder."""
-        import pyiqa.archs.clip_model as clip
-        import pyiqa.utils.download_util as downloads
         import timm
         from huggingface_hub import constants
+        from pyiqa import archs
+        from pyiqa.default_model_configs import DEFAULT_CONFIGS
+
+        if metric in DEFAULT_CONFIGS:
+            # Before anything is replaced, since pyiqa's modules keep what they find at their import.
+            with _pkg_resources():
+                archs._lazy_import_arch(DEFAULT_CONFIGS[metric]["metric_opts"]["type"])
 
         original_download, original_load = torch.hub.download_url_to_file, torch.load
         original_create, original_fill = timm.create_model, torch.nn.Module.load_state_dict
@@ -101,14 +110,17 @@ class WeightFiles:
         def provide(url: str, target: str, *_: Any, **__: Any) -> None:
             self._provide(metric, url, Path(target), original_download)
 
-        def provide_clip(url: str, root: str) -> str:
-            target = Path(root, PurePosixPath(urlparse(url).path).name)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            provide(url, str(target))
+        def provide_clip(url: str, *_: Any, **__: Any) -> str:
+            target = Path(cache, "clip", PurePosixPath(urlparse(url).path).name)
+            if not target.exists():
+                target.parent.mkdir(exist_ok=True)
+                provide(url, str(target))
             return str(target)
 
-        def load(*arguments: Any, **options: Any) -> Any:
-            return original_load(*arguments, **{**options, "weights_only": not self._allow_pickle})
+        def load(file: Any, *arguments: Any, **options: Any) -> Any:
+            if hasattr(file, "seek"):  # CLIP has tried to read it as TorchScript before
+                file.seek(0)
+            return original_load(file, *arguments, **{**options, "weights_only": not self._allow_pickle})
 
         def create(*arguments: Any, **options: Any) -> Any:
             """The weights follow with those of the metric; NaN tells what does not."""
@@ -137,16 +149,20 @@ class WeightFiles:
 
         with ExitStack() as stack:
             cache = stack.enter_context(TemporaryDirectory())
+            of_downloads = {
+                "download_url_to_file": provide,
+                "get_dir": lambda: cache,
+                "DEFAULT_CACHE_DIR": cache,
+                "_download": provide_clip,
+            }
+            for owner in [torch.hub, *_modules_of("pyiqa"), *_modules_of("clip")]:
+                for name in of_downloads.keys() & vars(owner).keys():
+                    stack.enter_context(_replaced(owner, name, of_downloads[name]))
             for owner, name, value in (
-                (torch.hub, "download_url_to_file", provide),
-                (torch.hub, "get_dir", lambda: cache),
-                (downloads, "download_url_to_file", provide),
-                (downloads, "DEFAULT_CACHE_DIR", cache),
-                (clip, "_download", provide_clip),
                 (torch, "load", load),
                 (torch.nn.Module, "load_state_dict", fill),
                 (timm, "create_model", create),
-                (constants, "HF_HUB_OFFLINE", not self._downloads),
+                (constants, "HF_HUB_OFFLINE", constants.HF_HUB_OFFLINE or not self._downloads),
             ):
                 stack.enter_context(_replaced(owner, name, value))
             yield
@@ -178,7 +194,7 @@ class WeightFiles:
             target.symlink_to(found.absolute())
 
     def _find(self, name: str) -> Path | None:
-        """The file of that name, or of a similar one; an equal name goes first."""
+        """The file of that name, or, in a folder that was given, of a similar one; an equal name goes first."""
         stem = Path(name).stem
         bare = HASH.sub("", stem)
         names = {bare, ALIASES.get(bare, bare)}
@@ -187,6 +203,8 @@ class WeightFiles:
         equal = [path for path in files if path.name == name] or [path for path in files if path.stem == stem]
         if equal:
             return equal[0]
+        if self._downloads:  # another version of the weights is not what was asked for
+            return None
         similar = [path for path in files if path.stem in names or path.stem.startswith(tuple(f"{n}-" for n in names))]
         if len(similar) > 1:
             raise CheckpointError(f"{name} could be {similar[0]} or {similar[1]}: keep one of them.")
@@ -218,6 +236,25 @@ def _whole(network: str | None, state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _is_empty(tensor: Tensor) -> bool:
     return tensor.is_floating_point() and bool(tensor.isnan().any())
+
+
+def _modules_of(package: str) -> list[ModuleType]:
+    """The modules of a package that are loaded."""
+    return [module for name, module in sys.modules.items() if f"{name}.".startswith(f"{package}.")]
+
+
+@contextmanager
+def _pkg_resources() -> Iterator[None]:
+    """Within the block, clip can be imported: it takes packaging from pkg_resources, which new setuptools lack."""
+    if find_spec("pkg_resources"):
+        yield
+        return
+    sys.modules["pkg_resources"] = stand_in = ModuleType("pkg_resources")
+    vars(stand_in)["packaging"] = packaging
+    try:
+        yield
+    finally:
+        del sys.modules["pkg_resources"]
 
 
 @contextmanager
