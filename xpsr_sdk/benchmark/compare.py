@@ -23,6 +23,7 @@ from xpsr_sdk.evaluation.chosen import check_names
 from xpsr_sdk.evaluation.comparison import Comparison, compare_folders
 from xpsr_sdk.evaluation.page import write_page
 from xpsr_sdk.evaluation.tables import csv_table, latex_table
+from xpsr_sdk.files.reading import read_json
 from xpsr_sdk.files.writing import write_whole
 from xpsr_sdk.hardware.devices import find_device
 from xpsr_sdk.plugin_system.registry import Registry, default_registry
@@ -103,15 +104,11 @@ def _check_records(protocol: Protocol, name: str, config: PipelineConfig) -> Non
     for data in protocol.data:
         for label, seed in labels(name, protocol.methods[name]).items():
             file, settings = _record_file(protocol, data, label), _record(config, seed)
-            try:
-                earlier = json.loads(file.read_bytes())
-            except FileNotFoundError:
+            if not file.exists():
                 continue
-            except (OSError, ValueError):
-                earlier = None
-            if earlier != settings:
-                known = earlier if isinstance(earlier, dict) else {}
-                fields = [field for field in settings if known.get(field) != settings[field]] or known.keys()
+            earlier = read_json(file, ConfigError)
+            fields = [name for name in earlier | settings if earlier.get(name) != settings.get(name)]
+            if fields:
                 raise ConfigError(
                     f"The photos in {protocol.output / data / label} were restored with other settings "
                     f"({', '.join(sorted(fields))}; see {file}). Rename the method, choose another output, or remove "

@@ -155,9 +155,9 @@ class WeightFiles:
                 "DEFAULT_CACHE_DIR": cache,
                 "_download": provide_clip,
             }
-            for owner in [torch.hub, *_modules_of("pyiqa"), *_modules_of("clip")]:
-                for name in of_downloads.keys() & vars(owner).keys():
-                    stack.enter_context(_replaced(owner, name, of_downloads[name]))
+            for module in [torch.hub, *_modules_of("pyiqa"), *_modules_of("clip")]:
+                for name in of_downloads.keys() & vars(module).keys():
+                    stack.enter_context(_replaced(module, name, of_downloads[name]))
             for owner, name, value in (
                 (torch, "load", load),
                 (torch.nn.Module, "load_state_dict", fill),
