@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 from PIL import Image, ImageFilter
 
 from tests.support import tiny
@@ -110,6 +110,15 @@ def test_without_references_only_metrics_that_need_none_are_measured(
     assert "needs references" in found.skipped["psnr"]
     with pytest.raises(ConfigError, match="Every chosen metric needs references"):
         compare("soft", reference=None, metrics=["psnr"])
+
+
+def test_without_references_names_with_and_without_a_scale_belong_together(folders: Path) -> None:
+    methods = {"soft": folders / "soft", "softer": folders / "softer_2"}
+    assert set(match_methods(methods, None, None).methods["softer"]) == {"one_x4", "two_x4", "three_x4"}
+    (folders / "soft" / "two_x4.png").unlink()
+    found = match_methods(methods, None, None)
+    assert found.missing == {"soft": ("two",)}
+    assert set(found.methods["softer"]) == {"one_x4", "two", "three_x4"}
 
 
 def test_mistakes_are_told(folders: Path, compare: Callable[..., Comparison]) -> None:
@@ -234,3 +243,38 @@ def test_the_command_writes_all(folders: Path) -> None:
     for name in (*outputs.values(), "t.csv", "t.md", "t.tex"):
         assert (folders / name).stat().st_size > 100
     assert CliRunner().invoke(xpsr, [*arguments, "--table", "t.xls"]).exit_code == 2
+
+
+def run(folders: Path, *arguments: str) -> Result:
+    return CliRunner().invoke(xpsr, ["evaluate", *(str(folders / a) if a[0] != "-" else a for a in arguments)])
+
+
+def test_a_plot_without_axes_is_refused_before_anything_is_measured(folders: Path) -> None:
+    pytest.importorskip("matplotlib")
+    result = run(folders, "soft", "softer_2", "--reference", "HR", "--metrics=psnr,ssim", "--plot", "p.svg")
+    assert result.exit_code == 2
+    assert "for instance --metrics psnr,lpips" in result.stderr
+
+
+def test_a_plot_that_cannot_be_drawn_costs_no_other_file(folders: Path) -> None:
+    pytest.importorskip("matplotlib")
+    for file in [*(folders / "soft").iterdir(), *(folders / "softer_2").iterdir()]:
+        Image.open(file).resize((256, 192)).save(file)
+    options = ("--metrics=psnr,niqe", "--plot", "p.svg", "--report", "r.html")
+    result = run(folders, "soft", "softer_2", "HR", *options)
+    assert result.exit_code == 1
+    assert "Not drawn: " in result.stderr
+    assert (folders / "r.html").is_file()
+
+
+def test_of_two_folders_the_second_holds_the_originals_only_if_they_are_needed(folders: Path) -> None:
+    for folder in ("soft", "softer_2"):
+        for file in (folders / folder).iterdir():
+            Image.open(file).resize((256, 192)).save(file)
+    result = run(folders, "soft", "softer_2", "--metrics=niqe")
+    assert result.exit_code == 0, result.output
+    assert "softer_2" in result.stdout
+    assert "originals" not in result.stderr
+    result = run(folders, "soft", "softer_2", "--metrics=psnr,niqe")
+    assert result.exit_code == 0, result.output
+    assert f"{folders / 'softer_2'} is taken as the originals of {folders / 'soft'}." in result.stderr

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from xpsr_sdk.builtin.pixel_metrics import Channel
 from xpsr_sdk.cli.progress import progress_bar
 from xpsr_sdk.cli.terminal import complain, print_table, quiet_option, say, warnings_on_stderr
-from xpsr_sdk.evaluation.chosen import PRESETS
-from xpsr_sdk.evaluation.comparison import Comparison, compare_folders
-from xpsr_sdk.evaluation.page import write_page
-from xpsr_sdk.evaluation.plots import pyplot, trade_off
-from xpsr_sdk.evaluation.report import Report, evaluate_folders
-from xpsr_sdk.evaluation.tables import check_table_file, table_text
+from xpsr_sdk.evaluation.presets import PRESETS, axes_of_plot, metric_names
 from xpsr_sdk.files.writing import write_whole
+
+if TYPE_CHECKING:
+    from xpsr_sdk.builtin.pixel_metrics import Channel
+    from xpsr_sdk.evaluation.chosen import ChosenMetric
+    from xpsr_sdk.evaluation.comparison import Comparison
+    from xpsr_sdk.evaluation.report import Report
 
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 FILE = click.Path(dir_okay=False, path_type=Path)
@@ -105,20 +106,31 @@ def evaluate(
     \b
     xpsr evaluate PRED HR                    one folder (or photo) of results
     xpsr evaluate A B C --reference HR       several methods on the same photos
-    xpsr evaluate A --metrics niqe           without originals
+    xpsr evaluate A B --metrics niqe         without originals
 
-    Files are paired by name. The first method is the one that the others are compared with. A photo that cannot be
+    Without --reference, the second of two folders holds the originals if a metric needs them. Files are paired by name.
+    The first method is the one that the others are compared with. A photo that cannot be
     read, and a metric whose weights are missing, are told on standard error, and the exit code is 1; all else is
     measured.
     """
-    _check_outputs(tables, plots)
+    from xpsr_sdk.evaluation.chosen import choose_metrics  # imported late, to keep --help quick
+    from xpsr_sdk.evaluation.comparison import Comparison, compare_folders
+    from xpsr_sdk.evaluation.report import evaluate_folders
+    from xpsr_sdk.plugin_system.registry import default_registry
+
+    names = [name.strip() for name in metrics.split(",") if name.strip()]
+    _check_outputs(tables, plots, names)
+    registry = default_registry()
+    with warnings_on_stderr():
+        chosen, skipped = choose_metrics(names, registry, channel=channel, weights=weights)
     settings: dict[str, Any] = {
-        "metrics": [name.strip() for name in metrics.split(",") if name.strip()],
-        "channel": channel, "crop": crop, "weights": weights, "device": device, "batch": batch, "scores": scores,
+        "metrics": chosen, "channel": channel, "crop": crop, "weights": weights, "device": device, "batch": batch,
+        "scores": scores, "registry": registry,
     }  # fmt: skip
     methods = list(photos)
-    if len(methods) == 2 and reference is None:
+    if len(methods) == 2 and reference is None and _second_is_reference(methods, chosen, skipped):
         reference = methods.pop()
+        say(f"{reference} is taken as the originals of {methods[0]}.", err=True)
     alone = len(methods) == 1 and reference is not None and not (page or tables or plots or degraded or logs)
     result: Report | Comparison
     with progress_bar() as bar, warnings_on_stderr():
@@ -128,42 +140,62 @@ def evaluate(
             result = evaluate_folders(methods[0], reference, **settings)
         else:
             result = compare_folders(methods, reference=reference, input=degraded, logs=logs, **settings)
+    result = replace(result, skipped=skipped | dict(result.skipped))
     print_table(result.table())
     if json_file is not None:
         _write(json_file, result.to_json() + "\n")
+    problems = [f"Not measured: {problem}" for problem in result.problems()]
     if isinstance(result, Comparison):
-        _write_outputs(result, page, report_images == "folder", tables, plots)
-    for problem in result.problems():
-        complain(f"Not measured: {problem}")
-    if result.problems():
+        problems += _write_outputs(result, page, report_images == "folder", tables, plots)
+    for problem in problems:
+        complain(problem)
+    if problems:
         click.get_current_context().exit(1)
 
 
-def _check_outputs(tables: tuple[Path, ...], plots: tuple[Path, ...]) -> None:
+def _second_is_reference(photos: list[Path], chosen: list[ChosenMetric], skipped: dict[str, str]) -> bool:
+    """Whether the second of two folders holds originals. Of a metric that could not be built, nobody knows: yes."""
+    return bool(skipped) or any(c.metric.needs_reference for c in chosen) or any(path.is_file() for path in photos)
+
+
+def _check_outputs(tables: tuple[Path, ...], plots: tuple[Path, ...], metrics: list[str]) -> None:
     """Before anything is measured."""
+    from xpsr_sdk.evaluation.plots import pyplot
+    from xpsr_sdk.evaluation.tables import check_table_file
+
     for file in tables:
         check_table_file(file)
     if wrong := [file for file in plots if file.suffix.lower() not in (".svg", ".png", ".pdf")]:
         raise click.UsageError(f"{wrong[0]}: a plot is written as .svg, .png or .pdf.")
     if plots and pyplot() is None:
         raise click.UsageError("--plot needs matplotlib: pip install 'xpsr-sdk[plot]'.")
+    if plots and axes_of_plot(metric_names(metrics)) is None:
+        raise click.UsageError(
+            "--plot needs a metric of fidelity and a perceptual one, for instance --metrics psnr,lpips."
+        )
 
 
 def _write_outputs(
     comparison: Comparison, page: Path | None, image_folder: bool, tables: tuple[Path, ...], plots: tuple[Path, ...]
-) -> None:
+) -> list[str]:
+    """Write what is asked for; a line for each plot that cannot be drawn is returned."""
+    from xpsr_sdk.evaluation.page import write_page
+    from xpsr_sdk.evaluation.plots import trade_off
+    from xpsr_sdk.evaluation.tables import table_text
+
     for file in tables:
         _write(file, table_text(comparison, file))
-    for file in plots:
-        drawn = trade_off(comparison, file.suffix.lower().removeprefix("."))
-        if drawn is None:
-            raise click.UsageError(
-                "--plot needs a metric of fidelity (psnr, ssim) and a perceptual one (lpips, niqe, ...)."
-            )
-        _write(file, drawn)
     if page is not None:
         write_page(comparison, page, image_folder=image_folder)
         say(f"Written: {page}")
+    problems = []
+    for file in plots:
+        drawn = trade_off(comparison, file.suffix.lower().removeprefix("."))
+        if drawn is None:
+            problems.append(f"Not drawn: {file}: a metric of fidelity and a perceptual one must both be measured.")
+        else:
+            _write(file, drawn)
+    return problems
 
 
 def _write(file: Path, content: str | bytes) -> None:

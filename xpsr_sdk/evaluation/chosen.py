@@ -11,16 +11,9 @@ from torch import Tensor
 
 from xpsr_sdk.contracts import FolderMetric, Metric
 from xpsr_sdk.errors import CheckpointError, ConfigError, ImageError, PluginError, UnknownComponent, one_line
+from xpsr_sdk.evaluation.presets import PRESETS
 from xpsr_sdk.plugin_system.registry import Registry
 
-PAPER = ("psnr", "ssim", "lpips", "dists", "fid", "niqe", "maniqa-pipal", "musiq", "clipiqa")
-PRESETS: dict[str, tuple[str, ...]] = {
-    "quick": ("psnr", "ssim", "niqe"),
-    "paper-xpsr": PAPER,
-    "paper-seesr": PAPER,
-    "paper-osediff": PAPER,
-}
-"""Metrics that are chosen together by one name; the guide to evaluation says where each list is known from."""
 MetricChoice = str | Mapping[str, Any]
 """The name of a metric or of a preset, or ``{"name": ..., <options>}``."""
 
@@ -100,12 +93,12 @@ class ChosenMetric:
 
 
 def choose_metrics(
-    choices: Sequence[MetricChoice], registry: Registry, **shared: Any
+    choices: Sequence[MetricChoice | ChosenMetric], registry: Registry, **shared: Any
 ) -> tuple[list[ChosenMetric], dict[str, str]]:
     """Build metrics.
 
     Args:
-        choices: Names of metrics or presets, or mappings with a name and options.
+        choices: Names of metrics or presets, mappings with a name and options, or metrics that are built already.
         registry: Where metrics are looked up.
         shared: Options for all metrics that have them, for instance ``channel`` and ``weights``; None is left out.
 
@@ -122,6 +115,9 @@ def choose_metrics(
     chosen: dict[str, ChosenMetric] = {}
     skipped: dict[str, str] = {}
     for choice in choices:
+        if isinstance(choice, ChosenMetric):
+            chosen[choice.name] = choice
+            continue
         members = PRESETS.get(choice) if isinstance(choice, str) else None
         for member in members or (choice,):
             name = _label(member)

@@ -125,7 +125,7 @@ def compare_folders(
     *,
     reference: str | PathLike[str] | None = None,
     input: str | PathLike[str] | None = None,
-    metrics: Sequence[MetricChoice],
+    metrics: Sequence[MetricChoice | ChosenMetric],
     channel: Channel = "y",
     crop: int = 0,
     weights: Path | None = None,
@@ -143,7 +143,7 @@ def compare_folders(
             others are compared with the first.
         reference: Folder of the originals; None: metrics that need them are left out.
         input: Folder of the degraded photos, which a report shows.
-        metrics: Names of metrics or of presets, or mappings with ``"name"`` and options.
+        metrics: Names of metrics or of presets, mappings with ``"name"`` and options, or metrics that are built.
         channel: What PSNR and SSIM measure: luma (``"y"``) or all three channels (``"rgb"``).
         crop: Pixels left out at each side, for every metric.
         weights: Folder with the weights of metrics; ``None`` leaves it to each metric where they come from.

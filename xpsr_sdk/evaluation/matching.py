@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -83,7 +83,7 @@ def match_methods(methods: Mapping[str, Path], reference: Path | None, inputs: P
     """
     found = {name: _by_name(folder) for name, folder in methods.items()}
     references = {} if reference is None else _by_name(reference)
-    wanted = references or {name: path for files in reversed(found.values()) for name, path in files.items()}
+    wanted = references or _all_photos(found.values())
     matched = {method: _partners(wanted, files) for method, files in found.items()}
     for method, files in matched.items():
         if not files:
@@ -94,6 +94,15 @@ def match_methods(methods: Mapping[str, Path], reference: Path | None, inputs: P
         if wanted.keys() - files.keys()
     }
     return Matched(matched, references, {} if inputs is None else _partners(wanted, _by_name(inputs)), missing)
+
+
+def _all_photos(methods: Iterable[Mapping[str, Path]]) -> dict[str, Path]:
+    """The photos that any method has, each under the name that the first method gives it."""
+    photos: dict[str, Path] = {}
+    for files in methods:
+        known = set(_partners(photos, files).values()) if photos else set()
+        photos |= {name: path for name, path in files.items() if path not in known}
+    return photos
 
 
 def _partners(wanted: Mapping[str, Path], files: Mapping[str, Path]) -> dict[str, Path]:

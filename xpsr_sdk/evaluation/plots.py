@@ -8,12 +8,9 @@ from importlib import import_module
 from io import BytesIO
 from typing import Any
 
-from xpsr_sdk.evaluation.chosen import ChosenMetric
 from xpsr_sdk.evaluation.comparison import Comparison, heading
+from xpsr_sdk.evaluation.presets import axes_of_plot
 
-FIDELITY = ("psnr", "ssim")
-PERCEPTUAL = ("lpips", "dists", "maniqa-pipal", "musiq", "clipiqa", "niqe")
-"""The metrics of the axes, the first ones that were measured."""
 SWEEP = re.compile(r"(.*?)[-_ =]?(\d+(?:\.\d+)?)")
 """Methods whose names differ by the number at their end alone are a sweep, as fidelity-0.2 and fidelity-0.8."""
 
@@ -25,14 +22,6 @@ def pyplot() -> Any:
         return import_module("matplotlib.pyplot")
     except ImportError:
         return None
-
-
-def trade_off_axes(metrics: Sequence[ChosenMetric]) -> tuple[ChosenMetric, ChosenMetric] | None:
-    """A metric of fidelity and a perceptual one, if both were measured."""
-    named = {chosen.name: chosen for chosen in metrics}
-    fidelity = [named[name] for name in FIDELITY if name in named]
-    perceptual = [named[name] for name in PERCEPTUAL if name in named]
-    return (fidelity[0], perceptual[0]) if fidelity and perceptual else None
 
 
 def trade_off(comparison: Comparison, file_type: str = "svg") -> bytes | None:
@@ -47,9 +36,11 @@ def trade_off(comparison: Comparison, file_type: str = "svg") -> bytes | None:
     Returns:
         The file; None where matplotlib is not installed, or no metric for one of the axes was measured.
     """
-    drawing, axes = pyplot(), trade_off_axes(comparison.metrics)
-    if drawing is None or axes is None:
+    measured = {chosen.name: chosen for chosen in comparison.metrics}
+    drawing, names = pyplot(), axes_of_plot(measured)
+    if drawing is None or names is None:
         return None
+    axes = [measured[name] for name in names]
     with drawing.rc_context({"svg.hashsalt": "xpsr"}):
         figure, plot = drawing.subplots(figsize=(7, 5))
         points = {

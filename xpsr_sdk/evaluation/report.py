@@ -84,7 +84,7 @@ def evaluate_folders(
     pred: str | PathLike[str],
     hr: str | PathLike[str],
     *,
-    metrics: Sequence[MetricChoice],
+    metrics: Sequence[MetricChoice | ChosenMetric],
     channel: Channel = "y",
     crop: int = 0,
     weights: Path | None = None,
@@ -102,7 +102,7 @@ def evaluate_folders(
     Args:
         pred: Folder of restored photos, with subfolders; or one file.
         hr: Folder of the originals; or one file.
-        metrics: Names of metrics or of presets, or mappings with ``"name"`` and options.
+        metrics: Names of metrics or of presets, mappings with ``"name"`` and options, or metrics that are built.
         channel: What PSNR and SSIM measure: luma (``"y"``) or all three channels (``"rgb"``).
         crop: Pixels left out at each side, for every metric.
         weights: Folder with the weights of metrics; ``None`` leaves it to each metric where they come from.
