@@ -281,7 +281,8 @@ class Metric(Protocol):
     """The smallest width and height that can be measured, in pixels."""
     details: str
     """Everything that changes the figures, in one line: the variant, the library with its version, and the SHA-256 of
-    the weights. Reports print it, and stored figures are computed again when it changes."""
+    the weights. Reports print it, and stored figures are computed again when it changes. A metric that cannot tell its
+    weights exactly has an attribute ``storable``, which is False: its figures are not stored."""
 
     def measure(self, images: torch.Tensor, references: torch.Tensor | None) -> torch.Tensor:
         """Measure a batch; each photo by itself.

@@ -9,15 +9,17 @@ from collections.abc import Callable
 from html.parser import HTMLParser
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner, Result
 from PIL import Image, ImageFilter
 
 from tests.support import tiny
-from xpsr_sdk import ConfigError, Registry
+from tests.support.registries import registry_with
+from xpsr_sdk import ConfigError, Options, Registry
 from xpsr_sdk.cli.main import xpsr
 from xpsr_sdk.evaluation.chosen import ChosenMetric
 from xpsr_sdk.evaluation.comparison import Comparison, compare_folders
@@ -141,6 +143,59 @@ def test_tables_for_papers(compare: Callable[..., Comparison]) -> None:
     assert r"Method & PSNR $\uparrow$ & SSIM $\uparrow$ \\" in latex
     assert r"softer\_2 & " in latex
     assert latex.count(r"\textbf{") == 2
+
+
+def test_means_of_different_photos_are_not_ranked(folders: Path, compare: Callable[..., Comparison]) -> None:
+    (folders / "softer_2" / "two.png").unlink()
+    found = compare("soft", "softer_2")
+    assert found.best(found.metrics[0]) is None
+    assert "**" not in markdown_table(found)
+    assert re.search(r"\| softer_2 \| [\d.]+ \(2 photos\) \|", markdown_table(found))
+    assert json.loads(found.to_json())["methods"]["softer_2"]["photos"] == {"psnr": 2, "ssim": 2}
+    write_page(found, folders / "report.html")
+    page = (folders / "report.html").read_text()
+    assert 'class="best"' not in page
+    assert "(2 photos)" in page
+
+
+def test_no_method_is_best_without_a_figure_or_with_an_infinite_one(compare: Callable[..., Comparison]) -> None:
+    found = compare("soft", "softer_2")
+    psnr = found.metrics[0]
+    for figures in ({}, {"psnr": float("inf")}):
+        scores = FolderScores((ImageScores("one", figures),), {}, {})
+        assert Comparison({"a": scores, "b": scores}, [psnr], found.matched, 0, {}).best(psnr) is None
+
+
+class Spread:
+    """A metric of whole folders, which counts the photos that it is asked for."""
+
+    Config = Options
+    needs_reference, lower_is_better, min_side, details = True, True, 1, "difference of means"
+    calls: ClassVar[list[int]] = []
+
+    def __init__(self, config: Options) -> None:
+        pass
+
+    def measure(self, images: torch.Tensor, references: torch.Tensor | None) -> torch.Tensor:
+        self.calls.append(len(images))
+        return images.mean(dim=(2, 3))
+
+    def compare(self, features: torch.Tensor, references: torch.Tensor) -> float:
+        return float((features.mean() - references.mean()).abs())
+
+
+def test_features_of_references_are_computed_once_for_all_methods(compare: Callable[..., Comparison]) -> None:
+    Spread.calls.clear()
+    found = compare("soft", "softer_2", metrics=["part"], registry=registry_with("metric", Spread))
+    assert len(Spread.calls) == 9
+    assert found.best(found.metrics[0]) in ("soft", "softer_2")
+    assert json.loads(found.to_json())["methods"]["soft"]["photos"] == {"part": 3}
+
+
+def test_a_photo_that_one_of_two_methods_has_is_no_crop(folders: Path) -> None:
+    (folders / "softer_2" / "two.png").unlink()
+    found = match_methods({"soft": folders / "soft", "softer": folders / "softer_2"}, folders / "HR", None)
+    assert {crop.photo for crop in crops_that_differ(found.methods, found.references, 5)} == {"one", "three"}
 
 
 def test_the_crop_is_where_the_methods_differ(tmp_path: Path) -> None:

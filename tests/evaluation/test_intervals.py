@@ -38,3 +38,11 @@ def test_wins_follow_the_direction_of_the_metric() -> None:
 def test_equal_infinite_figures_are_a_tie() -> None:
     found = paired_difference({"a": math.inf}, {"a": math.inf}, lower_is_better=False)
     assert (found.interval.mean, found.ties) == (0, 1)
+
+
+@pytest.mark.filterwarnings("error")
+def test_infinite_differences_of_both_signs_have_no_mean() -> None:
+    equal = {"a": math.inf, "b": 30.0}, {"a": 30.0, "b": math.inf}
+    found = paired_difference(*equal, lower_is_better=False)
+    assert math.isnan(found.interval.mean)
+    assert (found.wins, found.losses) == (1, 1)

@@ -21,6 +21,7 @@ from xpsr_sdk.errors import ConfigError, UnknownComponent
 from xpsr_sdk.evaluation.matching import match
 from xpsr_sdk.evaluation.metrics import psnr
 from xpsr_sdk.evaluation.report import ImageScores, Report, evaluate_folders
+from xpsr_sdk.evaluation.store import score_key
 
 
 def save(path, value=100, size=(24, 20)):
@@ -310,3 +311,16 @@ def test_a_metric_that_is_chosen_twice_is_built_once(folders, monkeypatch):
     monkeypatch.setattr(Mean, "__init__", lambda self, config: built.append(self))
     evaluate_folders(*folders, metrics=["part", "part"], registry=registry_with("metric", Mean))
     assert len(built) == 1
+
+
+def test_figures_of_unknown_weights_are_not_stored(folders, tmp_path, monkeypatch):
+    monkeypatch.setattr(Mean, "storable", False, raising=False)
+    measured(folders, scores=tmp_path / "scores.jsonl")
+    measured(folders, scores=tmp_path / "scores.jsonl")
+    assert Mean.calls == [1, 1]
+    assert (tmp_path / "scores.jsonl").read_text() == ""
+
+
+def test_the_plug_in_is_part_of_the_key_of_a_stored_figure():
+    keys = {score_key(f"metric 'm' of {source}", "d", 0, "a", "b") for source in ("one 1.0", "one 1.1", "two 1.0")}
+    assert len(keys) == 3

@@ -25,7 +25,7 @@ class ChosenMetric:
     Attributes:
         name: Its name, with the options that were given.
         metric: The metric itself.
-        component: The plug-in's part, for messages.
+        component: The plug-in's part with its version, for messages and for the keys of stored figures.
     """
 
     name: str
@@ -36,6 +36,11 @@ class ChosenMetric:
     def of_folders(self) -> bool:
         """Whether it has one figure for a whole folder."""
         return isinstance(self.metric, FolderMetric)
+
+    @property
+    def storable(self) -> bool:
+        """Whether ``details`` tells exactly what is computed, so that figures can be stored."""
+        return bool(getattr(self.metric, "storable", True))
 
     def check_size(self, width: int, height: int) -> None:
         """Raise ImageError unless photos of that size can be measured."""

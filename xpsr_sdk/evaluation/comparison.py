@@ -63,11 +63,28 @@ class Comparison:
         own, other = (self.methods[name].values(chosen.name) for name in (method, self.baseline))
         return paired_difference(own, other, lower_is_better=chosen.metric.lower_is_better)
 
-    def best(self, chosen: ChosenMetric) -> str:
-        """The method with the best mean."""
+    def same_photos(self, chosen: ChosenMetric) -> bool:
+        """Whether a metric measured the same photos of all methods, so that the means can be compared."""
+        return len({frozenset(scores.photos(chosen.name)) for scores in self.methods.values()}) == 1
+
+    def count_text(self, method: str, chosen: ChosenMetric) -> str:
+        """How many photos the mean of a method is of; empty where that is the same for all methods."""
+        if self.same_photos(chosen):
+            return ""
+        count = len(self.methods[method].photos(chosen.name))
+        return f"({count} photo{'' if count == 1 else 's'})"
+
+    def best(self, chosen: ChosenMetric) -> str | None:
+        """The method with the best mean.
+
+        None where there is a single method, the metric measured different photos of the methods, or a mean is not
+        finite.
+        """
         sign = -1 if chosen.metric.lower_is_better else 1
         means = {method: sign * scores.mean(chosen.name) for method, scores in self.methods.items()}
-        return max(means, key=lambda method: -math.inf if math.isnan(means[method]) else means[method])
+        if len(means) < 2 or not self.same_photos(chosen) or not all(map(math.isfinite, means.values())):
+            return None
+        return max(means, key=lambda method: means[method])
 
     def table(self) -> Table:
         """For the terminal: a line a method."""
@@ -79,7 +96,10 @@ class Comparison:
         for chosen in self.metrics:
             table.add_column(heading(chosen), justify="right")
         for method, scores in self.methods.items():
-            cells = [interval_text(self.mean(method, chosen)) for chosen in self.metrics]
+            cells = [
+                f"{interval_text(self.mean(method, chosen))} {self.count_text(method, chosen)}".rstrip()
+                for chosen in self.metrics
+            ]
             table.add_row(method, str(len(scores.rows)), *cells)
         return table
 
@@ -92,8 +112,9 @@ class Comparison:
         return lines
 
     def to_json(self) -> str:
-        """``methods`` (means, intervals, paired differences, images), ``settings``, ``crop``, ``missing``, ``skipped``.
+        """``methods``, ``settings``, ``crop``, ``missing``, ``skipped``.
 
+        Of each method: means with intervals, of how many photos they are, paired differences, and all images.
         Figures that are not finite are strings, since JSON has no such numbers.
         """
         content = {
@@ -109,7 +130,8 @@ class Comparison:
     def _record(self, method: str) -> dict[str, object]:
         scores = self.methods[method]
         means = {chosen.name: json_numbers(asdict(self.mean(method, chosen))) for chosen in self.metrics}
-        record: dict[str, object] = {"means": means, "failures": dict(scores.failures)}
+        photos = {chosen.name: len(scores.photos(chosen.name)) for chosen in self.metrics}
+        record: dict[str, object] = {"means": means, "photos": photos, "failures": dict(scores.failures)}
         if method != self.baseline:
             differences = {c.name: self.difference(method, c) for c in self.metrics if not c.of_folders}
             record["differences"] = {

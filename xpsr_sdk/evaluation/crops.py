@@ -49,7 +49,7 @@ def crops_that_differ(
     crops = []
     for photo in sorted({photo for files in methods.values() for photo in files}):
         versions = [files[photo] for files in methods.values() if photo in files]
-        if len(versions) == 1 and photo in references:
+        if len(methods) == 1 and photo in references:
             versions.append(references[photo])
         crop = _most_different(photo, versions, side)
         if crop is not None and crop.difference > 0:

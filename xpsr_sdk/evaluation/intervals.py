@@ -42,13 +42,15 @@ def mean_interval(values: Sequence[float], seed: int = SEED) -> Interval:
     """The mean of figures, with the percentile bootstrap interval over photos (Efron, 1979).
 
     Args:
-        values: One figure a photo; infinite ones count for the mean, and leave no interval.
+        values: One figure a photo; infinite ones count for the mean, and leave no interval. The mean of infinite ones
+            of both signs is NaN.
         seed: Of the photos that are drawn. The same figures and seed give the same interval.
     """
     figures = np.asarray(values, dtype=np.float64)
     if len(figures) == 0:
         return Interval(np.nan, np.nan, np.nan)
-    mean = float(figures.mean())
+    with np.errstate(invalid="ignore"):
+        mean = float(figures.mean())
     if len(figures) == 1 or not np.isfinite(figures).all():
         return Interval(mean, mean, mean)
     random = np.random.default_rng(seed)

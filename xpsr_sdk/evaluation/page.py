@@ -64,13 +64,16 @@ def _photos(comparison: Comparison) -> str:
 
 
 def _means(comparison: Comparison) -> Iterator[str]:
-    yield "<section><h2>Means</h2><p>With 95 % bootstrap intervals over the photos; the best is bold.</p>"
+    yield "<section><h2>Means</h2><p>With 95 % bootstrap intervals over the photos. The best is bold, where all "
+    yield "methods have the same photos; otherwise the means cannot be compared, and the number of photos is given.</p>"
     rows = []
     for method in comparison.methods:
         cells = [f'<td class="name">{escape(method)}</td>']
         for chosen in comparison.metrics:
-            best = ' class="best"' if comparison.best(chosen) == method and len(comparison.methods) > 1 else ""
-            cells.append(f"<td{best}>{_interval(comparison.mean(method, chosen))}</td>")
+            best = ' class="best"' if comparison.best(chosen) == method else ""
+            count = comparison.count_text(method, chosen)
+            note = f"<br><small>{count}</small>" if count else ""
+            cells.append(f"<td{best}>{_interval(comparison.mean(method, chosen))}{note}</td>")
         if comparison.logged:
             seconds = seconds_a_megapixel(comparison.matched.methods[method], comparison.logged)
             cells.append(f"<td>{printed(seconds)}</td>")

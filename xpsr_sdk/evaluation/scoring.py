@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,6 +17,9 @@ from xpsr_sdk.evaluation.loading import LoadedPair, as_tensor, batches_of_one_si
 from xpsr_sdk.evaluation.matching import Pair
 from xpsr_sdk.evaluation.metrics import Image, cropped
 from xpsr_sdk.evaluation.store import ScoreStore, score_key
+
+Features = dict[str, dict[str, tuple[Tensor, Tensor | None]]]
+"""By metric and photo, the features of the restored photo and of its reference."""
 
 
 @dataclass(frozen=True)
@@ -34,15 +38,21 @@ class FolderScores:
         rows: One for each photo that could be read, in the order of the pairs.
         whole: Figures of the whole folder, by metric.
         failures: For each photo that could not be measured, or not by every metric, the reason.
+        in_whole: The photos that figures of the whole folder are of, by metric.
     """
 
     rows: tuple[ImageScores, ...]
     whole: Mapping[str, float]
     failures: Mapping[str, str]
+    in_whole: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def values(self, metric: str) -> dict[str, float]:
         """The figures of a metric, by photo; empty for a metric of whole folders."""
         return {row.name: row.scores[metric] for row in self.rows if metric in row.scores}
+
+    def photos(self, metric: str) -> Collection[str]:
+        """The photos that the mean of a metric, or its figure of the folder, is of."""
+        return self.in_whole.get(metric, ()) if metric in self.whole else self.values(metric).keys()
 
     def mean(self, metric: str) -> float:
         """The mean over the photos that have a figure, or the figure of the folder; NaN if there is none."""
@@ -75,13 +85,14 @@ class Scorer:
         self.metrics = list(metrics)
         self._crop, self._device, self._batch = crop, torch.device(device), batch
         self._store = store or ScoreStore(None)
+        self._reference_features: dict[tuple[str, Path | None], Tensor] = {}
         self._of_images = [chosen for chosen in metrics if not chosen.of_folders]
         self._of_folders = [chosen for chosen in metrics if chosen.of_folders]
 
     def score(self, pairs: Sequence[Pair], progress: Callable[[int, int], object] | None = None) -> FolderScores:
         """Measure all pairs. A bad file is no error: it is among the failures of the result."""
         measured: list[LoadedPair] = []
-        features: dict[str, list[tuple[Tensor, Tensor | None]]] = {chosen.name: [] for chosen in self._of_folders}
+        features: Features = {chosen.name: {} for chosen in self._of_folders}
         for group in batches_of_one_size(loaded_ahead(self._load, pairs), self._batch):
             for chosen in self._of_images:
                 self._measure(chosen, [photo for photo in group if chosen.name in photo.missing])
@@ -94,7 +105,8 @@ class Scorer:
                     progress(len(measured), len(pairs))
         rows = tuple(ImageScores(photo.pair.name, photo.scores) for photo in measured if photo.readable)
         failures = {photo.pair.name: " ".join(photo.failures) for photo in measured if photo.failures}
-        return FolderScores(rows, self._compared(features, failures), failures)
+        in_whole = {metric: tuple(of_photos) for metric, of_photos in features.items()}
+        return FolderScores(rows, self._compared(features, failures), failures, in_whole)
 
     def _load(self, pair: Pair) -> LoadedPair:
         """What the store knows of a pair, and its pixels if that is not all."""
@@ -103,8 +115,8 @@ class Scorer:
             digests = [None if path is None else sha256_of(path) for path in (pair.pred, pair.hr)]
             for chosen in self._of_images:
                 reference = digests[1] if chosen.metric.needs_reference else None
-                key = score_key(chosen.metric.details, self._crop, str(digests[0]), reference)
-                known = self._store.get(key)
+                key = score_key(chosen.component, chosen.metric.details, self._crop, str(digests[0]), reference)
+                known = self._store.get(key) if chosen.storable else None
                 if known is None:
                     photo.missing[chosen.name] = key
                 else:
@@ -153,29 +165,36 @@ class Scorer:
             return
         for photo, figure in zip(ready, figures, strict=True):
             photo.scores[chosen.name] = figure
-            self._store.add(photo.missing[chosen.name], figure, metric=chosen.name, photo=photo.pair.name)
+            if chosen.storable:
+                self._store.add(photo.missing[chosen.name], figure, metric=chosen.name, photo=photo.pair.name)
 
     def _add_features(
-        self, chosen: ChosenMetric, photo: LoadedPair, features: list[tuple[Tensor, Tensor | None]]
+        self, chosen: ChosenMetric, photo: LoadedPair, features: dict[str, tuple[Tensor, Tensor | None]]
     ) -> None:
         if photo.image is None or not photo.readable:
             return
         try:
             chosen.check_size(*photo.size)
             own = chosen.features(self._placed([photo.image]))
-            reference = None if photo.reference is None else chosen.features(self._placed([photo.reference]))
-            features.append((own, reference))
+            features[photo.pair.name] = own, self._features_of_reference(chosen, photo)
         except (ImageError, torch.OutOfMemoryError) as error:
             photo.failures.append(f"{photo.pair.pred}: {error}")
 
-    def _compared(
-        self, features: Mapping[str, list[tuple[Tensor, Tensor | None]]], failures: dict[str, str]
-    ) -> dict[str, float]:
+    def _features_of_reference(self, chosen: ChosenMetric, photo: LoadedPair) -> Tensor | None:
+        """Those of a photo that several methods restored are computed once."""
+        if photo.reference is None:
+            return None
+        key = chosen.name, photo.pair.hr
+        if key not in self._reference_features:
+            self._reference_features[key] = chosen.features(self._placed([photo.reference]))
+        return self._reference_features[key]
+
+    def _compared(self, features: Features, failures: dict[str, str]) -> dict[str, float]:
         """The figures of the folder."""
         figures = {}
         for chosen in self._of_folders:
-            own = [pair[0] for pair in features[chosen.name]]
-            references = [pair[1] for pair in features[chosen.name] if pair[1] is not None]
+            own = [pair[0] for pair in features[chosen.name].values()]
+            references = [pair[1] for pair in features[chosen.name].values() if pair[1] is not None]
             if not own:
                 continue
             try:

@@ -6,14 +6,17 @@ import hashlib
 import json
 from pathlib import Path
 
+from xpsr_sdk import __version__
 from xpsr_sdk.errors import ConfigError
 
 
 class ScoreStore:
     """A file of figures, one JSON object a line, to which new ones are added at once.
 
-    A key holds the SHA-256 of both files, the crop, and ``Metric.details``, which changes with the version and the
-    weights of the metric. So nothing that is stored can be out of date. A line that was cut off by a kill is ignored.
+    A key holds the SHA-256 of both files, the crop, the version of this package, the metric's plug-in with its version,
+    and ``Metric.details``, which names the weights. So a figure is computed again if one of these has changed. What
+    they do not tell, as another version of torch or another device, changes no key. A line that was cut off by a kill
+    is ignored.
 
     Args:
         file: The file; None keeps figures in memory only.
@@ -56,6 +59,7 @@ class ScoreStore:
                 opened.write(line.encode())
 
 
-def score_key(details: str, crop: int, restored: str, reference: str | None) -> str:
-    """The key of a figure, by the SHA-256 of the files."""
-    return hashlib.sha256(json.dumps([details, crop, restored, reference]).encode()).hexdigest()
+def score_key(component: str, details: str, crop: int, restored: str, reference: str | None) -> str:
+    """The key of a figure, by the SHA-256 of the files, and by the plug-in's part with its version."""
+    parts = [__version__, component, details, crop, restored, reference]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

@@ -79,6 +79,6 @@ def _cells(comparison: Comparison, method: str, emphasized: Callable[[str], str]
     cells = []
     for chosen in comparison.metrics:
         figure = printed(comparison.mean(method, chosen).mean)
-        is_best = len(comparison.methods) > 1 and comparison.best(chosen) == method
-        cells.append(emphasized(figure) if is_best else figure)
+        cell = emphasized(figure) if comparison.best(chosen) == method else figure
+        cells.append(f"{cell} {comparison.count_text(method, chosen)}".rstrip())
     return cells

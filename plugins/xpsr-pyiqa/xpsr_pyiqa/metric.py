@@ -13,7 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from xpsr_pyiqa.names import LEFT_OUT
+from xpsr_pyiqa.names import HUB_MODELS, LEFT_OUT
 from xpsr_pyiqa.weights import WeightFiles
 from xpsr_sdk import ConfigError, Options
 from xpsr_sdk.toolkit import did_you_mean
@@ -58,6 +58,7 @@ class PyiqaMetric:
         files = WeightFiles(self._config.weights, self._config.allow_pickle)
         self._net = files.build(self._config.metric, torch.device("cpu"))
         self._device = torch.device("cpu")
+        self.storable = not self._config.metric.startswith(HUB_MODELS)
         variant = ", ".join(f"{key} {value}" for key, value in settings["metric_opts"].items())
         self.details = "; ".join([f"{variant}, on RGB; pyiqa {version('pyiqa')}", *files.used])
 

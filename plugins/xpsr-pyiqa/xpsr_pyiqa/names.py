@@ -102,6 +102,8 @@ METRICS = (
 """The metrics that can be chosen by their own name."""
 BUILT_IN = ("psnr", "ssim", "niqe")
 """Metrics whose names belong to built-in ones: ``{"name": "pyiqa", "metric": "psnr"}`` chooses pyiqa's."""
+HUB_MODELS = ("qalign", "qrealign", "compare2score", "fgresq")
+"""How the names of metrics begin that take models from the Hugging Face hub, whose versions are not known here."""
 LEFT_OUT = {
     "fid": "it measures folders, see inception_distances",
     "sfid": "it measures folders",
