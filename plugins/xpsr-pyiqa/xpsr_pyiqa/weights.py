@@ -105,7 +105,7 @@ class WeightFiles:
 
         original_download, original_load = torch.hub.download_url_to_file, torch.load
         original_create, original_fill = timm.create_model, torch.nn.Module.load_state_dict
-        filled: set[int] = set()
+        filled: dict[int, Tensor] = {}  # the tensors too, so that no later one gets the number of one that is gone
 
         def provide(url: str, target: str, *_: Any, **__: Any) -> None:
             self._provide(metric, url, Path(target), original_download)
@@ -136,7 +136,7 @@ class WeightFiles:
             left_out = []
             for name, parameter in module.named_parameters(remove_duplicate=False):
                 if name in state:
-                    filled.add(id(parameter))
+                    filled[id(parameter)] = parameter
             for name, parameter in module.named_parameters():
                 if id(parameter) not in filled:
                     left_out.append(name)
