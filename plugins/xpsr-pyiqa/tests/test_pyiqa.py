@@ -136,6 +136,16 @@ def test_what_is_in_pyiqa_s_place_is_left_as_it_was(weights: Path) -> None:
     assert (torch.load, torch.hub.get_dir, torch.nn.Module.load_state_dict) == before
 
 
+def test_measuring_leaves_the_generators_as_they_were(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lpips = PyiqaMetric(PyiqaMetric.Config(weights=weights))
+    seeded: list[int] = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
+    before = torch.get_rng_state()
+    lpips.measure(picture(0), picture(1))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert not seeded
+
+
 def test_a_metric_without_weights_is_skipped_and_the_others_are_measured(
     weights: Path, registry: Registry, tmp_path: Path
 ) -> None:

@@ -66,7 +66,7 @@ class PyiqaMetric:
         """One figure for each photo, B; see ``xpsr_sdk.Metric``."""
         net = self._net_on(images.device)
         photos = [images.float()] if references is None else [images.float(), references.float()]
-        with _fixed_seed(images.device):
+        with _fixed_seed():
             result = net(*photos)
         figures: Tensor = result[0] if isinstance(result, tuple) else result
         return figures.reshape(len(images), -1).mean(dim=1)
@@ -96,16 +96,12 @@ def settings_of(name: str) -> dict[str, Any]:
 
 
 @contextmanager
-def _fixed_seed(device: torch.device) -> Iterator[None]:
-    """Within the block, global generators give the same numbers each time; they go on afterwards as before."""
+def _fixed_seed() -> Iterator[None]:
+    """Within the block, the global generators of the CPU give the same numbers each time; afterwards they go on."""
     before = np.random.get_state()
-    gpus = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=gpus):
-        # Not torch.manual_seed, which would seed the generators of all GPUs.
+    with torch.random.fork_rng(devices=[]):
+        # Not torch.manual_seed, which would seed GPUs too: metrics choose their crops on the CPU alone.
         torch.default_generator.manual_seed(SEED)
-        for gpu in gpus:
-            with torch.cuda.device(gpu):
-                torch.cuda.manual_seed(SEED)
         np.random.seed(SEED)
         try:
             yield
