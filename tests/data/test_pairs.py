@@ -91,7 +91,8 @@ def test_a_star_stands_for_all_that_match(pairs: Path, tmp_path: Path) -> None:
 )
 def test_sizes_that_do_not_match_are_named(tmp_path: Path, hr: tuple[int, int], lr: tuple[int, int]) -> None:
     make_pair(tmp_path, hr=hr, lr=lr)
-    with pytest.raises(TrainingError, match=rf"a.png: HR is {hr[0]}x{hr[1]} and LR {lr[0]}x{lr[1]}; HR must be"):
+    said = rf"a.png: HR is {hr[0]}x{hr[1]} and LR {lr[0]}x{lr[1]}; HR must be"
+    with pytest.warns(UserWarning, match=said), pytest.raises(TrainingError, match=said):
         batch(tmp_path)
 
 
@@ -182,5 +183,6 @@ def test_hr_as_the_input_needs_no_upscaler(pairs: Path, tmp_path: Path) -> None:
 def test_an_upscaled_image_of_another_size_is_named(tmp_path: Path) -> None:
     make_pair(tmp_path)
     put_upscaled(tmp_path, size=(32, 24))
-    with pytest.raises(TrainingError, match=r"a.png: its upscaled image is 32x24; it must be as large as HR"):
+    said = r"a.png: its upscaled image is 32x24; it must be as large as HR"
+    with pytest.warns(UserWarning, match=said), pytest.raises(TrainingError, match=said):
         batch(tmp_path)

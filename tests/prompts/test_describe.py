@@ -121,7 +121,7 @@ def test_failures_are_errors_of_their_levels(answer: Any, error: str) -> None:
 
 def test_what_a_provider_raises_is_an_error_that_names_it_and_the_place() -> None:
     (said,) = describe(Provider(ConnectionError("refused\n\x1b[31m")), ITEMS[:1], ["low"])
-    assert said.errors["low"].startswith(f"The {NAME} raised ConnectionError: refused (")
+    assert said.errors["low"].startswith(f"The {NAME} raised ConnectionError: refused \\x1b[31m (")
     assert "test_describe.py, line " in said.errors["low"]
 
 
