@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from tests.support import tiny
 from xpsr_sdk import CheckpointError
@@ -55,6 +55,16 @@ def test_tensors_have_their_published_names_on_disk(checkpoint: Path) -> None:
     assert any(".attentions_lowlevel.0." in name for name in names)
     assert any(".attentions_connect.0." in name for name in names)
     assert not any("fusions" in name for name in names)
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod."])
+def test_the_prefix_of_a_wrapped_network_is_left_out(checkpoint: Path, tmp_path: Path, prefix: str) -> None:
+    wrapped = shutil.copytree(checkpoint, tmp_path / "wrapped")
+    for part in ("unet", "controlnet"):
+        file = wrapped / part / WEIGHTS
+        save_file({prefix + name: tensor for name, tensor in load_file(file).items()}, file)
+    for plain, found in zip(read_checkpoint(checkpoint), read_checkpoint(wrapped), strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(plain.parameters(), found.parameters(), strict=True))
 
 
 @pytest.mark.parametrize("part", ["unet", "controlnet"])

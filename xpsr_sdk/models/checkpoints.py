@@ -141,7 +141,15 @@ def _read_tensors(file: Path) -> dict[str, Tensor]:
         pickled = sorted(p.name for p in file.parent.glob("*.bin"))
         hint = f" There is {pickled[0]}: give its name to load pickled weights." if pickled else ""
         raise CheckpointError(f"{file} does not exist.{hint}")
-    return read_tensors(file)
+    return _unwrapped(read_tensors(file))
+
+
+def _unwrapped(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors without the prefix that DistributedDataParallel or torch.compile has put before every name."""
+    for prefix in ("module.", "_orig_mod."):
+        if tensors and all(name.startswith(prefix) for name in tensors):
+            return _unwrapped({name.removeprefix(prefix): tensor for name, tensor in tensors.items()})
+    return tensors
 
 
 def _check_same(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], file: Path) -> None:
