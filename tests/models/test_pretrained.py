@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from xpsr_sdk import CheckpointError, Pipeline, build_pipeline
 from xpsr_sdk.models.checkpoints import read_json
+from xpsr_sdk.toolkit import check_loaded
 
 PARTS = ("text_encoder", "vae", "unet", "controlnet")
 
@@ -139,3 +140,9 @@ def test_a_model_names_networks_of_known_libraries_alone(model: Path, entry: obj
     file.write_text(json.dumps(json.loads(file.read_text()) | {"vae": entry}))
     with pytest.raises(CheckpointError, match="names no network of diffusers"):
         Pipeline.from_pretrained(model)
+
+
+def test_authors_can_check_what_they_have_loaded() -> None:
+    check_loaded({"missing_keys": [], "unexpected_keys": None}, "here")
+    with pytest.raises(CheckpointError, match=r"here does not hold .*: a is missing \(and 2 more tensors\)"):
+        check_loaded({"missing_keys": ["a"], "unexpected_keys": ["b"], "mismatched_keys": [("c", 1, 2)]}, "here")

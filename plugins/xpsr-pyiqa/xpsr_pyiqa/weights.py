@@ -17,11 +17,13 @@ import hashlib
 import re
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, redirect_stdout
+from contextlib import ExitStack, contextmanager, nullcontext, redirect_stdout, suppress
+from importlib import import_module
 from importlib.util import find_spec
 from io import StringIO
 from pathlib import Path, PurePosixPath
 from pickle import UnpicklingError
+from pkgutil import iter_modules
 from tempfile import TemporaryDirectory
 from types import ModuleType
 from typing import Any
@@ -95,13 +97,12 @@ class WeightFiles:
         """Within the block, whatever pyiqa, torchvision and timm would download is taken from the folder."""
         import timm
         from huggingface_hub import constants
-        from pyiqa import archs
         from pyiqa.default_model_configs import DEFAULT_CONFIGS
 
         if metric in DEFAULT_CONFIGS:
             # Before anything is replaced, since pyiqa's modules keep what they find at their import.
             with _pkg_resources():
-                archs._lazy_import_arch(DEFAULT_CONFIGS[metric]["metric_opts"]["type"])
+                _import_architecture(DEFAULT_CONFIGS[metric]["metric_opts"]["type"])
 
         original_download, original_load = torch.hub.download_url_to_file, torch.load
         original_create, original_fill = timm.create_model, torch.nn.Module.load_state_dict
@@ -241,6 +242,17 @@ def _is_empty(tensor: Tensor) -> bool:
 def _modules_of(package: str) -> list[ModuleType]:
     """The modules of a package that are loaded."""
     return [module for name, module in sys.modules.items() if f"{name}.".startswith(f"{package}.")]
+
+
+def _import_architecture(kind: str) -> None:
+    """Import the module of pyiqa that holds a kind of network, or all of them if no name of a module tells which."""
+    from pyiqa import archs
+
+    modules = [module.name for module in iter_modules(archs.__path__) if module.name.endswith("_arch")]
+    likely = [name for name in modules if name.removesuffix("_arch").replace("_", "") == kind.lower()]
+    for name in likely or modules:
+        with nullcontext() if likely else suppress(Exception):  # some modules need further libraries
+            import_module(f"{archs.__name__}.{name}")
 
 
 @contextmanager
