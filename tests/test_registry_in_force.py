@@ -124,8 +124,12 @@ def test_only_entries_ask_for_the_default_registry() -> None:
     assert asking == {
         "xpsr_sdk/build.py",
         "xpsr_sdk/pipeline.py",
+        "benchmark/compare.py",
+        "cli/evaluate.py",
         "cli/plugins.py",
         "cli/upscale.py",
+        "evaluation/comparison.py",
+        "evaluation/report.py",
         "preparation/prepare.py",
         "prompts/caption_folder.py",
         "testing/subject.py",

@@ -347,11 +347,11 @@ def test_another_choice_of_parameters_cannot_be_taken_up(tmp_path: Path, pairs: 
 
 def test_a_loss_that_is_not_finite_ends_the_run(tmp_path: Path, pairs: Path, tiny_model: Path) -> None:
     with pytest.raises(TrainingError, match=r"The loss is (nan|inf) at step .*: try a lower learning rate"):
-        train(config(tmp_path, pairs, tiny_model, steps=30, optimizer__learning_rate=1e30))
+        train(config(tmp_path, pairs, tiny_model, steps=30, optimizer__learning_rate=10))
 
 
 def test_a_folder_that_is_missing_is_named(tmp_path: Path, tiny_model: Path) -> None:
-    with pytest.raises(TrainingError, match="nowhere/HR holds no images"):
+    with pytest.raises(TrainingError, match="There is no folder .*nowhere"):
         train(config(tmp_path, tmp_path / "nowhere", tiny_model))
 
 
