@@ -77,7 +77,9 @@ def test_negative_words_matter_with_guidance_only(pipe: Pipeline, setting: str) 
 
 def test_a_provider_that_fails_costs_its_words_only(tiny_model: Path) -> None:
     pipe = with_provider(tiny_model, Provider(RuntimeError("out of memory")))
-    with pytest.warns(UserWarning, match=r"No .*-level prompt for the image: .* raised RuntimeError: out of memory \(") as caught:
+    with pytest.warns(
+        UserWarning, match=r"No .*-level prompt for the image: .* raised RuntimeError: out of memory \("
+    ) as caught:
         result = pipe(PHOTO, prompt="a cat")
     assert len(caught) == 1
     assert list(result.prompts.errors) == ["low"]

@@ -351,7 +351,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(tmp_path: Path, pairs: Path, tin
 
 
 def test_a_folder_that_is_missing_is_named(tmp_path: Path, tiny_model: Path) -> None:
-    with pytest.raises(TrainingError, match="There is no folder .*nowhere"):
+    with pytest.raises(TrainingError, match=r"There is no folder .*nowhere"):
         train(config(tmp_path, tmp_path / "nowhere", tiny_model))
 
 
