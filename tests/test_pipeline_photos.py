@@ -116,3 +116,17 @@ def test_alpha_and_16_bits_go_through_regions(pipe: Pipeline) -> None:
 def test_latents_go_with_one_region(pipe: Pipeline) -> None:
     with pytest.raises(ConfigError, match="latents are for photos of one region, not of 4: give a larger region"):
         pipe(tiny.photo(90, 90), latents=torch.zeros(1, 48, 90, 90), region=256, region_overlap=0)
+
+
+@pytest.mark.parametrize("as_object", [False, True])
+def test_a_rotated_photo_is_stored_upright_however_it_is_given(tmp_path: Path, as_object: bool) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by 90 degrees
+    tiny.photo(40, 28).save(tmp_path / "turned.jpg", exif=exif)
+    restore = build_pipeline(model="none", upscaler="bicubic", device="cpu", scale=2)
+    with Image.open(tmp_path / "turned.jpg") as image:
+        result = restore(image if as_object else tmp_path / "turned.jpg")
+    result.save(tmp_path / "result.jpg")
+    with Image.open(tmp_path / "result.jpg") as stored:
+        assert stored.size == (56, 80)
+        assert stored.getexif().get(0x0112, 1) == 1

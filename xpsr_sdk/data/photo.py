@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from xpsr_sdk.config import DEFAULT_SCALE, RestoreConfig
@@ -126,7 +126,7 @@ def load_photo(photo: Photo, settings: RestoreConfig) -> LoadedPhoto:
         item, origin = photo, photo.path
         picture, digest = from_pil(item.image, str(item.path or "the image")), lambda: item.sha256
     elif isinstance(photo, Image.Image):
-        picture = from_pil(photo)
+        picture = from_pil(ImageOps.exif_transpose(photo))  # upright, as photos that are read from files
     elif isinstance(photo, np.ndarray):
         picture = from_levels(photo)
     elif isinstance(photo, Tensor):
