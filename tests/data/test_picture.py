@@ -240,6 +240,11 @@ def test_a_gain_map_is_no_animation(tmp_path: Path) -> None:
 @pytest.mark.parametrize("compression", ["raw", "tiff_deflate"])
 def test_colours_of_other_spaces_in_tiff(tmp_path: Path, mode: str, compression: str) -> None:
     PHOTO.convert(mode).save(tmp_path / "photo.tif", compression=compression)
+    try:
+        with Image.open(tmp_path / "photo.tif") as image:
+            image.load()
+    except OSError:
+        pytest.skip("this version of Pillow does not read back what it has written")
     found = np.asarray(read_picture(tmp_path / "photo.tif").to_rgb(), int)
     assert np.abs(found - np.asarray(PHOTO, int)).mean() < 2
 

@@ -41,7 +41,7 @@ def test_tensorboard_is_told(tmp_path: Path, pairs: Path, tiny_model: Path) -> N
 def test_the_best_checkpoint_is_kept(tmp_path: Path, pairs: Path, tiny_model: Path) -> None:
     validation = {"folders": [pairs], **VALIDATION}
     options: dict[str, Any] = {"checkpoint_every": 1, "keep_checkpoints": 1, "validation": validation}
-    train(config(tmp_path, pairs, tiny_model, steps=4, optimizer__learning_rate=0.3, **options))
+    train(config(tmp_path, pairs, tiny_model, steps=4, optimizer__learning_rate=0.1, **options))
     found = {line["step"]: line["psnr"] for line in validations_of(tmp_path) if line["step"]}
     best = max(found, key=lambda step: found[step])
     kept = {int(p.name.removeprefix("checkpoint-")) for p in tmp_path.glob("checkpoint-*")}

@@ -36,7 +36,7 @@ SHOWING = ("sheet", "count")
 """Parameters that are used to show what is stored."""
 
 
-class ShardType(click.ParamType[tuple[int, int]]):
+class ShardType(click.ParamType):  # type: ignore[type-arg]  # it takes an argument from click 8.3 on alone
     """``K/N``: part K of N, counted from 1."""
 
     name = "K/N"
