@@ -287,8 +287,9 @@ def test_a_model_with_a_lora_is_saved_fused_or_without_it(tmp_path: Path) -> Non
     pipe.unload_lora_weights()
     pipe.save_pretrained(tmp_path / "fused")
     fused = build_pipeline(model=str(tmp_path / "fused"), device="cpu", dtype="float32")(PHOTO, **options).image
-    assert alike(fused, with_lora)
-    assert not alike(fused, plain)
+    fused, with_lora, plain = (np.asarray(image, dtype=int) for image in (fused, with_lora, plain))
+    assert np.abs(fused - with_lora).max() <= 3  # sums in another order
+    assert np.abs(fused - plain).max() > 30
 
 
 def test_a_model_with_the_part_of_a_plugin_says_what_to_install(tiny_model: Path, tmp_path: Path) -> None:
