@@ -19,7 +19,7 @@ from pydantic import Field
 from torch import Tensor
 
 from xpsr_sdk.builtin.degradation_options import PositiveRange, QualityRange, WeightRange
-from xpsr_sdk.builtin.degradation_tools import Dice, DrawnDegradation, jpeg, to_8_bit
+from xpsr_sdk.builtin.degradation_tools import Dice, DrawnDegradation, jpeg
 from xpsr_sdk.builtin.kernels import blur, gaussian
 from xpsr_sdk.contracts import Options
 
@@ -101,7 +101,7 @@ class CameraDegradation(DrawnDegradation[CameraRecord]):
         if record.smoothing:
             photo = _blur(photo, (record.smoothing, record.smoothing))
         detail = photo - _blur(photo, (record.sharpening_radius, record.sharpening_radius))
-        return to_8_bit(jpeg(photo + record.sharpening * detail, record.jpeg_quality)).to(hr)
+        return jpeg(photo + record.sharpening * detail, record.jpeg_quality).to(hr)
 
 
 def _log_uniform(dice: Dice, bounds: tuple[float, float]) -> float:
