@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
+from xpsr_sdk.builtin.grid import LIMIT, without_grid
 from xpsr_sdk.builtin.residual import TRANSFORMS, ResidualAutoencoder
 from xpsr_sdk.testing.tensors import noise
 
@@ -42,9 +45,20 @@ def test_a_bias_that_repeats_at_each_latent_can_be_removed() -> None:
     with_grid, without = (ResidualAutoencoder(4, transform="wavelet", remove_grid=remove) for remove in (False, True))
     upscaled = torch.full((1, 3, 64, 64), 0.5)
     smooth = torch.linspace(-0.5, 0.5, 64).expand(1, 3, 64, 64)
-    latents = with_grid.encode(smooth, upscaled)
-    biased = latents + torch.cat([torch.zeros(3), torch.full((45,), 0.2)]).view(1, 48, 1, 1)
+    bias = torch.cat([torch.zeros(3), torch.full((45,), 0.05)]).view(1, 48, 1, 1)
+    # In the left half alone, as a network's bias may be: the mean over the whole photo does not show it.
+    biased = with_grid.encode(smooth, upscaled) + bias * (torch.arange(16) < 8)
     kept, removed = (
-        (one.decode(biased, upscaled) - smooth)[..., 8:-8, 8:-8].abs().mean() for one in (with_grid, without)
+        (one.decode(biased, upscaled) - smooth)[..., 8:-8, 8:24].abs().mean() for one in (with_grid, without)
     )
-    assert removed < 0.1 * kept
+    assert removed < 0.3 * kept
+
+
+@given(height=st.integers(1, 40), width=st.integers(1, 40), seed=st.integers(0, 99))
+def test_removing_a_grid_changes_no_photo_by_more_than_the_pattern_that_is_looked_for(
+    height: int, width: int, seed: int
+) -> None:
+    image = noise(1, 3, 4 * height, 4 * width, seed=seed).tanh()
+    assert (without_grid(image, 4) - image).abs().max() < 4 * LIMIT
+    flat = torch.full_like(image, 0.3)
+    assert torch.allclose(without_grid(flat, 4), flat, atol=1e-6)

@@ -32,7 +32,7 @@ from xpsr_sdk.evaluation.chosen import needed_metrics
 from xpsr_sdk.evaluation.metrics import psnr, ssim
 from xpsr_sdk.evaluation.scoring import mean_figures
 
-METRICS = ("PSNR-Y", "SSIM-Y", "LPIPS", "DISTS", "grid")
+METRICS = ("PSNR-Y", "SSIM-Y", "LPIPS", "DISTS", "NIQE", "grid")
 ALPHAS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 FIDELITIES = (1.0, 0.0)
 STRIDE = 4
@@ -119,11 +119,11 @@ class Scorer:
     """All metrics of a restored photo."""
 
     def __init__(self, weights: Path) -> None:
-        self.distances = needed_metrics(("lpips", "dists"), default_registry(), weights=weights)
+        self.distances = needed_metrics(("lpips", "dists", "niqe"), default_registry(), weights=weights)
 
     def __call__(self, image: Image.Image, original: Image.Image, learned: bool) -> list[float]:
         a, b = np.asarray(image), np.asarray(original)
-        distances = mean_figures(self.distances, [(a, b)]).values() if learned else [math.nan] * 2
+        distances = mean_figures(self.distances, [(a, b)]).values() if learned else [math.nan] * 3
         return [psnr(a, b, channel="y"), ssim(a, b, channel="y"), *distances, grid(a)]
 
 
@@ -155,7 +155,7 @@ def measure(pairs: list[tuple[Path, Path]], methods: Methods, scorer: Scorer) ->
         photo, original = Image.open(lr).convert("RGB"), Image.open(hr).convert("RGB")
         images, prompt = methods.run(photo, prompt, original.size, seed)
         for name, image in {**images, "original": original}.items():
-            scores[name].append(scorer(image, original, learned=not name.startswith(("prompt", "original"))))
+            scores[name].append(scorer(image, original, learned=not name.startswith("prompt")))
     return {name: [float(mean) for mean in np.mean(each, axis=0)] for name, each in scores.items()}
 
 
@@ -194,7 +194,7 @@ def table(figures: Mapping[str, Scores], short: bool = False) -> str:
 def _cell(metric: str, value: float) -> str:
     if math.isnan(value):
         return "-"  # not measured
-    return f"{value:.2f}" if metric in ("PSNR-Y", "grid") else f"{value:.3f}"
+    return f"{value:.2f}" if metric in ("PSNR-Y", "NIQE", "grid") else f"{value:.3f}"
 
 
 def _verdict(photos: str, scores: Scores) -> str:

@@ -16,8 +16,9 @@ from diffusers.configuration_utils import register_to_config
 from torch import Tensor
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
+from xpsr_sdk.builtin.grid import without_grid
 from xpsr_sdk.builtin.stable_diffusion import StableDiffusion
-from xpsr_sdk.builtin.wavelet import analyse, synthesise, without_grid
+from xpsr_sdk.builtin.wavelet import analyse, synthesise
 
 TRANSFORMS = {"unshuffle": (pixel_unshuffle, pixel_shuffle), "wavelet": (analyse, synthesise)}
 """Functions that turn a residual into latents, and back."""
@@ -31,7 +32,8 @@ class ResidualAutoencoder(ModelMixin, ConfigMixin):
         scaling_factor: Factor on the residual (of an image in [-1, 1]) that gives latents of about unit variance.
         transform: ``"unshuffle"`` rearranges blocks of pixels into channels, ``"wavelet"`` uses overlapping patterns;
             see ``xpsr_sdk.builtin.wavelet``.
-        remove_grid: Whether wavelet latents are decoded without what repeats at each of them: the bias of a network.
+        remove_grid: Whether faint patterns that repeat at each latent are removed from the decoded image. They are the
+            bias of a network. Photos have no such patterns, but a decoded photo is changed a little, too.
     """
 
     config_name = "config.json"
@@ -52,9 +54,9 @@ class ResidualAutoencoder(ModelMixin, ConfigMixin):
     def decode(self, latents: Tensor, upscaled: Tensor) -> Tensor:
         """The image, B 3 H W in [-1, 1]."""
         _, to_image = TRANSFORMS[self.config.transform]
-        if self.config.remove_grid and self.config.transform == "wavelet":
-            latents = without_grid(latents, self.config.stride)
-        return to_image(latents, self.config.stride) / self.config.scaling_factor + (2 * upscaled - 1)
+        residual = to_image(latents, self.config.stride) / self.config.scaling_factor
+        image = residual + (2 * upscaled - 1)
+        return without_grid(image, self.config.stride) if self.config.remove_grid else image
 
 
 class ResidualBackbone(StableDiffusion):

@@ -51,16 +51,6 @@ def synthesise(latents: Tensor, stride: int) -> Tensor:
     return image
 
 
-def without_grid(latents: Tensor, stride: int) -> Tensor:
-    """The latents with a mean of zero in each detail band, which is what photos have, to a thousandth of their range.
-
-    A network's bias in a detail band is the same pattern at each latent, which the eye sees as a grid.
-    """
-    channels = latents.shape[1] // stride**2
-    low, details = latents[:, :channels], latents[:, channels:]
-    return torch.cat([low, details - details.mean((2, 3), keepdim=True)], dim=1)
-
-
 def _split(x: Tensor) -> tuple[Tensor, Tensor]:
     """The low and the high band along the last axis."""
     even, odd = x[..., 0::2], x[..., 1::2]
