@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
-from torch.nn.functional import avg_pool1d, conv1d, pad
+from torch.nn.functional import avg_pool1d, pad
 
 WINDOW = 33
 """Over so many latents, in a row, what repeats is averaged."""
@@ -22,13 +21,12 @@ def without_grid(image: Tensor, stride: int) -> Tensor:
 
 
 def _repeated_in_rows(image: Tensor, stride: int) -> Tensor:
-    rows = image.float().flatten(0, 2)[:, None]  # B*C*H 1 W
+    rows = image.float().flatten(0, 2)  # B*C*H W
+    padded = pad(rows[:, None], (stride // 2, stride // 2), mode="reflect")
     # The mean over one period, centred on each pixel, holds nothing that repeats at each period.
-    taps = torch.ones(1, 1, stride + 1, device=image.device)
-    taps[..., [0, -1]] = 0.5
-    smooth = conv1d(pad(rows, (stride // 2, stride // 2), mode="reflect"), taps / stride)
-    detail = (rows - smooth).clamp(-LIMIT, LIMIT)
-    places = detail.view(len(rows), -1, stride).mT  # a row for each place in the period, a column for each period
-    means = avg_pool1d(places, WINDOW, stride=1, padding=WINDOW // 2, count_include_pad=False)
-    pattern = means - means.mean(1, keepdim=True)
+    means = avg_pool1d(padded, stride, stride=1).squeeze(1)
+    detail = (rows - (means[:, :-1] + means[:, 1:]) / 2).clamp(-LIMIT, LIMIT)
+    places = detail.view(len(rows), -1, stride).mT.contiguous()  # a row for each place in the period
+    repeated = avg_pool1d(places, WINDOW, stride=1, padding=WINDOW // 2, count_include_pad=False)
+    pattern = repeated - repeated.mean(1, keepdim=True)
     return pattern.mT.reshape(image.shape).to(image.dtype)
