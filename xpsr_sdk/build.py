@@ -18,7 +18,7 @@ from xpsr_sdk.config import (
     read_defaults,
     with_settings,
 )
-from xpsr_sdk.contracts import Backbone, PromptProvider, Sampler, Upscaler
+from xpsr_sdk.contracts import Backbone, PromptProvider, Sampler, Upscaler, parts_of
 from xpsr_sdk.engine.memory import is_out_of_memory
 from xpsr_sdk.errors import CheckpointError, ConfigError
 from xpsr_sdk.hardware.devices import find_device, find_dtype
@@ -179,12 +179,9 @@ def _load(
     unet, controlnet = _networks(config, folder, registry, dtype, device)
     check_fit(unet, controlnet, parts, f"{config.checkpoint or folder} does not fit the base model {folder}")
     pipeline = Pipeline(
-        vae=parts.vae,
-        text_encoder=parts.text_encoder,
-        tokenizer=parts.tokenizer,
+        **parts_of(parts),
         unet=unet,
         controlnet=controlnet,
-        scheduler=parts.scheduler,
         backbone=backbone if isinstance(backbone, str | dict) else of_index,
         defaults=index.get("defaults"),
     )

@@ -389,8 +389,10 @@ class ModelDefaults(Settings):
 
 
 def backbone_of(index: Mapping[str, Any]) -> Component:
-    """The backbone that a ``model_index.json`` names."""
-    return index.get("backbone") or "stable-diffusion"
+    """The backbone that a ``model_index.json`` names, or else the one for its pipeline of diffusers."""
+    named: Component | None = index.get("backbone")
+    is_xl = str(index.get("_class_name")).startswith("StableDiffusionXL")
+    return named or ("stable-diffusion-xl" if is_xl else "stable-diffusion")
 
 
 def read_defaults(index: Mapping[str, Any]) -> ModelDefaults:

@@ -381,21 +381,40 @@ class Sampler(Protocol):
 
 @dataclass(frozen=True)
 class Conditioning:
-    """Encoded text.
+    """Encoded text, and what else the networks are told.
 
     Attributes:
         embeddings: B T D.
+        added: What the networks take besides the embeddings, by its name in diffusers' ``added_cond_kwargs``: for SDXL
+            ``text_embeds``, B P (pooled text), and ``time_ids``, B 6 (sizes and crop). The networks get that of the
+            high-level prompt.
     """
 
     embeddings: torch.Tensor
+    added: Mapping[str, torch.Tensor] = field(default_factory=dict)
+
+
+PARTS_OF_BACKBONE = ("tokenizer", "text_encoder", "tokenizer_2", "text_encoder_2", "vae", "scheduler")
+"""The attributes of a backbone that a pipeline holds and saves."""
+
+
+def parts_of(backbone: Backbone) -> dict[str, Any]:
+    """The parts of a backbone that a pipeline holds and saves, by their names; only those that it has."""
+    found = {name: getattr(backbone, name, None) for name in PARTS_OF_BACKBONE}
+    return {name: part for name, part in found.items() if part is not None}
+
+
+def text_encoders_of(backbone: Backbone) -> dict[str, Any]:
+    """The text encoders of a backbone, by their names."""
+    return {name: part for name, part in parts_of(backbone).items() if name.startswith("text_encoder")}
 
 
 class Backbone(Protocol):
     """A version of Stable Diffusion: all of it that does not belong to XPSR.
 
-    Built as ``Class(config)``, which must be cheap; ``load`` reads the weights and sets the attributes below.
-    ``Pipeline.from_pretrained`` sets ``tokenizer``, ``text_encoder``, ``vae`` and ``scheduler`` itself and never calls
-    ``load``: everything else must be computed from those four, for instance in properties.
+    Built as ``Class(config)``, which must be cheap; ``load`` reads the weights and sets the attributes below. A model
+    with two text encoders also has ``tokenizer_2`` and ``text_encoder_2``. ``Pipeline.from_pretrained`` sets these
+    parts itself and never calls ``load``: everything else must be computed from them, for instance in properties.
     """
 
     tokenizer: Any

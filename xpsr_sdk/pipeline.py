@@ -8,15 +8,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Unpack, overload
 
 import torch
 from diffusers import DiffusionPipeline
-from diffusers.loaders import StableDiffusionLoraLoaderMixin
+from diffusers.loaders import StableDiffusionLoraLoaderMixin, StableDiffusionXLLoraLoaderMixin
 from torch import Tensor
 
 from xpsr_sdk.config import Component, ExecutionConfig, RestoreConfig, backbone_of, read_defaults
-from xpsr_sdk.contracts import Backbone, PromptProvider, Prompts, Sampler, Upscaler
+from xpsr_sdk.contracts import PARTS_OF_BACKBONE, Backbone, PromptProvider, Prompts, Sampler, Upscaler
 from xpsr_sdk.data.photo import LoadedPhoto, Photo, is_photo, load_photo
 from xpsr_sdk.engine.callbacks import StepEndCallback, UserCallback, of_diffusers
 from xpsr_sdk.engine.clock import Clock
@@ -38,15 +38,13 @@ from xpsr_sdk.models.schedule import NoiseSchedule
 from xpsr_sdk.plugin_system.answers import working_on
 from xpsr_sdk.plugin_system.registry import Registry, default_registry
 from xpsr_sdk.plugin_system.scope import create_part
-from xpsr_sdk.prompts.encode import describe_photo, encode_prompts
+from xpsr_sdk.prompts.encode import EncodedPrompts, describe_photo, encode_prompts
 from xpsr_sdk.resolved import ResolvedSettings, resolve
 from xpsr_sdk.result import Plan, Result
 
 if TYPE_CHECKING:
     from xpsr_sdk.settings import RestoreSettings
 
-OF_BACKBONE = ("tokenizer", "text_encoder", "vae", "scheduler")
-"""What the pipeline holds and its backbone computes with."""
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "token")
 """The options of ``from_pretrained`` for downloads from the hub, as in diffusers."""
 
@@ -57,7 +55,7 @@ def _checked_networks(folder: Path, index: Mapping[str, Any], given: Mapping[str
     if given.get("variant") or given.get("device_map"):
         return {}
     networks = {}
-    for name in ("unet", "controlnet", "vae", "text_encoder"):
+    for name in ("unet", "controlnet", "vae", "text_encoder", "text_encoder_2"):
         has_weights = any((folder / name).glob("*.safetensors")) or any((folder / name).glob("*.bin"))
         if name not in given and name in index and has_weights:
             dtype: Any = of_all.get(name, of_all.get("default", torch.float32)) if isinstance(of_all, dict) else of_all
@@ -66,15 +64,17 @@ def _checked_networks(folder: Path, index: Mapping[str, Any], given: Mapping[str
     return networks
 
 
-class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
+class Pipeline(DiffusionPipeline, StableDiffusionXLLoraLoaderMixin):
     """Restores photos. It is a diffusers pipeline, so ``to``, ``save_pretrained`` and LoRA files work as usual.
 
     ``xpsr_sdk.build_pipeline`` makes pipelines; ``Pipeline.from_pretrained`` makes one with the default components.
     If all networks are None, only the upscaler enlarges the photo.
     """
 
-    model_cpu_offload_seq = "text_encoder->unet->vae"  # the ControlNet is left out, since it alternates with the U-Net
-    _lora_loadable_modules = ("unet", "text_encoder")
+    # The ControlNet is left out, since it alternates with the U-Net.
+    model_cpu_offload_seq = "text_encoder->text_encoder_2->unet->vae"
+    _optional_components: ClassVar[list[str]] = ["text_encoder_2", "tokenizer_2"]
+    _lora_loadable_modules = ("unet", "text_encoder", "text_encoder_2")
 
     def __init__(
         self,
@@ -86,12 +86,16 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         scheduler: Any,
         backbone: Component | None = None,
         defaults: dict[str, Any] | None = None,
+        text_encoder_2: Any = None,
+        tokenizer_2: Any = None,
     ) -> None:
         super().__init__()
         self.register_modules(
             vae=vae,
             text_encoder=text_encoder,
+            text_encoder_2=text_encoder_2,
             tokenizer=tokenizer,
+            tokenizer_2=tokenizer_2,
             unet=unet,
             controlnet=controlnet,
             scheduler=scheduler,
@@ -144,10 +148,10 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         None means the part that the model names, or the default, built with the registry in force.
         """
         if backbone is None and self.unet is not None:
-            parts: Any = create_part("backbone", backbone_of(self.config))
-            parts.vae, parts.scheduler = self.vae, self.scheduler
-            parts.text_encoder, parts.tokenizer = self.text_encoder, self.tokenizer
-            backbone = parts
+            backbone = create_part("backbone", backbone_of(self.config))
+            for name in PARTS_OF_BACKBONE:
+                if (part := getattr(self, name)) is not None:
+                    setattr(backbone, name, part)
         self.backbone: Any = backbone
         self.prompt_provider: PromptProvider = prompt_provider or create_part("prompt_provider", "measured")
         self.sampler: Sampler = sampler or create_part("sampler", self.defaults.sampler)
@@ -169,13 +173,18 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         if name == "scheduler" and value is not None:
             NoiseSchedule(value)  # refuses what is none
         backbone = self.__dict__.get("backbone")
-        if name not in OF_BACKBONE or backbone is None:
+        if name not in PARTS_OF_BACKBONE or backbone is None:
             super().__setattr__(name, value)
             return
         if name == "scheduler":
             self.sampler = Registry([]).create("sampler", {"name": "diffusers", "scheduler": type(value).__name__})
         super().__setattr__(name, value)
         setattr(backbone, name, value)
+
+    def load_lora_weights(self, *args: Any, **kwargs: Any) -> None:
+        """Load a LoRA file, as in diffusers, which has two ways: for models with one text encoder, and with two."""
+        one = StableDiffusionLoraLoaderMixin if self.text_encoder_2 is None else StableDiffusionXLLoraLoaderMixin
+        one.load_lora_weights(self, *args, **kwargs)
 
     def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:
         """Write the whole model, as in diffusers.
@@ -187,7 +196,11 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         Raises:
             ConfigError: A LoRA is loaded, with which the model could not be read again.
         """
-        loras = {name for part in (self.unet, self.text_encoder) for name in getattr(part, "peft_config", None) or ()}
+        loras = {
+            name
+            for part in (self.unet, self.text_encoder, self.text_encoder_2)
+            for name in getattr(part, "peft_config", None) or ()
+        }
         if loras:
             raise ConfigError(
                 f"A model cannot be saved while a LoRA is loaded ({', '.join(sorted(loras))}): write it into the "
@@ -331,18 +344,20 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         networks, clock = self._networks(), Clock(self._execution_device)
         regions = self._regions(photos[0], settings[0])
         prompts = [Prompts()] * len(photos)
-        texts: list[tuple[Tensor | None, Tensor | None]] = [(None, None)] * len(photos)
+        texts = [EncodedPrompts()] * len(photos)
         if self.unet is not None:
             with clock.stage("prompts"):
                 prompts = [describe_photo(self.prompt_provider, *each) for each in zip(photos, settings, strict=True)]
             with clock.stage("text"):
-                networks.fetch_text_encoder()
+                networks.fetch_text_encoders()
                 texts = [
                     encode_prompts(self.backbone, said, each, networks.device)
                     for said, each in zip(prompts, settings, strict=True)
                 ]
         prepared = [
-            PreparedPhoto(photo.picture, each, *text, None if latents is None else latents[i : i + 1])
+            PreparedPhoto(
+                photo.picture, each, text.high, text.low, None if latents is None else latents[i : i + 1], text.added
+            )
             for i, (photo, each, text) in enumerate(zip(photos, settings, texts, strict=True))
         ]
         results: dict[int, Result] = {}
@@ -385,7 +400,7 @@ class Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
             unet=self.unet,
             controlnet=self.controlnet,
             vae=self.vae,
-            text_encoder=self.text_encoder,
+            text_encoders=tuple(x for x in (self.text_encoder, self.text_encoder_2) if x is not None),
             scheduler=self.scheduler,
             backbone=self.backbone,
             defaults=self.defaults,

@@ -90,6 +90,11 @@ def xpsr_backbones() -> Iterable[ComponentSpec]:
         "Stable Diffusion 1.x and 2.x, from a diffusers folder.",
     )
     yield ComponentSpec(
+        "stable-diffusion-xl",
+        f"{__name__}.stable_diffusion_xl:StableDiffusionXL",
+        "Stable Diffusion XL, from a diffusers folder.",
+    )
+    yield ComponentSpec(
         "residual",
         f"{__name__}.residual:ResidualBackbone",
         "Lossless latents: the residual to the upscaled photo.",

@@ -6,7 +6,7 @@ import inspect
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import diffusers
 import torch
@@ -14,13 +14,13 @@ from diffusers import AutoencoderKL, SchedulerMixin
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from xpsr_sdk.builtin.clip_windows import Windows, in_windows
 from xpsr_sdk.config import LongPrompts
 from xpsr_sdk.contracts import Conditioning, Options
 from xpsr_sdk.errors import CheckpointError, XPSRError, one_line
 from xpsr_sdk.models.checkpoints import read_json
 from xpsr_sdk.models.config_files import check_network_config
 from xpsr_sdk.models.pretrained import load_network
-from xpsr_sdk.prompts.weights import parse_weights
 
 
 class StableDiffusion:
@@ -31,8 +31,11 @@ class StableDiffusion:
 
     tokenizer: Any
     text_encoder: Any
+    tokenizer_2: Any = None
+    text_encoder_2: Any = None
     vae: Any
     scheduler: Any
+    text_encoder_classes: ClassVar[dict[str, Any]] = {"text_encoder": CLIPTextModel}
     _warned_of_cut = False  # a class attribute, since a derived class may not call this constructor
 
     def __init__(self, config: Config | None = None) -> None:
@@ -53,30 +56,47 @@ class StableDiffusion:
             )
         try:
             self.scheduler = scheduler_class.from_config(settings)
-            self.tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
-            if from_scratch:
-                file = folder / "text_encoder" / "config.json"
-                check_network_config(read_json(file), file)
-                self.text_encoder = CLIPTextModel(CLIPTextConfig.from_pretrained(folder / "text_encoder"))
-            else:
-                self.text_encoder = load_network(CLIPTextModel, folder / "text_encoder", dtype)
+            self.load_text_encoders(folder, dtype, from_scratch)
             self.vae = self.load_autoencoder(folder / "vae", dtype)
         except (XPSRError, MemoryError):
             raise
         except Exception as error:  # the libraries check little, so that what is damaged fails anywhere
             raise CheckpointError(f"{folder} is not a complete Stable Diffusion folder: {one_line(error)}") from error
-        self.text_encoder.eval()
+
+    def load_text_encoders(self, folder: Path, dtype: torch.dtype, from_scratch: bool) -> None:
+        """Load each tokenizer and text encoder in evaluation mode; ``from_scratch``: with random weights.
+
+        A backbone with another text encoder overrides this method and ``encode_text``.
+
+        Args:
+            folder: The model's folder.
+            dtype: The precision of the text encoders.
+            from_scratch: Whether only their configs are read.
+
+        Raises:
+            Exception: A part is missing or damaged. ``load`` turns the error into a ``CheckpointError``.
+        """
+        for name, cls in self.text_encoder_classes.items():
+            tokenizer = name.replace("text_encoder", "tokenizer")
+            setattr(self, tokenizer, CLIPTokenizer.from_pretrained(folder / tokenizer, local_files_only=True))
+            if from_scratch:
+                file = folder / name / "config.json"
+                check_network_config(read_json(file), file)
+                encoder = cls(CLIPTextConfig.from_pretrained(folder / name)).eval()
+            else:
+                encoder = load_network(cls, folder / name, dtype)
+            setattr(self, name, encoder)
 
     def load_autoencoder(self, folder: Path, dtype: torch.dtype) -> Any:
         """Load the autoencoder from ``folder``, the model's ``vae/``, in ``dtype``.
 
-        Instead of float16 it uses float32, because this autoencoder overflows in float16. A backbone with another
-        autoencoder overrides this method.
+        Instead of float16 it uses float32 if the autoencoder's config says that it overflows in float16
+        (``force_upcast``, the default of diffusers). A backbone with another autoencoder overrides this method.
 
         Raises:
             Exception: ``folder`` is missing or damaged. ``load`` turns the error into a ``CheckpointError``.
         """
-        if dtype == torch.float16:
+        if dtype == torch.float16 and read_json(folder / "config.json").get("force_upcast", True):
             dtype = torch.float32
         return load_network(AutoencoderKL, folder, dtype)
 
@@ -108,42 +128,22 @@ class StableDiffusion:
         A text is padded to a window of ``max_tokens``. A longer text is cut to one window or, with ``"chunks"``,
         encoded in several windows. The first cut causes a warning that says how much was lost. A weight multiplies the
         embeddings of its tokens; the whole text is then scaled back to its original root mean square.
-        (AUTOMATIC1111's web UI keeps the mean instead, which may be zero.)
         """
-        room = self.max_tokens - 2  # without the start and end tokens
-        tokens = [self._tokens(text, weighted) for text in texts]
-        count = max(1, *(-(-len(of_text) // room) for of_text in tokens)) if long_prompts == "chunks" else 1
-        for text, of_text in zip(texts, tokens, strict=True):
-            if len(of_text) > count * room:
-                self._warn_of_cut(text, len(of_text), room)
-        windows = [of_text[i * room :][:room] for of_text in tokens for i in range(count)]
-        first, last, padding = (getattr(self.tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad"))
-        ids = [[first, *(token for token, _ in w), last, *[padding] * (room - len(w))] for w in windows]
-        device = next(self.text_encoder.parameters()).device
-        if device.type == "meta":  # offloaded: the hooks move the input to the right device
-            device = torch.device("cpu")
-        embeddings: Tensor = self.text_encoder(torch.tensor(ids, device=device))[0]
-        embeddings = embeddings.reshape(len(texts), -1, embeddings.shape[-1])  # concatenates the windows of a text
-        if any(weight != 1 for of_text in tokens for _, weight in of_text):
-            weights = [[1.0, *(weight for _, weight in w), *[1.0] * (room + 1 - len(w))] for w in windows]
-            embeddings = _weighted(embeddings, torch.tensor(weights).to(embeddings).reshape(len(texts), -1, 1))
-        return Conditioning(embeddings=embeddings)
+        windows = self.windows(self.tokenizer, texts, long_prompts, weighted)
+        return Conditioning(windows.joined(self.text_encoder(windows.ids_for(self.text_encoder))[0]))
 
-    def _tokens(self, text: str, weighted: bool) -> list[tuple[int, float]]:
-        """The tokens of a text, each with its weight."""
-        parts = parse_weights(text) if weighted else [(text, 1.0)]
-        encoded = self.tokenizer([part for part, _ in parts], add_special_tokens=False, verbose=False).input_ids
-        return [(token, weight) for ids, (_, weight) in zip(encoded, parts, strict=True) for token in ids]
-
-    def _warn_of_cut(self, text: str, length: int, room: int) -> None:
-        """Warn once, because captions are often too long, and a folder has many photos."""
-        if not self._warned_of_cut:
+    def windows(self, tokenizer: Any, texts: Sequence[str], long_prompts: LongPrompts, weighted: bool) -> Windows:
+        """Texts in windows of ``max_tokens``. Warns once of a cut: captions are often too long, folders have many."""
+        windows = in_windows(tokenizer, self.max_tokens, texts, long_prompts, weighted)
+        if windows.cut and not self._warned_of_cut:
             self._warned_of_cut = True
+            text, length = windows.cut
             warnings.warn(
-                f"A prompt of {length} tokens was cut to {room}: {text[:60]!r}...; long_prompts = 'chunks' reads all of"
-                " it. There is no warning for further prompts that are cut.",
+                f"A prompt of {length} tokens was cut to {self.max_tokens - 2}: {text[:60]!r}...; "
+                "long_prompts = 'chunks' reads all of it. There is no warning for further prompts that are cut.",
                 stacklevel=3,
             )
+        return windows
 
     def encode(self, image: Tensor, upscaled: Tensor, generators: Sequence[torch.Generator] | None = None) -> Tensor:
         """Latents, B C h w, scaled to about unit variance, of ``image`` (B 3 H W in [-1, 1]).
@@ -166,10 +166,3 @@ class StableDiffusion:
 
 def _is_scheduler(found: object) -> bool:
     return inspect.isclass(found) and issubclass(found, SchedulerMixin)
-
-
-def _weighted(embeddings: Tensor, weights: Tensor) -> Tensor:
-    """Embeddings, B T D, times weights, B T 1, scaled back to the root mean square that each text had before."""
-    weighted = embeddings * weights
-    norm, of_weighted = (torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True) for x in (embeddings, weighted))
-    return weighted * (norm / of_weighted)

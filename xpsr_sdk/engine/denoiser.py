@@ -13,6 +13,7 @@ from torch import Tensor
 from xpsr_sdk.engine.execution import ALL, Optimizations
 from xpsr_sdk.engine.text_cache import cached_text
 from xpsr_sdk.engine.tiling import Tile, gaussian_weights
+from xpsr_sdk.models.added_conditioning import Added
 from xpsr_sdk.models.controlnet import XPSRControlNet
 from xpsr_sdk.models.schedule import NoiseSchedule
 from xpsr_sdk.models.unet import XPSRUNet
@@ -62,6 +63,7 @@ class GuidedDenoiser:
         controlnet: Conditions the U-Net on the input.
         high: High-level text, G B T D: G = 2 (negative, positive) with guidance, 1 (positive) without.
         low: Low-level text of the same shape, or None.
+        added: What the networks take besides the text, G B and more dimensions each.
         condition: The enlarged input, B 3 H W in [0, 1].
         scheduler: The base model's diffusers scheduler, for its noise schedule.
         tiles: The tiles, from ``xpsr_sdk.engine.tiling.plan_tiles``.
@@ -84,6 +86,7 @@ class GuidedDenoiser:
         *,
         high: Tensor,
         low: Tensor | None,
+        added: Added | None = None,
         condition: Tensor,
         scheduler: Any,
         tiles: Sequence[Tile],
@@ -102,12 +105,12 @@ class GuidedDenoiser:
         self.alphas_cumprod = self._schedule.alphas_cumprod
         self.start_timestep = start_timestep
         self._unet, self._controlnet = unet, controlnet
-        self._high, self._low = high, low
+        self._high, self._low, self._added = high, low, added or {}
         self._guidance_scale, self._conditioning_scale = guidance_scale, conditioning_scale
         self._guidance_interval, self._reuse_interval = guidance_interval, reuse_interval
         self._evaluations = 0
         self._compiled, self._optimizations = compiled, optimizations
-        self._texts: dict[tuple[int, int], tuple[Tensor, Tensor | None]] = {}
+        self._texts: dict[tuple[int, int], tuple[Tensor, Tensor | None, Added]] = {}
         self._text_ids: set[int] = set()
         batches = [list(tiles[i : i + tile_batch]) for i in range(0, len(tiles), tile_batch)]
         counts = [len(batch) for batch in batches]
@@ -179,20 +182,21 @@ class GuidedDenoiser:
             torch.compiler.cudagraph_mark_step_begin()
         x = self._in_memory_format(x.repeat(groups, 1, 1, 1))
         t = torch.as_tensor(t, device=x.device)  # a Python number would cause a compilation for each value
-        high, low = self._text(groups, len(batch.tiles))
+        high, low, added = self._text(groups, len(batch.tiles))
         full = full or batch.deep is None or batch.deep.groups < groups
         if full or batch.deep is None:
-            prediction = self._evaluate(x, t, high, low, batch, groups)
+            prediction = self._evaluate(x, t, high, low, added, batch, groups)
         else:
             deep = batch.deep.of(groups)
-            prediction = self._unet(x, t, high, low, deep.residuals, return_dict=False, deep_features=deep.features)[0]
+            reused: Any = {"deep_features": deep.features, "added_cond_kwargs": added}
+            prediction = self._unet(x, t, high, low, deep.residuals, return_dict=False, **reused)[0]
         if groups == 1:
             return prediction.clone() if self._compiled else prediction
         negative, positive = prediction.chunk(2)
         return negative + self._guidance_scale * (positive - negative)
 
     def _evaluate(
-        self, x: Tensor, t: Tensor | int, high: Tensor, low: Tensor | None, batch: TileBatch, groups: int
+        self, x: Tensor, t: Tensor | int, high: Tensor, low: Tensor | None, added: Added, batch: TileBatch, groups: int
     ) -> Tensor:
         """A full evaluation of both networks."""
         condition = self._in_memory_format(batch.condition.repeat(groups, 1, 1, 1))
@@ -204,11 +208,13 @@ class GuidedDenoiser:
             lowlevel_encoder_hidden_states=low,
             conditioning_scale=self._conditioning_scale,
             heads=not self._optimizations.skip_training_heads,
+            added_cond_kwargs=added,
             **of_condition,
         )
         down, mid = residuals.down_block_res_samples, residuals.mid_block_res_sample
         keep = self._reuse_interval > 1
-        out = self._unet(x, t, high, low, down, mid, return_dict=False, return_deep_features=keep)
+        options: Any = {"return_deep_features": keep, "added_cond_kwargs": added}
+        out = self._unet(x, t, high, low, down, mid, return_dict=False, **options)
         if keep:
             read_last = len(self._unet.up_blocks[-1].resnets)
             # Compiled code may write its next results to the same memory, so these are copied.
@@ -220,16 +226,18 @@ class GuidedDenoiser:
     def _in_memory_format(self, x: Tensor) -> Tensor:
         return x.contiguous(memory_format=torch.channels_last) if self._optimizations.channels_last else x
 
-    def _text(self, groups: int, count: int) -> tuple[Tensor, Tensor | None]:
-        """The texts for ``count`` tiles of every image. They are the same tensors each time, as the cache requires."""
+    def _text(self, groups: int, count: int) -> tuple[Tensor, Tensor | None, Added]:
+        """The texts, and what is added to them, for ``count`` tiles of every image.
+
+        They are the same tensors each time, as the cache requires.
+        """
         if (groups, count) not in self._texts:
 
-            def batched(text: Tensor | None) -> Tensor | None:
-                return None if text is None else text[-groups:].repeat(1, count, 1, 1).flatten(0, 1)
+            def batched(x: Tensor) -> Tensor:
+                return x[-groups:].repeat(1, count, *[1] * (x.ndim - 2)).flatten(0, 1)
 
-            high, low = batched(self._high), batched(self._low)
-            assert high is not None
-            self._texts[groups, count] = high, low
+            high, low = batched(self._high), None if self._low is None else batched(self._low)
+            self._texts[groups, count] = high, low, {name: batched(x) for name, x in self._added.items()}
             self._text_ids |= {id(high), id(low)} - {id(None)}
         return self._texts[groups, count]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,11 +25,11 @@ class MemoryState:
 
     Attributes:
         feature_bytes: Bytes of the features in a forward pass, for each network, precision and size.
-        text_encoder_parked: Whether the text encoder was moved to host memory, until there are prompts to encode.
+        parked_text_encoders: Those that were moved to host memory, until there are prompts to encode.
     """
 
     feature_bytes: dict[Any, int] = field(default_factory=dict)
-    text_encoder_parked: bool = False
+    parked_text_encoders: list[nn.Module] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Networks:
         unet: Predicts the noise. None: there is no diffusion model, and the upscaler's image is the result.
         controlnet: Conditions the U-Net on the input.
         vae: The autoencoder.
-        text_encoder: Encodes prompts.
+        text_encoders: They encode prompts.
         scheduler: The base model's diffusers scheduler, for its noise schedule.
         backbone: Encodes and decodes with the autoencoder and the text encoder.
         defaults: The model's own settings.
@@ -55,7 +56,7 @@ class Networks:
     unet: Any
     controlnet: Any
     vae: Any
-    text_encoder: Any
+    text_encoders: Sequence[Any]
     scheduler: Any
     backbone: Backbone
     defaults: ModelDefaults
@@ -80,22 +81,25 @@ class Networks:
         multiple = COMPILED_SIDE if self.execution.compile else self.stride
         return -(-side // multiple) * multiple
 
-    def park_text_encoder(self) -> bool:
-        """Move the text encoder to host memory, until there are prompts to encode.
+    def park_text_encoders(self) -> bool:
+        """Move the text encoders to host memory, until there are prompts to encode.
 
         Returns:
-            Whether it was moved. It is not moved if it is there already, or if offloading handles it.
+            Whether any was moved. Those stay that are there already, or that offloading handles.
         """
-        encoder = self.text_encoder
-        if self.memory.text_encoder_parked or not isinstance(encoder, nn.Module) or is_offloaded(encoder):
-            return False
-        self.memory.text_encoder_parked = bool(encoder.device == self.device)
-        if self.memory.text_encoder_parked:
+        parked = self.memory.parked_text_encoders
+        moved = [
+            encoder
+            for encoder in self.text_encoders
+            if isinstance(encoder, nn.Module) and not is_offloaded(encoder) and encoder.device == self.device
+            if not any(encoder is other for other in parked)
+        ]
+        for encoder in moved:
             encoder.to("cpu")
-        return self.memory.text_encoder_parked
+        parked += moved
+        return bool(moved)
 
-    def fetch_text_encoder(self) -> None:
-        """Move the text encoder back to the device, if it was parked."""
-        if self.memory.text_encoder_parked:
-            self.text_encoder.to(self.device)
-            self.memory.text_encoder_parked = False
+    def fetch_text_encoders(self) -> None:
+        """Move the text encoders back to the device, if they were parked."""
+        while self.memory.parked_text_encoders:
+            self.memory.parked_text_encoders.pop().to(self.device)

@@ -16,6 +16,7 @@ from xpsr_sdk.engine.packing import can_pack
 from xpsr_sdk.engine.tiling import Tile, plan_tiles
 from xpsr_sdk.hardware.devices import free_memory
 from xpsr_sdk.library_internals import on_meta
+from xpsr_sdk.models.added_conditioning import empty_added
 from xpsr_sdk.resolved import ResolvedSettings
 
 Network = Callable[..., Any]
@@ -130,7 +131,8 @@ def plan_memory(networks: Networks, height: int, width: int, settings: ResolvedS
     # A compiler chooses the layout of weights itself.
     packing = networks.optimizations.pack_weights and not networks.execution.compile and device.type == "cpu"
     copies = sum(weight_bytes(layer) for m in (unet, controlnet) for layer in m.modules() if can_pack(layer))
-    parts = {"vae": networks.vae, "text_encoder": networks.text_encoder, "unet": unet, "controlnet": controlnet}
+    named = zip(("text_encoder", "text_encoder_2"), networks.text_encoders, strict=False)
+    parts = {"vae": networks.vae, **dict(named), "unet": unet, "controlnet": controlnet}
     return MemoryPlan(
         settings=settings.model_copy(update={"tile_batch": batch, "vae_rows": rows}),
         tile_batch=batch,
@@ -161,8 +163,9 @@ def _features_of_networks(networks: Networks, tile: Tile, images: int, guided: b
         x, t = empty(unet.config.in_channels, height, width), torch.zeros((), device="meta")
         text = empty(77, unet.config.cross_attention_dim)
         embedding = empty(unet.config.block_out_channels[0], height, width)
-        out = condition(x, t, text, lowlevel_encoder_hidden_states=text, condition_embedding=embedding)
-        predict(x, t, text, text, out.down_block_res_samples, out.mid_block_res_sample)
+        added: Any = {"added_cond_kwargs": empty_added(unet, batch)}
+        out = condition(x, t, text, lowlevel_encoder_hidden_states=text, condition_embedding=embedding, **added)
+        predict(x, t, text, text, out.down_block_res_samples, out.mid_block_res_sample, **added)
 
     return _measured_once(networks, (height, width, batch), run, unet, networks.controlnet)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
@@ -22,6 +22,7 @@ class PreparedPhoto:
         high: The encoded high-level prompt, G 1 T D: G = 2 (negative, positive) with guidance, 1 (positive) without.
             None: there is no diffusion model.
         low: The encoded low-level prompt of the same shape, or None.
+        added: What the networks take besides the text, G 1 and more dimensions each.
         latents: Start latents, 1 C h w. None: sampling starts from noise.
     """
 
@@ -30,6 +31,7 @@ class PreparedPhoto:
     high: Tensor | None
     low: Tensor | None
     latents: Tensor | None
+    added: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def batches_of_one_shape(photos: Sequence[PreparedPhoto]) -> list[list[int]]:

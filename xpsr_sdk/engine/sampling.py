@@ -152,6 +152,7 @@ def _denoiser(
         networks.controlnet,
         high=torch.cat(highs, dim=1),
         low=torch.cat(lows, dim=1) if lows else None,
+        added={name: torch.cat([photo.added[name] for photo in photos], dim=1) for name in photos[0].added},
         condition=condition,
         scheduler=networks.scheduler,
         tiles=plan.tiles,

@@ -116,7 +116,7 @@ class Workload:
     def _plan(self, height: int, width: int, settings: ResolvedSettings, photos: int) -> MemoryPlan:
         settings = settings.model_copy(update=self.decided)
         plan = plan_memory(self._networks, height, width, settings, photos)
-        if plan.limited_by_memory and self._networks.park_text_encoder():
+        if plan.limited_by_memory and self._networks.park_text_encoders():
             plan = plan_memory(self._networks, height, width, settings, photos)
         return plan
 
@@ -138,7 +138,7 @@ class Workload:
         """Free the memory of parts that are on the device but not in use."""
         self._unload()
         self._networks.upscaler.unload()
-        self._networks.park_text_encoder()
+        self._networks.park_text_encoders()
 
 
 def _decided_by(plan: MemoryPlan) -> dict[str, Any]:

@@ -41,7 +41,10 @@ class NetworkConfig(BaseModel):
     norm_num_groups: Width | None = None
     num_hidden_layers: Annotated[int, Field(strict=True, ge=1, le=512)] | None = None
     num_attention_heads: Width | WidthEach | None = None
+    addition_time_embed_dim: Width | None = None
+    projection_class_embeddings_input_dim: Width | None = None
     hidden_size: Width | None = None
+    projection_dim: Width | None = None
     intermediate_size: Width | None = None
     max_position_embeddings: Number | None = None
     vocab_size: Number | None = None

@@ -15,6 +15,7 @@ from torch import Tensor, cat, nn
 from torch.nn.functional import silu
 
 from xpsr_sdk.errors import ConfigError
+from xpsr_sdk.models.added_conditioning import Added, with_added
 from xpsr_sdk.models.blocks import run_down, run_mid
 from xpsr_sdk.models.fusion import FusionConfig, LoadsFusions, add_fusions, init_fusions
 
@@ -151,7 +152,7 @@ class XPSRControlNet(LoadsFusions, ControlNetModel):
         encoder = {
             name: tensor
             for name, tensor in unet.state_dict().items()
-            if name.startswith(("conv_in.", "time_embedding.", "down_blocks.", "mid_block."))
+            if name.startswith(("conv_in.", "time_embedding.", "add_embedding.", "down_blocks.", "mid_block."))
         }
         # If the U-Net has trained fusions, they are left out: init_fusions starts from the attentions.
         own = {name: tensor for name, tensor in encoder.items() if ".fusions." not in name}
@@ -187,6 +188,7 @@ class XPSRControlNet(LoadsFusions, ControlNetModel):
         conditioning_scale: float = 1.0,
         condition_embedding: Tensor | None = None,
         heads: bool = False,
+        added_cond_kwargs: Added | None = None,
     ) -> XPSRControlNetOutput:
         """Compute the residuals for the U-Net.
 
@@ -199,6 +201,7 @@ class XPSRControlNet(LoadsFusions, ControlNetModel):
             conditioning_scale: Factor on all residuals.
             condition_embedding: The result of ``embed_condition``, instead of ``controlnet_cond``.
             heads: Whether to compute the predictions for the Degradation-Free Constraint, which training needs.
+            added_cond_kwargs: What the network takes besides the text, see ``xpsr_sdk.Conditioning``.
         """
         high, low = encoder_hidden_states, lowlevel_encoder_hidden_states
         rgbs: list[Tensor] = []
@@ -207,6 +210,7 @@ class XPSRControlNet(LoadsFusions, ControlNetModel):
             condition_embedding, rgbs = self.controlnet_cond_embedding(self._channel_order(controlnet_cond), heads)
         timesteps = torch.as_tensor(timestep, device=sample.device).expand(sample.shape[0])
         temb = self.time_embedding(self.time_proj(timesteps).to(dtype=sample.dtype))
+        temb = with_added(self, temb, high, added_cond_kwargs)
 
         x = self.conv_in(sample) + condition_embedding
         features = [x]

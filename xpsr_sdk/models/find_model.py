@@ -15,8 +15,8 @@ HUB_FILES = [
     PLUGINS,
     "*/config.json",
     "scheduler/*.json",
-    "tokenizer/*",
-    "text_encoder/model.safetensors",
+    *("tokenizer/*", "tokenizer_2/*"),
+    *("text_encoder/model.safetensors", "text_encoder_2/model.safetensors"),
     *(f"{part}/{WEIGHTS}" for part in ("unet", "vae", "controlnet")),
 ]
 """The files of a model that are downloaded from the hub. Copies in other precisions and formats are left out."""

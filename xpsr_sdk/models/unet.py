@@ -10,6 +10,7 @@ from diffusers import Transformer2DModel, UNet2DConditionModel
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
 from torch import Tensor, nn
 
+from xpsr_sdk.models.added_conditioning import Added, with_added
 from xpsr_sdk.models.blocks import run_down, run_mid, run_up
 from xpsr_sdk.models.fusion import FusionConfig, LoadsFusions, add_fusions, init_fusions
 
@@ -61,7 +62,10 @@ class XPSRUNet(LoadsFusions, UNet2DConditionModel):
                 block.pixel_attentions = nn.ModuleList(self._pixel_attentions(i))
 
     def _pixel_attentions(self, level: int) -> list[Transformer2DModel]:
-        """The pixel attentions of up block ``level``, one for each layer. Each attends to the residual of its skip."""
+        """The pixel attentions of up block ``level``, one for each layer. Each attends to the residual of its skip.
+
+        A pixel attention is one transformer layer, however deep the text attention of its level is.
+        """
         config = self.config
         count = len(config.block_out_channels)
 
@@ -78,7 +82,6 @@ class XPSRUNet(LoadsFusions, UNet2DConditionModel):
                     num_attention_heads=heads,
                     attention_head_dim=resnet.out_channels // heads,
                     in_channels=resnet.out_channels,
-                    num_layers=of_level(config.transformer_layers_per_block),
                     cross_attention_dim=resnet.in_channels - previous,
                     norm_num_groups=config.norm_num_groups,
                     use_linear_projection=config.use_linear_projection,
@@ -112,6 +115,7 @@ class XPSRUNet(LoadsFusions, UNet2DConditionModel):
         return_dict: bool = True,
         deep_features: Tensor | None = None,
         return_deep_features: bool = False,
+        added_cond_kwargs: Added | None = None,
     ) -> UNet2DConditionOutput | tuple[Tensor, ...]:
         """Predict the noise, the velocity or the clean latents, depending on the model's prediction type.
 
@@ -127,12 +131,14 @@ class XPSRUNet(LoadsFusions, UNet2DConditionModel):
             deep_features: The input of the last decoder block from an evaluation at a near timestep. Then only the
                 first encoder block and the last decoder block run (DeepCache, arXiv 2312.00858).
             return_deep_features: Whether to return those features as well. The result is then always a tuple.
+            added_cond_kwargs: What the network takes besides the text, see ``xpsr_sdk.Conditioning``.
 
         Returns:
             The prediction, B C h w.
         """
         high, low, residuals = encoder_hidden_states, lowlevel_encoder_hidden_states, down_block_additional_residuals
         temb = self.time_embedding(self.get_time_embed(sample=sample, timestep=timestep))
+        temb = with_added(self, temb, high, added_cond_kwargs)
         x = self.conv_in(sample)
         skips = [x]
         for block in list(self.down_blocks) if deep_features is None else list(self.down_blocks)[:1]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -15,6 +16,21 @@ from xpsr_sdk.plugin_system.answers import blamed_on, checked_tensor, wrong
 from xpsr_sdk.prompts.describe import describe
 from xpsr_sdk.prompts.weights import escape_weights
 from xpsr_sdk.resolved import ResolvedSettings
+
+
+@dataclass(frozen=True)
+class EncodedPrompts:
+    """The prompts of a photo for the networks. G = 2 (negative, positive) with guidance, 1 (positive) without.
+
+    Attributes:
+        high: The high-level text, G 1 T D.
+        low: The low-level text of the same shape, or None.
+        added: What the networks take besides the text, G 1 and more dimensions each.
+    """
+
+    high: Tensor | None = None
+    low: Tensor | None = None
+    added: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def describe_photo(provider: PromptProvider, photo: LoadedPhoto, settings: ResolvedSettings) -> Prompts:
@@ -44,8 +60,8 @@ def _ask(provider: PromptProvider, photo: LoadedPhoto, missing: Collection[Promp
 
 def encode_prompts(
     backbone: Backbone, prompts: Prompts, settings: ResolvedSettings, device: torch.device
-) -> tuple[Tensor, Tensor | None]:
-    """High- and low-level embeddings, G 1 T D: G = 2 (negative, positive) with guidance, 1 (positive) without.
+) -> EncodedPrompts:
+    """Encode the prompts of a photo, with guidance also the negative ones.
 
     Raises:
         BrokenPlugin: The backbone failed, or gave something else than its contract promises.
@@ -60,7 +76,7 @@ def encode_prompts(
     if options == {"long_prompts": "cut", "weighted": False}:
         options = {}
 
-    def encode(negative: str, positive: str) -> Tensor:
+    def encode(negative: str, positive: str) -> Conditioning:
         texts = [negative, positive] if guided else [positive]
         with blamed_on("backbone", backbone):
             answer = backbone.encode_text(texts, **options)
@@ -68,10 +84,15 @@ def encode_prompts(
             raise wrong("backbone", backbone, f"gave a {type(answer).__name__} as encoded text, not Conditioning")
         shape = (len(texts), None, backbone.text_width)
         embeddings = checked_tensor("backbone", backbone, answer.embeddings, "text embeddings", shape)
-        return embeddings[:, None].to(device)
+        added = {
+            name: checked_tensor("backbone", backbone, x, name, (len(texts), *x.shape[1:]))
+            for name, x in answer.added.items()
+        }
+        return Conditioning(embeddings[:, None].to(device), {name: x[:, None].to(device) for name, x in added.items()})
 
     high = encode(settings.negative, join_prompt(said_high, settings.positive))
-    return high, None if prompts.low is None else encode(settings.low_negative, said_low)
+    low = None if prompts.low is None else encode(settings.low_negative, said_low).embeddings
+    return EncodedPrompts(high.embeddings, low, high.added)
 
 
 def join_prompt(description: str | None, words: str) -> str:

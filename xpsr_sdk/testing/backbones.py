@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import shutil
 import warnings
+from collections.abc import Sequence
 from math import log2
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,7 +17,7 @@ from diffusers import AutoencoderKL, ModelMixin
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from xpsr_sdk.contracts import Conditioning
+from xpsr_sdk.contracts import Conditioning, parts_of, text_encoders_of
 from xpsr_sdk.errors import CheckpointError
 from xpsr_sdk.pipeline import Pipeline
 from xpsr_sdk.plugin_system.registry import Registry
@@ -86,7 +87,8 @@ def _loaded(subject: Subject, folder: Path, dtype: torch.dtype = torch.float32, 
 def _parts(subject: Subject, folder: Path) -> Any:
     with subject.clause("parts"):
         backbone = _loaded(subject, folder)
-        for name, kind in (("text_encoder", nn.Module), ("vae", ModelMixin)):
+        kinds: dict[str, type] = {"vae": ModelMixin, "text_encoder": nn.Module}
+        for name, kind in (kinds | dict.fromkeys(text_encoders_of(backbone), nn.Module)).items():
             part = getattr(backbone, name)
             require(isinstance(part, kind), f"{name} is a {type(part).__name__}, not a {kind.__name__}")
             require(not part.training, f"{name} is in training mode")
@@ -106,18 +108,15 @@ def _precision(subject: Subject, folder: Path) -> None:
     with subject.clause("precision"):
         for dtype in (torch.float32, torch.bfloat16):
             backbone = _loaded(subject, folder, dtype)
-            for name in ("text_encoder", "vae"):
+            for name in (*text_encoders_of(backbone), "vae"):
                 tensors = {**dict(getattr(backbone, name).named_parameters())}
                 wrong = {str(t.dtype) for t in tensors.values() if t.is_floating_point() and t.dtype != dtype}
                 require(not wrong, f"loaded in {dtype}, {name} has weights in {', '.join(sorted(wrong))}")
             with torch.no_grad():
                 image, lr = _images(backbone, dtype=dtype)
                 latents = backbone.encode(image, lr)
-                results = {
-                    "encode_text": backbone.encode_text(["a photo"]).embeddings,
-                    "encode": latents,
-                    "decode": backbone.decode(latents, lr),
-                }
+                results = {"encode": latents, "decode": backbone.decode(latents, lr)}
+                results |= {f"encode_text, {k},": x for k, x in _encoded(backbone, ["a photo"]).items()}
             for name, result in results.items():
                 require(result.dtype == dtype, f"in {dtype}, {name} returned {result.dtype}")
 
@@ -127,7 +126,7 @@ def _from_scratch(subject: Subject, folder: Path) -> None:
         bare = Path(temporary, "bare")
         shutil.copytree(folder, bare)
         for pattern in WEIGHTS:
-            for file in (bare / "text_encoder").rglob(pattern):
+            for file in bare.glob(f"text_encoder*/**/{pattern}"):
                 file.unlink()
         backbone = _loaded(subject, bare, from_scratch=True)
         with torch.no_grad():
@@ -172,6 +171,10 @@ def _text(subject: Subject, backbone: Any) -> None:
             require(isinstance(conditioning, Conditioning), f"encode_text returned a {type(conditioning).__name__}")
             shape = (len(texts), _tokens(backbone), backbone.text_width)
             require_tensor(conditioning.embeddings, shape, f"the embeddings of {len(texts)} texts")
+            names = set(conditioning.added)
+            require(names in (set(), {"text_embeds", "time_ids"}), f"networks do not take {sorted(names)}")
+            for name, x in conditioning.added.items():
+                require_tensor(x, (len(texts), *x.shape[1:]), f"{name} of {len(texts)} texts")
         first, second = backbone.encode_text(["a cat", "a house"]).embeddings
         require(not same(first, second), "two texts have the same embeddings")
 
@@ -207,6 +210,12 @@ def _weights(subject: Subject, backbone: Any) -> None:
         require(not torch.allclose(weighted, plain, atol=1e-4), "a weight changes nothing")
         as_text = backbone.encode_text(["a photo of a (cat:1.5)"]).embeddings
         require(not same(weighted, as_text), "it reads (cat:1.5) in the same way with weighted=True and without")
+
+
+def _encoded(backbone: Any, texts: Sequence[str]) -> dict[str, Tensor]:
+    """What the networks are told of texts: the embeddings, and what is added, by their names."""
+    conditioning = backbone.encode_text(texts)
+    return {"embeddings": conditioning.embeddings, **conditioning.added}
 
 
 def _tokens(backbone: Any) -> int:
@@ -283,8 +292,8 @@ def _lossless(subject: Subject, backbone: Any) -> None:
 def _with_parts_of(subject: Subject, backbone: Any) -> Any:
     """A fresh backbone with the parts of ``backbone``, which ``from_pretrained`` makes in this way."""
     fresh = subject.build()
-    for part in ("tokenizer", "text_encoder", "vae", "scheduler"):
-        setattr(fresh, part, getattr(backbone, part))
+    for name, part in parts_of(backbone).items():
+        setattr(fresh, name, part)
     return fresh
 
 
@@ -307,7 +316,7 @@ def _determinism(subject: Subject, backbone: Any) -> None:
         def results() -> list[Tensor]:
             latents = backbone.encode(image, lr)
             drawn = backbone.encode(image, lr, generators(5, 6))
-            return [latents, drawn, backbone.decode(latents, lr), backbone.encode_text(TEXTS).embeddings]
+            return [latents, drawn, backbone.decode(latents, lr), *_encoded(backbone, TEXTS).values()]
 
         with global_random_state_kept():
             first = results()
@@ -317,7 +326,8 @@ def _determinism(subject: Subject, backbone: Any) -> None:
         backbone.encode(*(images.flip(0) for images in (image, lr)))  # other photos of the same size
         problem = "decode gave another result after other photos were encoded"
         require(same(decoded, backbone.decode(latents, lr)), problem)
-        for name, before, again in zip(("encode", "encode", "decode", "encode_text"), first, results(), strict=True):
+        names = ("encode", "encode", "decode", *["encode_text"] * (len(first) - 3))
+        for name, before, again in zip(names, first, results(), strict=True):
             require(same(before, again), f"{name} gave a different result for the same input")
 
 
@@ -326,7 +336,7 @@ def _batch(subject: Subject, backbone: Any) -> None:
     with subject.clause("batch"):
         image, lr = _images(backbone)
         latents, drawn = backbone.encode(image, lr), backbone.encode(image, lr, generators(5, 6))
-        decoded, texts = backbone.decode(latents, lr), backbone.encode_text(TEXTS).embeddings
+        decoded, texts = backbone.decode(latents, lr), _encoded(backbone, TEXTS)
         for i in range(2):
             one = slice(i, i + 1)
             pairs = {
@@ -337,9 +347,11 @@ def _batch(subject: Subject, backbone: Any) -> None:
             for name, (together, alone) in pairs.items():
                 problem = f"{name} gave different results for image {i} of a batch and for this image alone"
                 require_close(together, alone, 1e-4, problem)
-        for text, embeddings in zip(TEXTS, texts, strict=True):
-            alone = backbone.encode_text([text]).embeddings
-            require_close(embeddings[None], alone, 1e-4, f"in a batch, the text {text!r} has different embeddings")
+        for i, text in enumerate(TEXTS):
+            for name, alone in _encoded(backbone, [text]).items():
+                require_close(
+                    texts[name][i : i + 1], alone, 1e-4, f"in a batch, the text {text!r} has different {name}"
+                )
 
 
 def _gradients(subject: Subject, backbone: Any) -> None:
@@ -362,8 +374,8 @@ def _derived(subject: Subject, backbone: Any) -> None:
         latents = backbone.encode(image, lr)
         require(same(fresh.encode(image, lr), latents), "encode depends on what load() stored")
         require(same(fresh.decode(latents, lr), backbone.decode(latents, lr)), "decode depends on what load() stored")
-        texts = fresh.encode_text(TEXTS).embeddings, backbone.encode_text(TEXTS).embeddings
-        require(same(*texts), "encode_text depends on what load() stored")
+        texts = (_encoded(part, TEXTS).values() for part in (fresh, backbone))
+        require(all(map(same, *texts)), "encode_text depends on what load() stored")
 
 
 def _end_to_end(subject: Subject, backbone: Any, folder: Path) -> None:
@@ -371,6 +383,7 @@ def _end_to_end(subject: Subject, backbone: Any, folder: Path) -> None:
         "in_channels": backbone.latent_channels,
         "out_channels": backbone.latent_channels,
         "cross_attention_dim": backbone.text_width,
+        **_fitting_added(backbone),
     }
     write_networks(folder, (4,) + (8,) * round(log2(backbone.stride)), **fitting)
     with subject.clause("restoration"):
@@ -383,3 +396,14 @@ def _end_to_end(subject: Subject, backbone: Any, folder: Path) -> None:
         built, again = (np.asarray(pipe(photo(23, 17), **settings).image, np.int16) for pipe in (pipeline, loaded))
         # The memory layout of tensors, which differs between the two, changes how kernels round.
         require(np.abs(built - again).max() <= 2, "after saving and loading, the pipeline gives a different result")
+
+
+@torch.no_grad()
+def _fitting_added(backbone: Any) -> dict[str, Any]:
+    """The config of a U-Net that takes what the backbone adds to the text."""
+    added = backbone.encode_text([""]).added
+    if not added:
+        return {}
+    width = added["text_embeds"].shape[1] + 8 * added["time_ids"].shape[1]
+    names = {"addition_embed_type": "text_time", "addition_time_embed_dim": 8}
+    return {**names, "projection_class_embeddings_input_dim": width}

@@ -117,10 +117,10 @@ CLAUSES: dict[str, dict[str, str]] = {
         "precision": "load the text encoder and the autoencoder in the given dtype, and return results in it",
         "from scratch": "with from_scratch=True, make the text encoder from its config, without reading its weights",
         "damage": "raise CheckpointError if a part of the folder is missing or damaged",
-        "derived": "compute everything from tokenizer, text_encoder, vae and scheduler: from_pretrained sets those "
-        "four and never calls load()",
+        "derived": "compute everything from tokenizer, text_encoder, vae and scheduler (and tokenizer_2, "
+        "text_encoder_2): from_pretrained sets those alone and never calls load()",
         "text": "let encode_text return Conditioning(embeddings B T D), D = text_width, one for each text, with finite "
-        "numbers",
+        "numbers; added is empty, or holds text_embeds and time_ids, one row for each text",
         "long text": "cut a text that is too long, with a warning, instead of failing; with long_prompts='chunks', "
         "read all of it in chunks, and concatenate their embeddings",
         "weights": "with weighted=True, read (word:1.2) as the word with that weight, see "

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, DDIMScheduler, EulerDiscreteScheduler, UNet2DConditionModel
 from PIL import Image
 from torch import nn
-from transformers import CLIPTextConfig, CLIPTextModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from xpsr_sdk.models.checkpoints import write_checkpoint, write_model
 from xpsr_sdk.models.controlnet import XPSRControlNet
@@ -97,6 +97,46 @@ def write_stable_diffusion(folder: Path, seed: int = 0) -> None:
     index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
     classes = {"vae": ["diffusers", "AutoencoderKL"], "backbone": "stable-diffusion"}
     write_json(folder / "model_index.json", index | classes | {"defaults": DEFAULTS | {"start": "lr"}})
+
+
+XL: dict[str, Any] = {
+    "in_channels": 4,
+    "out_channels": 4,
+    "block_out_channels": (8, 8, 16),
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+    "transformer_layers_per_block": (1, 2, 3),
+    "attention_head_dim": (1, 2, 4),
+    "use_linear_projection": True,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 8,
+    "projection_class_embeddings_input_dim": 12 + 6 * 8,
+    "cross_attention_dim": TEXT_WIDTH + 24,
+}
+"""Entries of ``UNET`` for a U-Net of SDXL's architecture."""
+
+
+def write_stable_diffusion_xl(folder: Path, seed: int = 0) -> None:
+    """Write a base model with SDXL's architecture: two text encoders, and a U-Net whose levels differ in depth."""
+    write_stable_diffusion(folder, seed)
+    shutil.copytree(folder / "tokenizer", folder / "tokenizer_2")
+    settings = json.loads((folder / "tokenizer" / "tokenizer_config.json").read_text(encoding="utf-8"))
+    write_json(folder / "tokenizer_2" / "tokenizer_config.json", settings | {"pad_token": "!"})
+    sizes = {"hidden_size": 24, "intermediate_size": 32, "projection_dim": 12, "hidden_act": "gelu"}
+    text = CLIPTextConfig.from_pretrained(folder / "text_encoder", **sizes)
+    CLIPTextModelWithProjection(text).save_pretrained(folder / "text_encoder_2")
+    shutil.rmtree(folder / "scheduler")
+    betas: dict[str, Any] = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
+    EulerDiscreteScheduler(**betas, timestep_spacing="leading", steps_offset=1).save_pretrained(folder / "scheduler")
+    shutil.rmtree(folder / "unet")
+    write_model(_shaken(UNet2DConditionModel(**{**UNET, **XL})), folder / "unet")
+    classes = {"tokenizer": "CLIPTokenizer", "tokenizer_2": "CLIPTokenizer"}
+    classes |= {"text_encoder": "CLIPTextModel", "text_encoder_2": "CLIPTextModelWithProjection"}
+    index: dict[str, Any] = {name: ["transformers", cls] for name, cls in classes.items()}
+    index |= {"vae": ["diffusers", "AutoencoderKL"], "unet": ["diffusers", "UNet2DConditionModel"]}
+    index |= {"scheduler": ["diffusers", "EulerDiscreteScheduler"], "_class_name": "StableDiffusionXLPipeline"}
+    index |= {"defaults": {"dtype": "float32", "num_inference_steps": 4}}
+    write_json(folder / "model_index.json", index)
 
 
 def write_networks(folder: Path, conditioning_widths: tuple[int, ...] = CONDITIONING_WIDTHS, **unet: Any) -> None:

@@ -70,9 +70,11 @@ def dry_run(config: TrainConfig, registry: Registry | None = None) -> DryRun:
     run = TrainingRun(config.model_copy(update={"steps": max(config.steps, 1 + MEASURED_STEPS)}), registry)
     run.accelerator.wait_for_everyone()
     done = max(run.checkpoints.steps(), default=0)
-    networks = (run.unet, run.controlnet, run.backbone.text_encoder, run.backbone.vae)
+    networks = {"unet": run.unet, "controlnet": run.controlnet, **run.text_encoders, "vae": run.backbone.vae}
     batch = run.data.batch(range(config.batch_size // (config.gradient_accumulation * run.accelerator.num_processes)))
-    memory = step_memory(networks, run.trained, config.optimizer.name, lambda: run.losses(run.draw(batch))["loss"])
+    memory = step_memory(
+        networks.values(), run.trained, config.optimizer.name, lambda: run.losses(run.draw(batch))["loss"]
+    )
     took = []
     for _ in range(min(MEASURED_STEPS + 1, config.steps)):
         began = time.perf_counter()
@@ -83,7 +85,7 @@ def dry_run(config: TrainConfig, registry: Registry | None = None) -> DryRun:
     trained, frozen = Counter[str](), Counter[str]()
     for name, parameter in run.trained.items():
         trained[group_of(name)] += parameter.numel()
-    for name, network in zip(("unet", "controlnet", "text_encoder", "vae"), networks, strict=True):
+    for name, network in networks.items():
         frozen[name] = sum(p.numel() for p in network.parameters() if not p.requires_grad)
     steps = config.steps - done
     epochs = steps * config.batch_size / len(run.data)

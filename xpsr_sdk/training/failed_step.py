@@ -24,7 +24,7 @@ def write_failed_step(target: Path, batch: Batch, inputs: StepInputs) -> None:
         TrainingError: It cannot be written.
     """
     # Tensors are copied, since some share memory, which safetensors does not accept.
-    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in vars(inputs).items()}
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in inputs.tensors().items()}
     words = {"positions": batch.positions, "high": batch.high, "low": batch.low}
     with writing(target), whole_folder(target) as folder:
         save_file(tensors, folder / "inputs.safetensors")

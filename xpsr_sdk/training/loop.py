@@ -20,6 +20,7 @@ from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 
 from xpsr_sdk.config import backbone_of, read_defaults
+from xpsr_sdk.contracts import Conditioning, parts_of, text_encoders_of
 from xpsr_sdk.data.samples import Batch
 from xpsr_sdk.data.seeds import generator_for
 from xpsr_sdk.engine.nonfinite import is_finite
@@ -127,6 +128,7 @@ class TrainingRun:
         torch.manual_seed(config.seed)  # for the initialisation of fresh weights
         self.backbone: Any
         self.backbone, self.unet, self.controlnet = build_for_training(config.model, registry)
+        self.text_encoders = text_encoders_of(self.backbone)
         _check_heads(config, self.controlnet.config)
         self._choose_parameters()
         self.model_index: dict[str, Any] | None = None
@@ -138,7 +140,7 @@ class TrainingRun:
         objective = Objective(
             self.unet,
             self.controlnet,
-            self.backbone.text_encoder,
+            nn.ModuleList(self.text_encoders.values()),
             self.schedule,
             config.loss,
             self._perceptual(registry),
@@ -166,11 +168,11 @@ class TrainingRun:
         if config.model.lora_rank:
             add_lora(self.unet, config.model.lora_rank)
             patterns = (*patterns, LORA_PATTERN)
-        models = {"unet": self.unet, "controlnet": self.controlnet, "text_encoder": self.backbone.text_encoder}
+        models = {"unet": self.unet, "controlnet": self.controlnet, **self.text_encoders}
         # Not every U-Net has fusions, so one of the default patterns may match nothing.
         self.trained = select_parameters(models, patterns, each_must_match="train" in config.model.model_fields_set)
         self.shards = config.model.shard_frozen and self.accelerator.num_processes > 1
-        self.trains_text = any(name.startswith("text_encoder.") for name in self.trained)
+        self.trains_text = any(name.startswith("text_encoder") for name in self.trained)
         self.backbone.vae.requires_grad_(False)
         for network in (self.unet, self.controlnet):
             if config.model.frozen_in_half:
@@ -248,11 +250,12 @@ class TrainingRun:
         drop = self.config.data.prompt_dropout
         with torch.set_grad_enabled(self.trains_text), self.accelerator.autocast():
             high, low = (self._encode(_dropped(texts, drop, generators)) for texts in (batch.high, batch.low))
+        texts = high.embeddings, low.embeddings
         timesteps = torch.stack([self._timestep(generator) for generator in generators]).to(self.device)
         share = self.config.loss.estimate_share
         from_estimate = torch.tensor([float(torch.rand((), generator=g)) < share for g in generators])
         return StepInputs(
-            hr, resized, upscaled, latents, photo, noise, timesteps, high, low, from_estimate.to(self.device)
+            hr, resized, upscaled, latents, photo, noise, timesteps, *texts, from_estimate.to(self.device), high.added
         )
 
     @property
@@ -284,9 +287,11 @@ class TrainingRun:
                 write_model(network, folder / name, gathered(merged_state(network)))
             write_plugins(folder, (self.unet, self.controlnet, self.backbone))
             if self.trains_text:  # a complete model, which a later run can use as its base
-                self.backbone.text_encoder.save_pretrained(folder / "text_encoder")
-                for part in ("tokenizer", "scheduler", "vae"):
-                    shutil.copytree(self.config.model.base_folder / part, folder / part)
+                for part in parts_of(self.backbone):
+                    if part in self.text_encoders:
+                        self.text_encoders[part].save_pretrained(folder / part)
+                    else:
+                        shutil.copytree(self.config.model.base_folder / part, folder / part)
                 index = json.dumps(self.model_index, indent=2) + "\n"
                 (folder / "model_index.json").write_text(index, encoding="utf-8")
 
@@ -411,7 +416,7 @@ class TrainingRun:
         problem, advice = "", "try a lower learning rate"
         if not math.isfinite(loss):
             problem = f"The loss is {loss} at step {self.step}"
-            if broken := [name for name, tensor in vars(inputs).items() if not is_finite(tensor)]:
+            if broken := [name for name, tensor in inputs.tensors().items() if not is_finite(tensor)]:
                 problem += f" (not finite are already its inputs: {', '.join(broken)})"
         elif len(recent) == REMEMBERED:
             mean, spread = statistics.mean(recent), statistics.stdev(recent)
@@ -431,11 +436,12 @@ class TrainingRun:
         for_mean = torch.rand((), generator=generator) < loss.mean_share
         return torch.where(for_mean, last, timestep)
 
-    def _encode(self, texts: list[str]) -> Tensor:
+    def _encode(self, texts: list[str]) -> Conditioning:
         unique = sorted(set(texts))
         with blamed_on("backbone", self.backbone):
-            embeddings: Tensor = self.backbone.encode_text(unique).embeddings
-        return embeddings[[unique.index(text) for text in texts]]
+            encoded: Conditioning = self.backbone.encode_text(unique)
+        each = [unique.index(text) for text in texts]
+        return Conditioning(encoded.embeddings[each], {name: x[each] for name, x in encoded.added.items()})
 
     def _perceptual(self, registry: Registry) -> PerceptualLoss | None:
         """A metric of the decoded estimates, except at the last timestep, whose estimate should stay the mean."""

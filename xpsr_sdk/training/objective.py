@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
@@ -30,6 +30,7 @@ class StepInputs:
         high: High-level text, B T D.
         low: Low-level text, B T D.
         from_estimate: For which images noise is added to the model's estimate of the mean instead of ``latents``, B.
+        added: What the networks take besides the text, B and more dimensions each.
     """
 
     hr: Tensor
@@ -42,10 +43,16 @@ class StepInputs:
     high: Tensor
     low: Tensor
     from_estimate: Tensor
+    added: Mapping[str, Tensor] = field(default_factory=dict)
 
     def where(self, chosen: Tensor) -> StepInputs:
         """The inputs of those images for which ``chosen`` (B, booleans) is true."""
-        return StepInputs(*(getattr(self, each.name)[chosen] for each in fields(self)))
+        tensors = {each.name: getattr(self, each.name)[chosen] for each in fields(self) if each.name != "added"}
+        return StepInputs(**tensors, added={name: x[chosen] for name, x in self.added.items()})
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All tensors, by their names."""
+        return {each.name: getattr(self, each.name) for each in fields(self) if each.name != "added"} | {**self.added}
 
 
 PerceptualLoss = Callable[[Tensor, StepInputs], Tensor]
@@ -58,7 +65,7 @@ class Objective(nn.Module):
     Args:
         unet: Predicts the noise.
         controlnet: Conditions the U-Net on the input.
-        text_encoder: It is not called here, but DDP must average its gradients.
+        text_encoder: The text encoder, or a list of them. It is not called here, but DDP must average its gradients.
         schedule: The noise schedule.
         loss: The options of the loss.
         perceptual: The perceptual term. None: there is none.
@@ -104,9 +111,10 @@ class Objective(nn.Module):
 
     def _predict(self, noisy: Tensor, t: Tensor, inputs: StepInputs, heads: bool) -> tuple[Any, Tensor]:
         condition = condition_of(self.controlnet, inputs.upscaled, inputs.resized)
-        out: Any = self.controlnet(noisy, t, inputs.high, condition, inputs.low, heads=heads)
+        added: Any = {"added_cond_kwargs": inputs.added}
+        out: Any = self.controlnet(noisy, t, inputs.high, condition, inputs.low, heads=heads, **added)
         residuals = out.down_block_res_samples, out.mid_block_res_sample
-        return out, self.unet(noisy, t, inputs.high, inputs.low, *residuals).sample.float()
+        return out, self.unet(noisy, t, inputs.high, inputs.low, *residuals, **added).sample.float()
 
     @torch.no_grad()
     def _start(self, inputs: StepInputs) -> Tensor:

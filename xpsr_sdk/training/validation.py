@@ -15,7 +15,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from xpsr_sdk.config import RestoreConfig, load_config
-from xpsr_sdk.contracts import Item, Prompts
+from xpsr_sdk.contracts import Item, Prompts, parts_of
 from xpsr_sdk.data.images import to_image, to_tensor
 from xpsr_sdk.data.photo import SMALLEST_SIDE
 from xpsr_sdk.data.samples import Example
@@ -110,8 +110,7 @@ class Validation:
     def _pipeline(self, unet: torch.nn.Module, controlnet: torch.nn.Module) -> Pipeline:
         parts = self._backbone
         pipeline = Pipeline(
-            vae=parts.vae, text_encoder=parts.text_encoder, tokenizer=parts.tokenizer, scheduler=parts.scheduler,
-            unet=unet, controlnet=controlnet,
+            **parts_of(parts), unet=unet, controlnet=controlnet,
             backbone=trained_backbone(self._config.model), defaults=self._index.get("defaults"),
         )  # fmt: skip
         pipeline.configure(
