@@ -89,10 +89,13 @@ class RestoreConfig(Settings):
     num_inference_steps: Steps | None = Field(
         None,
         description="Largest number of model evaluations. A sampler that evaluates the model twice in each step, "
-        "such as heun, takes half as many steps. (diffusers counts steps, not evaluations.) None: the model's default.",
+        "such as heun, takes half as many steps. (diffusers counts steps, not evaluations.) None: the default of the "
+        "sampler or, if it has none, of the model.",
     )
     guidance_scale: Guidance | None = Field(
-        None, description="Classifier-free guidance scale; 1 turns guidance off. None: the model's default."
+        None,
+        description="Classifier-free guidance scale; 1 turns guidance off. None: the default of the sampler or, if it "
+        "has none, of the model.",
     )
     fidelity: Share | None = Field(
         None, description="1: closest to the input; 0: most realistic. None: the model's default."

@@ -350,6 +350,9 @@ class Sampler(Protocol):
     A sampler for models that were distilled to one or a few steps (consistency models, one-step restoration) says so by
     an attribute ``distilled = True``: it may use fewer evaluations than it is given, and its result is the model's
     estimate instead of a sample of the data's distribution.
+
+    A sampler may also have an attribute ``defaults``: settings that replace the model's defaults, unless a user gives
+    others, for instance ``{"num_inference_steps": 4, "guidance_scale": 1.0}``.
     """
 
     def sample(

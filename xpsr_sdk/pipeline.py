@@ -283,12 +283,12 @@ class Pipeline(DiffusionPipeline, StableDiffusionXLLoraLoaderMixin):
         return results[0] if one else results
 
     def resolve(self, settings: Mapping[str, Any]) -> ResolvedSettings:
-        """Complete the settings of a call with those of the pipeline and of the model. A missing seed is drawn.
+        """Complete the settings of a call with those of the pipeline, sampler and model. A missing seed is drawn.
 
         Raises:
             ConfigError: A setting is unknown, out of range, or conflicts with another one.
         """
-        return resolve(self.settings, settings, self.defaults)
+        return resolve(self.settings, settings, self.defaults, getattr(self.sampler, "defaults", None))
 
     def explain(self, photo: Photo, **settings: Any) -> MemoryPlan:
         """Plan how a photo, or the first of its regions, would be restored, and the memory. Nothing is computed.

@@ -51,15 +51,21 @@ class ResolvedSettings(RestoreConfig):
     low_negative: str
 
 
-def resolve(own: RestoreConfig, given: Mapping[str, Any], defaults: ModelDefaults) -> ResolvedSettings:
+def resolve(
+    own: RestoreConfig,
+    given: Mapping[str, Any],
+    defaults: ModelDefaults,
+    of_sampler: Mapping[str, Any] | None = None,
+) -> ResolvedSettings:
     """Complete the settings of a call. If no seed is given, a random one is drawn here.
 
-    A setting of the call comes first, then one of the pipeline, then the model's default.
+    A setting of the call comes first, then one of the pipeline, then the sampler's default, then the model's.
 
     Args:
         own: The settings of the pipeline.
         given: The settings of the call; None counts as not given.
         defaults: The defaults of the model.
+        of_sampler: The defaults of the sampler, if it has any.
 
     Raises:
         ConfigError: A setting is unknown, out of range, or conflicts with another one.
@@ -70,8 +76,10 @@ def resolve(own: RestoreConfig, given: Mapping[str, Any], defaults: ModelDefault
         of_pipeline |= dict.fromkeys(SIZES)
     merged = load_config(RestoreConfig, {**of_pipeline, **of_call}, "The call")
     speed = merged.speed or "exact"
-    of_model = defaults.model_dump() | {
-        "num_inference_steps": ceil(defaults.num_inference_steps * SPEEDS[speed].steps_share),
+    checked = load_config(RestoreConfig, of_sampler or {}, "The table 'defaults' of the sampler")
+    default = defaults.model_dump() | checked.model_dump(exclude_unset=True)
+    default |= {
+        "num_inference_steps": ceil(default["num_inference_steps"] * SPEEDS[speed].steps_share),
         "guidance_interval": SPEEDS[speed].guidance_interval,
         "reuse_interval": SPEEDS[speed].reuse_interval,
         "speed": speed,
@@ -80,7 +88,7 @@ def resolve(own: RestoreConfig, given: Mapping[str, Any], defaults: ModelDefault
     chosen = merged.model_dump()
     if _sizes(chosen) == []:
         chosen["scale"] = DEFAULT_SCALE
-    filled = {name: of_model.get(name) if value is None else value for name, value in chosen.items()}
+    filled = {name: default.get(name) if value is None else value for name, value in chosen.items()}
     resolved = ResolvedSettings(**filled)
     if resolved.tile_overlap >= resolved.tile:
         raise ConfigError(f"tile_overlap is {resolved.tile_overlap}: it must be less than tile, {resolved.tile}.")

@@ -37,6 +37,7 @@ def denoiser(
     low: Tensor | None = None,
     guidance_scale: float = 1,
     prediction_type: str = "epsilon",
+    zero_snr: bool = False,
     **options: Any,
 ) -> GuidedDenoiser:
     unet, controlnet = networks
@@ -47,7 +48,7 @@ def denoiser(
         high=text(1) if high is None else high,
         low=low,
         condition=torch.rand(1, 3, HEIGHT * 4, WIDTH * 4, generator=torch.Generator().manual_seed(1)),
-        scheduler=DDIMScheduler(prediction_type=prediction_type),
+        scheduler=DDIMScheduler(prediction_type=prediction_type, rescale_betas_zero_snr=zero_snr),
         tiles=tiles,
         guidance_scale=guidance_scale,
         **settings,
@@ -114,6 +115,14 @@ def test_the_clean_estimate_agrees_with_diffusers(networks: tuple[Any, Any], kin
 
 
 # Exact gains
+
+
+def test_pure_noise_is_estimated_at_the_last_timestep(networks: tuple[Any, Any]) -> None:
+    from_noise = denoiser(networks, prediction_type="v_prediction", zero_snr=True)
+    x = torch.randn(1, 48, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        estimate = from_noise.denoised(x * 4096, 4096.0)  # the highest sigma of diffusers' schedulers
+        torch.testing.assert_close(estimate, -from_noise.predict(x, 999), atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -80,6 +80,15 @@ def xpsr_samplers() -> Iterable[ComponentSpec]:
     yield ComponentSpec("diffusers", target, "Any scheduler of diffusers, by the name of its class.")
     euler = {"scheduler": "EulerDiscreteScheduler", "options": {"timestep_spacing": "trailing"}}
     yield ComponentSpec("euler", target, "Euler's method (arXiv 2206.00364).", euler)
+    few = {"defaults": {"num_inference_steps": 4, "guidance_scale": 1.0}}
+    lcm = {"scheduler": "LCMScheduler", "options": {"clip_sample": False}} | few
+    yield ComponentSpec("lcm", target, "Latent consistency models and LoRAs, in 4 steps (arXiv 2310.04378).", lcm)
+    tcd = {"scheduler": "TCDScheduler", "options": {"clip_sample": False}, "step_options": {"eta": 0.3}} | few
+    yield ComponentSpec("tcd", target, "Trajectory consistency LoRAs, in 4 steps (arXiv 2402.19159).", tcd)
+    yield ComponentSpec("hyper-sd", target, "DDIM for Hyper-SD LoRAs, in 4 steps (arXiv 2404.13686).", ddim | few)
+    yield ComponentSpec("lightning", target, "Euler for Lightning LoRAs, in 4 steps (arXiv 2402.13929).", euler | few)
+    turbo = {"scheduler": "EulerAncestralDiscreteScheduler", "options": {"timestep_spacing": "trailing"}} | few
+    yield ComponentSpec("turbo", target, "Ancestral Euler for Turbo models, in 4 steps (arXiv 2311.17042).", turbo)
 
 
 @hookimpl

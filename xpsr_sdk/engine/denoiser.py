@@ -19,6 +19,9 @@ from xpsr_sdk.models.schedule import NoiseSchedule
 from xpsr_sdk.models.unet import XPSRUNet
 from xpsr_sdk.plugin_system.answers import blamed_on_parts
 
+LEAST_SIGNAL = 2.0**-24
+"""The least signal power, as in diffusers: a noise schedule that ends in pure noise would have an infinite sigma."""
+
 
 @dataclass
 class DeepFeatures:
@@ -247,6 +250,8 @@ class GuidedDenoiser:
 
     def denoised(self, x: Tensor, sigma: Tensor | float) -> Tensor:
         """The estimate of the clean latents from ``x = x_0 + sigma * noise``."""
-        sigmas = ((1 - self.alphas_cumprod) / self.alphas_cumprod).sqrt()
-        t = int((sigmas - float(sigma)).abs().argmin())
+        signal = self.alphas_cumprod.clamp(min=LEAST_SIGNAL)
+        sigmas = ((1 - signal) / signal).sqrt()
+        distances = (sigmas - float(sigma)).abs()
+        t = int((distances == distances.min()).nonzero()[-1])  # the noisiest of those that are equally near
         return self.clean(x / (1 + float(sigma) ** 2) ** 0.5, t)
