@@ -12,6 +12,7 @@ from torch import Tensor
 from tests.support import tiny
 from tests.support.tiny import PHOTO, same
 from xpsr_sdk import ConfigError, Pipeline, Registry, build_pipeline
+from xpsr_sdk.builtin.samplers import DiffusersSampler
 from xpsr_sdk.testing import GaussianDenoiser
 
 BUILT_IN = Registry([])
@@ -56,7 +57,7 @@ def steps_of(name: str | dict[str, Any], denoiser: Any, latents: Tensor, steps: 
         way.append(x)
         return x
 
-    sampler = BUILT_IN.create("sampler", name)
+    sampler: DiffusersSampler = BUILT_IN.create("sampler", name)
     sampler.sample(denoiser, latents, num_inference_steps=steps, generators=generators(), callback=record)
     return timesteps, way
 
