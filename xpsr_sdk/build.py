@@ -22,9 +22,9 @@ from xpsr_sdk.contracts import Backbone, PromptProvider, Sampler, Upscaler, part
 from xpsr_sdk.engine.memory import is_out_of_memory
 from xpsr_sdk.errors import CheckpointError, ConfigError
 from xpsr_sdk.hardware.devices import find_device, find_dtype
-from xpsr_sdk.models.checkpoints import WEIGHTS, check_fit, checkpoint_in, read_checkpoint, read_json
+from xpsr_sdk.models.checkpoints import check_fit, checkpoint_in, read_checkpoint, read_json
 from xpsr_sdk.models.controlnet import XPSRControlNet
-from xpsr_sdk.models.find_model import find_model
+from xpsr_sdk.models.find_model import find_checkpoint, find_model
 from xpsr_sdk.models.loading import without_bars
 from xpsr_sdk.models.plugins_file import says_what_to_install
 from xpsr_sdk.models.unet import XPSRUNet
@@ -191,10 +191,10 @@ def _load(
 def _networks(
     config: PipelineConfig, folder: Path, registry: Registry, dtype: torch.dtype, device: torch.device
 ) -> tuple[XPSRUNet, XPSRControlNet]:
-    checkpoint = config.checkpoint or checkpoint_in(folder)
+    checkpoint = find_checkpoint(config.checkpoint) if config.checkpoint else checkpoint_in(folder)
     if checkpoint is None:
         raise CheckpointError(
             f"{folder} is a base model: it has no controlnet/. Name an XPSR checkpoint for it (--checkpoint)."
         )
     with registry.in_force():
-        return read_checkpoint(checkpoint, config.checkpoint_weights or WEIGHTS, dtype, device)
+        return read_checkpoint(checkpoint, config.checkpoint_weights, dtype, device)

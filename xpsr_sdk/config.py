@@ -237,11 +237,13 @@ class PipelineConfig(RestoreConfig):
 
     model: str = Field(
         "nano",
-        description="A preset, a folder in the diffusers layout, or the id of a model on the hub. With none, there is "
-        "no diffusion model, and only the upscaler enlarges the photo.",
+        description="A preset, a folder in the diffusers layout, a file that holds a whole Stable Diffusion, or the "
+        "id of a model on the hub. With none, there is no diffusion model, and only the upscaler enlarges the photo.",
     )
     checkpoint: Path | None = Field(
-        None, description="Folder of a checkpoint, whose unet/ and controlnet/ replace those of the model."
+        None,
+        description="Folder of a checkpoint, or its id on the hub: its unet/ and controlnet/ replace those of the "
+        "model.",
     )
     checkpoint_weights: str | None = Field(
         None,

@@ -49,19 +49,27 @@ HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "proxies", "re
 """The options of ``from_pretrained`` for downloads from the hub, as in diffusers."""
 
 
-def _checked_networks(folder: Path, index: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """The networks of a model's folder but those that are given: diffusers would fill what is missing at random."""
-    of_all: Any = given.get("torch_dtype") or torch.float32
-    if given.get("variant") or given.get("device_map"):
-        return {}
+def _checked_networks(folder: Path, index: Mapping[str, Any], options: dict[str, Any]) -> dict[str, Any]:
+    """The networks of a model's folder but those that are given: diffusers would fill what is missing at random.
+
+    Args:
+        folder: The folder.
+        index: Its ``model_index.json``.
+        options: Those of ``from_pretrained``. What has been done for the networks here is taken out.
+    """
+    of_all: Any = options.get("torch_dtype") or torch.float32
+    variant, device_map = options.pop("variant", None), options.pop("device_map", None)
     networks = {}
-    for name in ("unet", "controlnet", "vae", "text_encoder", "text_encoder_2"):
+    for name in index:
         has_weights = any((folder / name).glob("*.safetensors")) or any((folder / name).glob("*.bin"))
-        if name not in given and name in index and has_weights:
+        if name not in options and has_weights:
             dtype: Any = of_all.get(name, of_all.get("default", torch.float32)) if isinstance(of_all, dict) else of_all
             cls = class_in_index(index[name], f"{folder / 'model_index.json'}, {name},")
-            networks[name] = load_network(cls, folder / name, dtype)
-    return networks
+            networks[name] = load_network(cls, folder / name, dtype, variant)
+    if device_map == "balanced":  # over several devices, which only diffusers' own loading does; all is checked by now
+        options |= {"device_map": device_map} | ({"variant": variant} if variant else {})
+        return {}
+    return {name: network.to(device_map) if device_map else network for name, network in networks.items()}
 
 
 class Pipeline(DiffusionPipeline, StableDiffusionXLLoraLoaderMixin):

@@ -8,7 +8,7 @@ from typing import Any
 from zipfile import is_zipfile
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -26,6 +26,47 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
     if not all(isinstance(tensor, Tensor) for tensor in weights.values()):
         raise CheckpointError(f"{file} cannot be read as weights: it must hold named tensors and nothing else.")
     return weights
+
+
+def read_shapes(file: Path) -> dict[str, tuple[int, ...]]:
+    """The shape of each tensor in a file, by name. Only the header of a safetensors file is read.
+
+    Tensors in dictionaries within a pickled file count, too, as in ``{"state_dict": {...}}``.
+
+    Raises:
+        CheckpointError: The file is missing, damaged or shorter than its header says.
+    """
+    if file.suffix.lower() != ".safetensors":
+        return {name: tuple(tensor.shape) for name, tensor in flat_tensors(read_weights(file)).items()}
+    check_regular(file, CheckpointError)
+    try:
+        with safe_open(file, framework="pt") as opened:
+            return {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
+    except Exception as error:
+        raise CheckpointError(f"{file} cannot be read as weights: {one_line(error)}.") from None
+
+
+def read_metadata(file: Path) -> dict[str, str]:
+    """The texts in the header of a safetensors file, or nothing for other files."""
+    if file.suffix.lower() != ".safetensors":
+        return {}
+    with safe_open(file, framework="pt") as opened:
+        return dict(opened.metadata() or {})
+
+
+def flat_tensors(weights: dict[str, Any]) -> dict[str, Tensor]:
+    """The tensors in a dictionary and in those within it, with names like ``inner.name``.
+
+    Those in ``state_dict``, as trainers write it, take the place of all others.
+    """
+    inner = weights.get("state_dict")
+    found: dict[str, Tensor] = {}
+    for name, value in (inner if isinstance(inner, dict) else weights).items():
+        if isinstance(value, dict):
+            found |= {f"{name}.{each}": tensor for each, tensor in flat_tensors(value).items()}
+        elif isinstance(value, Tensor):
+            found[str(name)] = value
+    return found
 
 
 def read_weights(file: Path) -> dict[str, Any]:

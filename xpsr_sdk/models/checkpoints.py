@@ -22,7 +22,9 @@ from xpsr_sdk.files.writing import whole_folder
 from xpsr_sdk.models.config_files import check_network_config
 from xpsr_sdk.models.controlnet import XPSRControlNet
 from xpsr_sdk.models.fusion import from_published_name, to_published_name
+from xpsr_sdk.models.network_files import find_network_files, has_network_files
 from xpsr_sdk.models.plugins_file import write_plugins
+from xpsr_sdk.models.single_file import is_noted, read_noted
 from xpsr_sdk.models.unet import XPSRUNet
 from xpsr_sdk.weight_files import read_tensors
 
@@ -31,13 +33,14 @@ Model = TypeVar("Model", bound=ModelMixin)
 
 
 def read_checkpoint(
-    folder: Path, weights: str = WEIGHTS, dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
+    folder: Path, weights: str | None = None, dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
 ) -> tuple[XPSRUNet, XPSRControlNet]:
     """Read the U-Net and the ControlNet from a checkpoint folder.
 
     Args:
         folder: ``checkpoint-N/``, or the folder of a complete model.
-        weights: File name of the weights in both. The name of a ``.bin`` file allows pickled weights.
+        weights: File name of the weights in both. None: their safetensors files, see ``xpsr_sdk.models.network_files``.
+            The name of a ``.bin`` file allows pickled weights.
         dtype: Precision of the models. None: as stored.
         device: The device to load the weights to.
 
@@ -87,17 +90,25 @@ def check_fit(unet: XPSRUNet, controlnet: XPSRControlNet, backbone: Any, where: 
 def read_model(
     cls: type[Model],
     folder: Path,
-    weights: str = WEIGHTS,
+    weights: str | None = None,
     dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
 ) -> Model:
     """Read a model of class ``cls`` from its folder, and check that all tensors match."""
     model = _empty_model(cls, folder / "config.json")
-    found = _read_tensors(folder / weights)
+    if is_noted(folder):
+        found, file = read_noted(folder)
+    elif weights or not has_network_files(folder):
+        file = folder / (weights or WEIGHTS)
+        found = _read_tensors(file)
+    else:
+        files = find_network_files(folder)
+        file = files.index or files.files[0]
+        found = _unwrapped(files.read())
     # Tensors are copied, since their memory layout changes how kernels round: equal weights must give equal bits,
     # whatever file they come from. The file is memory-mapped, so this is the only copy.
     tensors = {from_published_name(name): x.to(device, dtype or x.dtype, copy=True) for name, x in found.items()}
-    _check_same(model.state_dict(), tensors, folder / weights)
+    _check_same(model.state_dict(), tensors, file)
     model.load_state_dict(tensors, assign=True)
     return model.eval()
 

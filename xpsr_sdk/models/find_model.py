@@ -1,4 +1,4 @@
-"""Finds a model by its name. Inference, training and ``Pipeline.from_pretrained`` all use this rule."""
+"""Finds a model, or a checkpoint, by its name. Inference, training and ``Pipeline.from_pretrained`` use these rules."""
 
 from __future__ import annotations
 
@@ -6,20 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from xpsr_sdk.config import PRESETS
-from xpsr_sdk.errors import ConfigError, did_you_mean
-from xpsr_sdk.models.checkpoints import WEIGHTS
-from xpsr_sdk.models.plugins_file import PLUGINS
-
-HUB_FILES = [
-    "model_index.json",
-    PLUGINS,
-    "*/config.json",
-    "scheduler/*.json",
-    *("tokenizer/*", "tokenizer_2/*"),
-    *("text_encoder/model.safetensors", "text_encoder_2/model.safetensors"),
-    *(f"{part}/{WEIGHTS}" for part in ("unet", "vae", "controlnet")),
-]
-"""The files of a model that are downloaded from the hub. Copies in other precisions and formats are left out."""
+from xpsr_sdk.errors import CheckpointError, ConfigError, did_you_mean
+from xpsr_sdk.models.file_kinds import WEIGHT_FILES, wrong_kind
+from xpsr_sdk.models.hub import CHECKPOINT_FILES, HUB_FILES, file_on_hub, folder_on_hub, is_hub_name
+from xpsr_sdk.models.single_file import folder_of_single_file
 
 
 def find_model(name: str | Path, **hub_options: Any) -> Path:
@@ -28,9 +18,12 @@ def find_model(name: str | Path, **hub_options: Any) -> Path:
     The name means the first of these that exists:
 
     1. a preset, which ships with the SDK: ``nano``;
-    2. a folder: ``./nano``, ``models/mine``. A ``Path`` always means a folder;
-    3. a model on the hub, ``owner/name``, which is downloaded when it is first used. If ``owner`` is a folder in the
-       current folder, the name is taken as a misspelt path, and the hub is not asked.
+    2. a folder: ``./nano``, ``models/mine``. A ``Path`` is never a preset;
+    3. a file that holds a whole Stable Diffusion in its original layout: ``mine.safetensors``. A temporary folder,
+       which is removed when the program ends, then stands for it. The weights stay in the file;
+    4. a model on the hub, ``owner/name``, or such a file there, ``owner/name/file.safetensors``, which is downloaded
+       when it is first used. If ``owner`` is a folder in the current folder, the name is taken as a misspelt path,
+       and the hub is not asked.
 
     Args:
         name: The name of the model.
@@ -38,30 +31,34 @@ def find_model(name: str | Path, **hub_options: Any) -> Path:
 
     Raises:
         ConfigError: There is no such model.
+        CheckpointError: The file holds something else, such as a LoRA.
     """
     presets = sorted(index.parent.name for index in PRESETS.glob("*/model_index.json"))
     if name in presets:
         return PRESETS / name
-    if name != "" and (folder := Path(name).expanduser()).is_dir():
-        return folder
-    if isinstance(name, str) and name.count("/") == 1 and not name.startswith((".", "/", "~")):
-        owner, _ = name.split("/")
-        if Path(owner).is_dir():
-            raise ConfigError(
-                f"The folder {name} does not exist. The hub is not asked, since there is a folder {owner}/."
-            )
-        return _from_hub(name, hub_options)
+    if name != "" and (found := Path(name).expanduser()).is_dir():
+        return found
+    if name != "" and found.is_file():
+        return folder_of_single_file(found)
+    if isinstance(name, str) and is_hub_name(name):
+        if name.count("/") == 1:
+            return folder_on_hub(name, HUB_FILES, **hub_options)
+        if name.lower().endswith(WEIGHT_FILES):
+            return folder_of_single_file(file_on_hub(name, **hub_options))
     hint = did_you_mean(str(name), presets)
-    raise ConfigError(f"There is no model {str(name)!r}: neither a folder nor a preset. {hint}")
+    raise ConfigError(f"There is no model {str(name)!r}: neither a folder or file nor a preset. {hint}")
 
 
-def _from_hub(name: str, options: dict[str, Any]) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+def find_checkpoint(name: Path) -> Path:
+    """The folder of an XPSR checkpoint: a folder here, or ``owner/name`` on the hub.
 
-    try:
-        return Path(snapshot_download(name, allow_patterns=HUB_FILES, **options))
-    except (OSError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
-        raise ConfigError(
-            f"The model {name!r} is not a folder here, and could not be downloaded from the hub: {error}"
-        ) from error
+    Raises:
+        ConfigError: It is neither here nor on the hub.
+        CheckpointError: It is a file.
+    """
+    if name.is_file():
+        raise CheckpointError(wrong_kind(name, "a folder with unet/ and controlnet/, as a checkpoint is"))
+    posix = name.as_posix()
+    if not name.exists() and posix.count("/") == 1 and is_hub_name(posix):
+        return folder_on_hub(posix, CHECKPOINT_FILES)
+    return name

@@ -12,11 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import init_empty_weights
 from diffusers import ModelMixin
 
 from xpsr_sdk.errors import CheckpointError, XPSRError, one_line
-from xpsr_sdk.files.reading import check_regular, read_json
+from xpsr_sdk.files.reading import read_json
 from xpsr_sdk.models.config_files import check_network_config
+from xpsr_sdk.models.network_files import find_network_files
+from xpsr_sdk.models.single_file import is_noted, read_noted
+from xpsr_sdk.weight_files import read_shapes
 
 HARMLESS = "position_ids"
 """Old versions of transformers stored these: they are the numbers from 0 on, and no weights."""
@@ -24,13 +28,15 @@ LIBRARIES = ("diffusers", "transformers", "xpsr_sdk")
 """Where the classes of networks come from, beside plug-ins."""
 
 
-def load_network(cls: Any, folder: Path, dtype: torch.dtype) -> Any:
+def load_network(cls: Any, folder: Path, dtype: torch.dtype, variant: str | None = None) -> Any:
     """A network of diffusers or transformers, in evaluation mode on the CPU.
 
     Args:
         cls: Its class.
         folder: With ``config.json`` and safetensors files; pickled weights are never read.
         dtype: Its precision.
+        variant: The variant of its files that is wanted where there is one, such as ``fp16``. None: the plain files,
+            or a variant where there are none: see ``xpsr_sdk.models.network_files``.
 
     Raises:
         CheckpointError: A file is missing or damaged, or a tensor is missing, unknown or of another shape.
@@ -38,11 +44,22 @@ def load_network(cls: Any, folder: Path, dtype: torch.dtype) -> Any:
     if not (folder / "config.json").exists():
         raise CheckpointError(f"{folder / 'config.json'} does not exist: a model folder needs it.")
     check_network_config(read_json(folder / "config.json", CheckpointError), folder / "config.json")
-    _check_files(folder)
+    if (folder / "adapter_config.json").exists():
+        raise CheckpointError(f"{folder} holds an adapter (adapter_config.json): a model folder holds whole networks.")
+    if is_noted(folder):
+        return _from_single_file(cls, folder, dtype)
+    files = find_network_files(folder, variant)
+    for file in files.files:
+        read_shapes(file)  # whether it is whole, since the libraries do not say which file is damaged
     named = {"torch_dtype": dtype} if issubclass(cls, ModelMixin) else {"dtype": dtype}
     try:
         network, found = cls.from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, output_loading_info=True, **named
+            folder,
+            local_files_only=True,
+            use_safetensors=True,
+            output_loading_info=True,
+            variant=files.variant,
+            **named,
         )
     except (XPSRError, MemoryError):
         raise
@@ -68,6 +85,28 @@ def check_loaded(found: Mapping[str, Any], where: str) -> None:
         raise CheckpointError(f"{where} does not hold the weights that its config.json describes: {wrong[0]}{more}.")
 
 
+def _from_single_file(cls: Any, folder: Path, dtype: torch.dtype) -> Any:
+    """A network whose weights are in a single file: see ``xpsr_sdk.models.single_file``."""
+    tensors, file = read_noted(folder)
+    config = read_json(folder / "config.json", CheckpointError)
+    with init_empty_weights(include_buffers=False):
+        network = cls.from_config(config) if issubclass(cls, ModelMixin) else cls(cls.config_class.from_dict(config))
+    expected = network.state_dict()
+    if not any(name.startswith("text_model.") for name in expected):  # transformers 5.6 left this out of the names
+        tensors = {name.removeprefix("text_model."): tensor for name, tensor in tensors.items()}
+    tensors = {name: tensor for name, tensor in tensors.items() if not name.endswith(HARMLESS)}
+    shared = expected.keys() & tensors.keys()
+    found = {
+        "missing_keys": expected.keys() - tensors.keys(),
+        "unexpected_keys": tensors.keys() - expected.keys(),
+        "mismatched_keys": [(name,) for name in sorted(shared) if expected[name].shape != tensors[name].shape],
+    }
+    check_loaded(found, f"{file} ({folder.name})")
+    tensors = {name: tensor.to(dtype, copy=True).contiguous() for name, tensor in tensors.items()}
+    network.load_state_dict(tensors, assign=True)
+    return network.eval()
+
+
 def class_in_index(entry: object, where: str) -> Any:
     """The class that an entry of ``model_index.json`` names as library and name.
 
@@ -85,24 +124,3 @@ def class_in_index(entry: object, where: str) -> Any:
             if isinstance(found, type) and hasattr(found, "from_pretrained"):
                 return found
     raise CheckpointError(f"{where} names no network of {', '.join(LIBRARIES)}: {entry!r}.")
-
-
-def _check_files(folder: Path) -> None:
-    """That there are safetensors files, which lie in the folder, and are files."""
-    indexes = sorted(folder.glob("*.safetensors.index.json"))
-    for index in indexes:
-        shards = read_json(index, CheckpointError).get("weight_map")
-        if not isinstance(shards, dict) or not all(isinstance(name, str) for name in shards.values()):
-            raise CheckpointError(f"{index} is damaged: weight_map must name a file for each tensor.")
-        for name in sorted(set(shards.values())):
-            if Path(name).name != name or "\\" in name:
-                raise CheckpointError(f"{index} is refused: it names a file outside of its folder, {name!r}.")
-    weights = sorted(folder.glob("*.safetensors"))
-    for file in weights:
-        check_regular(file, CheckpointError)
-    if not weights:
-        pickled = sorted(file.name for file in folder.glob("*.bin"))
-        hint = f": {pickled[0]} is pickled, and pickled code could do anything" if pickled else ""
-        raise CheckpointError(f"{folder} holds no safetensors file{hint}.")
-    if (folder / "adapter_config.json").exists():
-        raise CheckpointError(f"{folder} holds an adapter (adapter_config.json): a model folder holds whole networks.")

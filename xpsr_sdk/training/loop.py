@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import shutil
 import statistics
 import time
 import warnings
@@ -31,6 +30,7 @@ from xpsr_sdk.models.blocks import checkpoint_gradients
 from xpsr_sdk.models.checkpoints import read_json, write_model
 from xpsr_sdk.models.plugins_file import write_plugins
 from xpsr_sdk.models.schedule import NoiseSchedule
+from xpsr_sdk.models.single_file import copy_part
 from xpsr_sdk.plugin_system.answers import blamed_on, blamed_on_parts
 from xpsr_sdk.plugin_system.registry import Registry, default_registry
 from xpsr_sdk.training.checkpoints import Checkpoints
@@ -291,7 +291,7 @@ class TrainingRun:
                     if part in self.text_encoders:
                         self.text_encoders[part].save_pretrained(folder / part)
                     else:
-                        shutil.copytree(self.config.model.base_folder / part, folder / part)
+                        copy_part(self.config.model.base_folder / part, folder / part)
                 index = json.dumps(self.model_index, indent=2) + "\n"
                 (folder / "model_index.json").write_text(index, encoding="utf-8")
 

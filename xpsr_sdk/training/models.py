@@ -14,6 +14,7 @@ from xpsr_sdk.errors import ConfigError
 from xpsr_sdk.models.checkpoints import check_fit, checkpoint_in, read_checkpoint, read_json, read_model
 from xpsr_sdk.models.config_files import check_network_config
 from xpsr_sdk.models.controlnet import XPSRControlNet
+from xpsr_sdk.models.find_model import find_checkpoint
 from xpsr_sdk.models.loading import without_bars
 from xpsr_sdk.models.unet import XPSRUNet
 from xpsr_sdk.plugin_system.registry import Registry
@@ -47,7 +48,8 @@ def build_for_training(section: ModelSection, registry: Registry) -> tuple[Backb
             torch.nn.init.zeros_(base.conv_out.weight)
             torch.nn.init.zeros_(base.conv_out.bias)
         else:
-            checkpoint = section.checkpoint or checkpoint_in(section.base_folder)
+            named = section.checkpoint
+            checkpoint = find_checkpoint(named) if named else checkpoint_in(section.base_folder)
             if checkpoint:
                 _only_for_fresh_networks(section, checkpoint)
                 unet, controlnet = read_checkpoint(checkpoint, dtype=torch.float32)
