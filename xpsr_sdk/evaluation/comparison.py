@@ -17,7 +17,7 @@ from xpsr_sdk.errors import ConfigError
 from xpsr_sdk.evaluation.chosen import ChosenMetric, MetricChoice, choose_metrics
 from xpsr_sdk.evaluation.intervals import Difference, Interval, mean_interval, paired_difference
 from xpsr_sdk.evaluation.matching import Matched, Pair, match_methods
-from xpsr_sdk.evaluation.report import crop_text, json_numbers, printed
+from xpsr_sdk.evaluation.report import crop_text, decimals, json_numbers, printed
 from xpsr_sdk.evaluation.scoring import FolderScores, Scorer
 from xpsr_sdk.evaluation.store import ScoreStore
 from xpsr_sdk.evaluation.upscale_logs import LoggedPhoto, read_logs
@@ -58,6 +58,11 @@ class Comparison:
             return Interval(figure, figure, figure)
         return mean_interval(list(scores.values(chosen.name).values()))
 
+    def places(self, chosen: ChosenMetric) -> int:
+        """How many decimals of a metric are printed, for all methods."""
+        means = [abs(scores.mean(chosen.name)) for scores in self.methods.values()]
+        return decimals(max(filter(math.isfinite, means), default=0.0))
+
     def difference(self, method: str, chosen: ChosenMetric) -> Difference:
         """A method against the baseline on the photos that both have."""
         own, other = (self.methods[name].values(chosen.name) for name in (method, self.baseline))
@@ -97,11 +102,19 @@ class Comparison:
             table.add_column(heading(chosen), justify="right")
         for method, scores in self.methods.items():
             cells = [
-                f"{interval_text(self.mean(method, chosen))} {self.count_text(method, chosen)}".rstrip()
+                f"{self._interval_text(method, chosen)} {self.count_text(method, chosen)}".rstrip()
                 for chosen in self.metrics
             ]
             table.add_row(method, str(len(scores.rows)), *cells)
         return table
+
+    def _interval_text(self, method: str, chosen: ChosenMetric) -> str:
+        """``mean [low, high]``, or the mean alone if there is no interval."""
+        interval, places = self.mean(method, chosen), self.places(chosen)
+        if not interval.low < interval.high:
+            return printed(interval.mean, places)
+        low, high = printed(interval.low, places), printed(interval.high, places)
+        return f"{printed(interval.mean, places)} [{low}, {high}]"
 
     def problems(self) -> list[str]:
         """A line for everything that was not measured."""
@@ -210,13 +223,6 @@ def compare_folders(
 def heading(chosen: ChosenMetric) -> str:
     """The name of a metric, with an arrow to where better is."""
     return f"{chosen.name.upper()} {'↓' if chosen.metric.lower_is_better else '↑'}"
-
-
-def interval_text(interval: Interval) -> str:
-    """``mean [low, high]``, or the mean alone if there is no interval."""
-    if not interval.low < interval.high:
-        return printed(interval.mean)
-    return f"{printed(interval.mean)} [{printed(interval.low)}, {printed(interval.high)}]"
 
 
 def _named(folders: Sequence[Path]) -> dict[str, Path]:

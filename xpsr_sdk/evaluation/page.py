@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from html import escape
+from collections.abc import Iterator
 from pathlib import Path
 
 from xpsr_sdk import __version__
 from xpsr_sdk.evaluation.chosen import ChosenMetric
 from xpsr_sdk.evaluation.comparison import Comparison, heading
 from xpsr_sdk.evaluation.intervals import Interval
-from xpsr_sdk.evaluation.page_pictures import crops_section, extremes_section
+from xpsr_sdk.evaluation.page_parts import escaped, section, table
+from xpsr_sdk.evaluation.page_pictures import crops, extremes, prompts
 from xpsr_sdk.evaluation.pictures import Pictures
 from xpsr_sdk.evaluation.plots import trade_off
 from xpsr_sdk.evaluation.report import crop_text, printed
-from xpsr_sdk.evaluation.upscale_logs import seconds_a_megapixel
+from xpsr_sdk.evaluation.upscale_logs import Costs, costs
 from xpsr_sdk.files.writing import write_whole
 
 ASSETS = Path(__file__).parent / "page_assets"
@@ -40,47 +40,66 @@ def write_page(comparison: Comparison, file: Path, *, crops: int = CROPS, image_
     write_whole(file, lambda out: out.write(content))
 
 
-def _page(comparison: Comparison, pictures: Pictures, crops: int) -> Iterator[str]:
-    title = escape(" / ".join(comparison.methods))
+def _page(comparison: Comparison, pictures: Pictures, count: int) -> Iterator[str]:
+    title = escaped(", ".join(comparison.methods))
     style, script = ((ASSETS / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
+    contents = {
+        "Means": _means(comparison),
+        f"Differences from {comparison.baseline}": _differences(comparison),
+        "Perception and distortion": _plot(comparison, pictures),
+        "Where they differ most": crops(comparison, pictures, count),
+        f"Best and worst photos of {comparison.baseline}": extremes(comparison, pictures),
+        "Prompts": prompts(comparison),
+        "Every photo": _figures(comparison),
+        "How it was measured": _measured(comparison),
+    }
+    sections = {name: text for name, parts in contents.items() if (text := "".join(parts))}
     yield '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
     yield '<meta name="viewport" content="width=device-width, initial-scale=1">'
     yield f"<title>{title}</title><style>{style}</style></head><body><main>"
     yield f"<h1>{title}</h1>"
-    yield f"<p>{_photos(comparison)} {escape(crop_text(comparison.crop))} xpsr_sdk {__version__}.</p>"
-    yield from _means(comparison)
-    yield from _differences(comparison)
-    yield from _plot(comparison, pictures)
-    yield from crops_section(comparison, pictures, crops)
-    yield from extremes_section(comparison, pictures)
-    yield from _figures(comparison)
-    yield from _measured(comparison)
+    yield f'<p class="note">{_photos(comparison)} {escaped(crop_text(comparison.crop))} xpsr_sdk {__version__}.</p>'
+    links = "".join(f'<li><a href="#s{i}">{escaped(name)}</a></li>' for i, name in enumerate(sections))
+    yield f'<nav aria-label="Contents"><ul>{links}</ul></nav>'
+    for i, (name, text) in enumerate(sections.items()):
+        yield section(f"s{i}", name, text)
     yield f"</main><script>{script}</script></body></html>\n"
 
 
 def _photos(comparison: Comparison) -> str:
     counts = {len(scores.rows) for scores in comparison.methods.values()}
-    return f"{max(counts)} photos." if len(counts) == 1 else f"{min(counts)} to {max(counts)} photos a method."
+    many = f"{max(counts)}" if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
+    return f"{many} photo{'' if many == '1' else 's'} of each method."
 
 
 def _means(comparison: Comparison) -> Iterator[str]:
-    yield "<section><h2>Means</h2><p>With 95 % bootstrap intervals over the photos. The best is bold, where all "
-    yield "methods have the same photos; otherwise the means cannot be compared, and the number of photos is given.</p>"
+    yield "<p>Means over the photos, with 95 % bootstrap intervals. ↑: higher is better; ↓: lower is better. "
+    yield "The best mean is bold if all methods have the same photos. Otherwise the means cannot be compared, and the "
+    yield "number of photos is given.</p>"
+    logged = {method: costs(comparison.matched.methods[method], comparison.logged) for method in comparison.methods}
+    heads = [*map(heading, comparison.metrics), *(_cost_heads() if any(logged.values()) else ())]
     rows = []
     for method in comparison.methods:
-        cells = [f'<td class="name">{escape(method)}</td>']
+        cells = [f'<th scope="row" class="name">{escaped(method)}</th>']
         for chosen in comparison.metrics:
             best = ' class="best"' if comparison.best(chosen) == method else ""
             count = comparison.count_text(method, chosen)
             note = f"<br><small>{count}</small>" if count else ""
-            cells.append(f"<td{best}>{_interval(comparison.mean(method, chosen))}{note}</td>")
-        if comparison.logged:
-            seconds = seconds_a_megapixel(comparison.matched.methods[method], comparison.logged)
-            cells.append(f"<td>{printed(seconds)}</td>")
+            interval = _interval(comparison.mean(method, chosen), comparison.places(chosen))
+            cells.append(f"<td{best}>{interval}{note}</td>")
+        if any(logged.values()):
+            cells += _cost_cells(logged[method])
         rows.append(cells)
-    time = ["seconds a megapixel"] if comparison.logged else []
-    yield from _table(["method", *map(heading, comparison.metrics), *time], rows)
-    yield "</section>"
+    yield from table("means", ["method"], heads, rows)
+
+
+def _cost_heads() -> list[str]:
+    return ["seconds per megapixel ↓", "peak memory in GiB ↓"]
+
+
+def _cost_cells(found: Costs | None) -> list[str]:
+    figures = (found.seconds, found.memory) if found else (None, None)
+    return [f"<td>{printed(figure, 2)}</td>" for figure in figures]
 
 
 def _differences(comparison: Comparison) -> Iterator[str]:
@@ -88,19 +107,19 @@ def _differences(comparison: Comparison) -> Iterator[str]:
     others = [method for method in comparison.methods if method != comparison.baseline]
     if not others or not metrics:
         return
-    baseline = escape(comparison.baseline)
-    yield f"<section><h2>Differences to {baseline}</h2><p>Means over the photos that both have, with 95 % bootstrap "
-    yield f"intervals; below, on how many photos the method is better, and on how many {baseline} is.</p>"
+    baseline = escaped(comparison.baseline)
+    yield f"<p>The mean of a method minus that of {baseline}, over the photos that both have, with 95 % bootstrap "
+    yield "intervals. Below it, on how many photos the method is better, and on how many it is worse.</p>"
     rows = []
     for method in others:
-        cells = [f'<td class="name">{escape(method)}</td>']
+        cells = [f'<th scope="row" class="name">{escaped(method)}</th>']
         for chosen in metrics:
             found = comparison.difference(method, chosen)
-            wins = f"{found.wins} : {found.losses}" + (f", {found.ties} equal" if found.ties else "")
-            cells.append(f"<td>{_interval(found.interval, signed=True)}<br><small>{wins}</small></td>")
+            wins = f"{found.wins} better, {found.losses} worse" + (f", {found.ties} equal" if found.ties else "")
+            interval = _interval(found.interval, comparison.places(chosen), signed=True)
+            cells.append(f"<td>{interval}<br><small>{wins}</small></td>")
         rows.append(cells)
-    yield from _table(["method", *map(heading, metrics)], rows)
-    yield "</section>"
+    yield from table("differences", ["method"], [*map(heading, metrics)], rows)
 
 
 def _plot(comparison: Comparison, pictures: Pictures) -> Iterator[str]:
@@ -108,55 +127,45 @@ def _plot(comparison: Comparison, pictures: Pictures) -> Iterator[str]:
     if drawn is not None:
         source = pictures.source(drawn, "svg", "image/svg+xml")
         alt = "Perception against distortion, a point for each method; the figures are in the table of means."
-        yield "<section><h2>Perception and distortion</h2>"
-        yield f'<img class="plot" src="{source}" alt="{alt}"></section>'
+        yield f'<img class="plot" src="{source}" alt="{alt}">'
 
 
 def _figures(comparison: Comparison) -> Iterator[str]:
     metrics = [chosen for chosen in comparison.metrics if not chosen.of_folders]
-    yield "<section><h2>Every photo</h2>"
+    if not metrics:
+        return
     rows = []
     for method, scores in comparison.methods.items():
         for row in scores.rows:
-            cells = [f'<td class="name">{escape(row.name)}</td>', f'<td class="name">{escape(method)}</td>']
+            cells = [f'<th scope="row" class="name">{escaped(row.name)}</th>']
+            cells.append(f'<td class="name">{escaped(method)}</td>')
             for chosen in metrics:
                 figure = row.scores.get(chosen.name, math.nan)
                 value = str(figure).replace("inf", "1e999")
-                cells.append(f'<td data-value="{value}">{printed(figure)}</td>')
+                cells.append(f'<td data-value="{value}">{printed(figure, comparison.places(chosen))}</td>')
             rows.append(cells)
-    yield from _table(["photo", "method", *map(heading, metrics)], rows, sortable=True)
-    yield "</section>"
+    yield '<p class="handling">The buttons in the head of the table sort it.</p>'
+    yield from table("all photos", ["photo", "method"], [*map(heading, metrics)], rows, sortable=True)
 
 
 def _measured(comparison: Comparison) -> Iterator[str]:
-    yield "<section><h2>How it was measured</h2><ul>"
+    yield "<ul>"
     for chosen in comparison.metrics:
         yield f"<li>{_how(chosen)}</li>"
     yield "</ul>"
     problems = comparison.problems()
     if problems:
-        yield "<h3>Not measured</h3><ul>" + "".join(f"<li>{escape(problem)}</li>" for problem in problems) + "</ul>"
-    yield "</section>"
+        yield "<h3>Not measured</h3><ul>" + "".join(f"<li>{escaped(problem)}</li>" for problem in problems) + "</ul>"
 
 
 def _how(chosen: ChosenMetric) -> str:
     better = "lower" if chosen.metric.lower_is_better else "higher"
-    return f"<strong>{escape(chosen.name.upper())}</strong> ({better} is better): {escape(chosen.metric.details)}"
+    return f"<strong>{escaped(chosen.name.upper())}</strong> ({better} is better): {escaped(chosen.metric.details)}"
 
 
-def _interval(interval: Interval, signed: bool = False) -> str:
-    sign = "+" if signed and interval.mean > 0 else ""
-    text = f"{sign}{printed(interval.mean)}"
+def _interval(interval: Interval, places: int, signed: bool = False) -> str:
+    text = printed(interval.mean, places, signed)
     if interval.low < interval.high:
-        text += f"<br><small>{printed(interval.low)} to {printed(interval.high)}</small>"
+        low, high = (printed(end, places, signed) for end in (interval.low, interval.high))
+        text += f"<br><small>{low} to {high}</small>"
     return text
-
-
-def _table(heads: Sequence[str], rows: Iterable[Sequence[str]], sortable: bool = False) -> Iterator[str]:
-    """Heads are texts, cells are elements."""
-    wrap = '<th scope="col"><button type="button">{}</button></th>' if sortable else '<th scope="col">{}</th>'
-    yield '<div class="scroll" tabindex="0"><table><thead><tr>' + "".join(wrap.format(escape(head)) for head in heads)
-    yield "</tr></thead><tbody>"
-    for cells in rows:
-        yield f"<tr>{''.join(cells)}</tr>"
-    yield "</tbody></table></div>"

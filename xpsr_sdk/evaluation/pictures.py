@@ -11,7 +11,7 @@ from PIL import Image
 
 from xpsr_sdk.files.writing import write_whole
 
-QUALITY = 90
+QUALITY = 95
 
 
 class Pictures:

@@ -51,6 +51,7 @@ def trade_off(comparison: Comparison, file_type: str = "svg") -> bytes | None:
         for method, (x, y) in points.items():
             plot.scatter(x, y, zorder=2)
             plot.annotate(_plain(method), (x, y), xytext=(5, 5), textcoords="offset points")
+        plot.margins(0.1)
         for chosen, invert in zip(axes, (plot.invert_xaxis, plot.invert_yaxis), strict=True):
             if chosen.metric.lower_is_better:
                 invert()

@@ -53,10 +53,11 @@ class Report:
         how = "\n".join(f"{name.upper()}: {text}" for name, text in self.settings.items())
         table = Table(caption=f"{how}\n{crop_text(self.crop)}", caption_justify="left", show_footer=True)
         table.add_column("image", footer=f"mean of {len(self.rows)}")
+        places = {name: decimals(mean) for name, mean in self.means.items()}
         for name, mean in self.means.items():
-            table.add_column(name.upper(), footer=printed(mean), justify="right")
+            table.add_column(name.upper(), footer=printed(mean, places[name]), justify="right")
         for row in self.rows:
-            table.add_row(row.name, *(printed(row.scores.get(name)) for name in self.settings))
+            table.add_row(row.name, *(printed(row.scores.get(name), places[name]) for name in self.settings))
         return table
 
     def problems(self) -> list[str]:
@@ -131,16 +132,17 @@ def settings_of(metrics: Sequence[ChosenMetric]) -> dict[str, str]:
     return {chosen.name: chosen.metric.details for chosen in metrics}
 
 
-def printed(score: float | None) -> str:
-    """A figure with as many decimals as papers print."""
+def printed(score: float | None, places: int, signed: bool = False) -> str:
+    """A figure with so many decimals; a dash if there is none."""
     if score is None or math.isnan(score):
         return "-"
-    return f"{score:.{decimals(score)}f}"
+    text = f"{score:{'+' if signed else ''}.{places}f}"
+    return text.lstrip("+-") if float(text) == 0 else text
 
 
 def decimals(score: float) -> int:
-    """How many decimals papers print: two of PSNR or MUSIQ, four of SSIM or LPIPS."""
-    return 2 if abs(score) >= 10 else 4
+    """How many decimals papers print of a metric with such a mean: two of PSNR or MUSIQ, four of SSIM or LPIPS."""
+    return 2 if math.isfinite(score) and abs(score) >= 10 else 4
 
 
 def json_numbers(scores: Mapping[str, float]) -> dict[str, float | str]:

@@ -78,7 +78,7 @@ def check_table_file(file: Path) -> None:
 def _cells(comparison: Comparison, method: str, emphasized: Callable[[str], str]) -> list[str]:
     cells = []
     for chosen in comparison.metrics:
-        figure = printed(comparison.mean(method, chosen).mean)
+        figure = printed(comparison.mean(method, chosen).mean, comparison.places(chosen))
         cell = emphasized(figure) if comparison.best(chosen) == method else figure
         cells.append(f"{cell} {comparison.count_text(method, chosen)}".rstrip())
     return cells

@@ -1,4 +1,4 @@
-"""What logs of ``xpsr upscale --log`` say of restored photos: how long each took, and which prompts were used."""
+"""What logs of ``xpsr upscale --log`` say of restored photos: their time and memory, and which prompts were used."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ class LoggedPhoto:
     Attributes:
         seconds: How long it took.
         megapixels: How large the result is.
+        memory: The peak memory of the run until then, in GiB, if the log tells it.
         high: The content prompt, if there was one.
         low: The quality prompt, if there was one.
     """
 
     seconds: float
     megapixels: float
+    memory: float | None
     high: str | None
     low: str | None
 
@@ -44,15 +46,32 @@ def read_logs(files: Sequence[Path]) -> dict[Path, LoggedPhoto]:
                 record = json.loads(line)
                 if record["status"] == "restored":
                     size = record["width"] * record["height"] / 1e6
-                    photo = LoggedPhoto(record["seconds"], size, record.get("high"), record.get("low"))
+                    memory = record.get("peak_memory")
+                    photo = LoggedPhoto(record["seconds"], size, memory, record.get("high"), record.get("low"))
                     found[Path(record["result"]).resolve()] = photo
             except (ValueError, KeyError, TypeError):
                 continue
     return found
 
 
-def seconds_a_megapixel(files: Mapping[str, Path], logged: Mapping[Path, LoggedPhoto]) -> float | None:
-    """The mean time of a method's photos; None where no log mentions them."""
+@dataclass(frozen=True)
+class Costs:
+    """What the photos of a method took.
+
+    Attributes:
+        seconds: Mean seconds per megapixel of the results.
+        memory: The peak memory in GiB, if the logs tell it.
+    """
+
+    seconds: float
+    memory: float | None
+
+
+def costs(files: Mapping[str, Path], logged: Mapping[Path, LoggedPhoto]) -> Costs | None:
+    """What the photos of a method took; None where no log mentions them."""
     known = [logged[path.resolve()] for path in files.values() if path.resolve() in logged]
     size = sum(photo.megapixels for photo in known)
-    return sum(photo.seconds for photo in known) / size if size else None
+    if not size:
+        return None
+    memory = max((photo.memory for photo in known if photo.memory is not None), default=None)
+    return Costs(sum(photo.seconds for photo in known) / size, memory)

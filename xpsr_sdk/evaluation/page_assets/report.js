@@ -1,6 +1,6 @@
 "use strict";
 
-// Tables are sorted by the button in a column's head.
+// Tables are sorted by the button in a column's head. Cells without a figure go last in both directions.
 for (const button of document.querySelectorAll("th button")) {
   button.addEventListener("click", () => {
     const head = button.parentElement;
@@ -9,18 +9,20 @@ for (const button of document.querySelectorAll("th button")) {
     for (const other of head.parentElement.children) other.removeAttribute("aria-sort");
     head.setAttribute("aria-sort", down ? "descending" : "ascending");
     const body = head.closest("table").tBodies[0];
-    const value = (row) => row.cells[column].dataset.value ?? row.cells[column].textContent;
-    const compare = (a, b) => {
-      const [x, y] = [Number(a), Number(b)];
-      const numbers = a !== "" && b !== "" && !Number.isNaN(x) && !Number.isNaN(y);
-      return numbers ? (x === y ? 0 : x - y) : a.localeCompare(b);
+    const value = (row) => {
+      const cell = row.cells[column];
+      return "value" in cell.dataset ? Number(cell.dataset.value) : cell.textContent;
     };
-    const rows = [...body.rows].sort((a, b) => compare(value(a), value(b)));
-    body.append(...(down ? rows.reverse() : rows));
+    const compare = (a, b) => {
+      if (typeof a === "string") return (down ? -1 : 1) * a.localeCompare(b, undefined, { numeric: true });
+      if (Number.isNaN(a) || Number.isNaN(b)) return Number.isNaN(a) - Number.isNaN(b);
+      return a === b ? 0 : (down ? -1 : 1) * (a < b ? -1 : 1);
+    };
+    body.append(...[...body.rows].sort((a, b) => compare(value(a), value(b))));
   });
 }
 
-// A slider shows one version left of it and another one on its right. Without scripts the versions stand side by side.
+// A slider shows one version on its left and another one on its right. Without scripts, all stand side by side.
 for (const slider of document.querySelectorAll(".slider")) {
   const images = slider.parentElement.querySelectorAll(".crops img");
   const [under, over] = slider.querySelectorAll(".stack img");
@@ -31,7 +33,9 @@ for (const slider of document.querySelectorAll(".slider")) {
       image.src = images[choice.value].src;
       image.alt = images[choice.value].alt;
     }
-    over.style.clipPath = `inset(0 ${100 - range.value}% 0 0)`;
+    slider.style.setProperty("--at", `${range.value}%`);
+    const names = [left, right].map((choice) => choice.selectedOptions[0].text);
+    range.setAttribute("aria-valuetext", `${range.value} % ${names[0]}, ${100 - range.value} % ${names[1]}`);
   };
   for (const control of [left, right, range]) control.addEventListener("input", show);
   slider.hidden = false;
