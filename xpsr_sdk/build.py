@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,6 +34,13 @@ from xpsr_sdk.plugin_system.registry import Registry, default_registry
 
 if TYPE_CHECKING:
     from xpsr_sdk.settings import PipelineSettings
+
+OF_MODELS = (
+    *("prompt_provider", "prompt", "low_prompt", "positive", "negative", "low_negative", "long_prompts"),
+    *("prompt_weights", "num_inference_steps", "guidance_scale", "guidance_interval", "sampler", "speed"),
+    *("reuse_interval", "conditioning_scale", "tile", "tile_overlap", "tile_batch", "vae_rows"),
+)
+"""Settings that have no effect without a diffusion model."""
 
 
 def build_pipeline(
@@ -122,12 +130,16 @@ def _upscaler_alone(
 
 
 def _refuse_settings_of_models(config: PipelineConfig) -> None:
-    """Raise an error if a setting is given that has no effect without a diffusion model."""
+    """Raise an error if what is given belongs to a diffusion model; warn of settings that have no effect without."""
     given = {name: getattr(config, name) for name in ("checkpoint", "checkpoint_weights", "backbone")}
     given |= {f"execution.{name}": getattr(config.execution, name) for name in config.execution.model_fields_set}
     for name, value in given.items():
         if value:
             raise ConfigError(f"{name} is for a diffusion model, and model is 'none': leave one of them out.")
+    fields = PipelineConfig.model_fields
+    if idle := [name for name in OF_MODELS if getattr(config, name) not in (None, fields[name].default)]:
+        words = f"Without a diffusion model (model is 'none'), these have no effect: {', '.join(idle)}."
+        warnings.warn(words, stacklevel=4)
 
 
 def _for_photos(config: PipelineConfig) -> RestoreConfig:

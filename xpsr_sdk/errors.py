@@ -24,8 +24,8 @@ import difflib
 import os
 import re
 import traceback
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, get_args
 
 if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError
@@ -34,6 +34,8 @@ _HIDDEN = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202
 """Control characters but the newline, marks that turn the direction of text, and bytes of names that are no UTF-8."""
 _VALIDATOR = re.compile("^(Value error|Assertion failed), ")
 """The prefix that pydantic adds to the message of a validator."""
+_BRANCH = re.compile(r"(str|int|float|bool|Path)$|(dict|list|tuple|literal|lax-or-strict|function-[\w-]+)\[")
+"""Parts of pydantic's places that name no field, but one of the types that a field may have."""
 
 
 class XPSRError(Exception):
@@ -165,16 +167,84 @@ def config_error(where: str, error: ValidationError, schema: type[BaseModel]) ->
         error: What pydantic raised.
         schema: The model that was validated.
     """
-    lines = [wrong_option(detail, schema) for detail in error.errors(include_url=False)]
+    details: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
+    for detail in error.errors(include_url=False):
+        place = tuple(part for part in detail["loc"] if not _BRANCH.match(str(part)))
+        details.setdefault(place, []).append({**detail, "loc": place})
+    lines = [wrong_option(first, schema, others) for first, *others in details.values()]
     return ConfigError("\n".join([f"{where} has wrong options:", *lines]))
 
 
-def wrong_option(detail: Mapping[str, Any], schema: type[BaseModel]) -> str:
-    """A line for ``config_error`` about one of the errors that pydantic lists."""
+def wrong_option(detail: Mapping[str, Any], schema: type[BaseModel], others: Sequence[Mapping[str, Any]] = ()) -> str:
+    """A line for ``config_error`` about one of the errors that pydantic lists.
+
+    ``others`` are those about the same field, where several types are allowed, of which pydantic tells one by one.
+    """
     field = ".".join(map(str, detail["loc"])) or "all together"
     if detail["type"] == "extra_forbidden":
-        hint = did_you_mean(str(detail["loc"][-1]), schema.model_fields) if len(detail["loc"]) == 1 else ""
+        owner = _owner(detail["loc"], schema)
+        hint = did_you_mean(str(detail["loc"][-1]), owner.model_fields) if owner else ""
         return f"  {field}: there is no such option. {hint}".rstrip()
     if detail["type"] == "missing":
         return f"  {field}: is required."
-    return f"  {field}: {_VALIDATOR.sub('', detail['msg'])}, not {short(detail['input'])}."
+    rules = dict.fromkeys(map(_rule, (detail, *others)))
+    rule = " or ".join(rules).replace(" or must be ", " or ")
+    return f"  {field}: {rule}, not {short(detail['input'])}.{_near_choice(detail)}"
+
+
+_RULES = {
+    "greater_than_equal": "must be at least {ge}",
+    "greater_than": "must be more than {gt}",
+    "less_than_equal": "must be at most {le}",
+    "less_than": "must be less than {lt}",
+    "multiple_of": "must be a multiple of {multiple_of}",
+    "finite_number": "must be a finite number",
+    "literal_error": "must be {expected}",
+    "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "int_parsing_size": "must be a smaller number",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "string_type": "must be text",
+    "path_type": "must be a path",
+    "tuple_type": "must be a list",
+    "list_type": "must be a list",
+    "dict_type": "must be a table",
+    "model_type": "must be a table",
+    "model_attributes_type": "must be a table",
+    "too_short": "must be a list of {min_length} or more",
+    "too_long": "must be a list of {max_length} at most",
+    "string_too_short": "must be text of {min_length} or more characters",
+    "string_too_long": "must be text of at most {max_length} characters",
+    "string_pattern_mismatch": "must match the pattern {pattern}",
+}
+"""What each type of pydantic's errors says is right. Others are told in pydantic's own words."""
+
+
+def _rule(detail: Mapping[str, Any]) -> str:
+    words = _RULES.get(detail["type"])
+    limits = {name: f"{v:g}" if isinstance(v, float) else v for name, v in detail.get("ctx", {}).items()}
+    return words.format(**limits) if words else _VALIDATOR.sub("", detail["msg"])
+
+
+def _near_choice(detail: Mapping[str, Any]) -> str:
+    """A hint for a misspelt word of a few."""
+    if detail["type"] != "literal_error" or not isinstance(detail["input"], str):
+        return ""
+    near = difflib.get_close_matches(detail["input"], re.findall("'([^']*)'", detail["ctx"]["expected"]), n=1)
+    return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def _owner(place: Sequence[Any], schema: type[BaseModel]) -> type[BaseModel] | None:
+    """The model that lacks the field at ``place``; None if that cannot be told."""
+    for part in place[:-1]:
+        field = schema.model_fields.get(str(part))
+        kinds = (field.annotation, *get_args(field.annotation)) if field else ()
+        inner = next((kind for kind in kinds if hasattr(kind, "model_fields")), None)
+        if inner is None:
+            return None
+        schema = inner
+    return schema

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +28,7 @@ from xpsr_sdk.engine.prepared import PreparedPhoto, batches_of_one_shape
 from xpsr_sdk.engine.regions import Region, plan_regions
 from xpsr_sdk.engine.restoring import Progress, Restoration
 from xpsr_sdk.engine.sampling import start_timestep
+from xpsr_sdk.engine.upscaler_plan import plan_upscaling
 from xpsr_sdk.engine.workload import Workload
 from xpsr_sdk.errors import ConfigError, ImageError
 from xpsr_sdk.models.checkpoints import read_json
@@ -301,6 +303,8 @@ class Pipeline(DiffusionPipeline, StableDiffusionXLLoraLoaderMixin):
     def explain(self, photo: Photo, **settings: Any) -> MemoryPlan:
         """Plan how a photo, or the first of its regions, would be restored, and the memory. Nothing is computed.
 
+        The memory of the upscaler is given, too, where its network can be told and takes an image alone.
+
         Raises:
             ConfigError: A setting is unknown or out of range.
             ImageError: The photo cannot be read, or is too small.
@@ -308,9 +312,12 @@ class Pipeline(DiffusionPipeline, StableDiffusionXLLoraLoaderMixin):
         if self.unet is None:
             raise ConfigError("There is no model whose memory could be planned: there is only an upscaler.")
         chosen, networks = self.resolve(settings), self._networks()
-        regions = self._regions(load_photo(photo, chosen), chosen)
+        loaded = load_photo(photo, chosen)
+        regions = self._regions(loaded, chosen)
         width, height = (networks.padded(side) for side in regions[0].size)
-        return replace(plan_memory(networks, height, width, chosen, images=1), regions=len(regions))
+        plan = plan_memory(networks, height, width, chosen, images=1)
+        upscaling = plan_upscaling(self.upscaler, loaded.picture.size, chosen.upscaler_tile)
+        return replace(plan, regions=len(regions), result=loaded.target_size(chosen), upscaling=upscaling)
 
     @torch.no_grad()
     def restore(
@@ -398,6 +405,11 @@ class Pipeline(DiffusionPipeline, StableDiffusionXLLoraLoaderMixin):
                 f"{photo.picture.name} is not restored: the result would be {width}x{height}, which is "
                 f"{width * height / 1e6:.0f} megapixels, and the limit is {settings.max_result_megapixels:g} "
                 "(max_result_megapixels)."
+            )
+        if width < photo.picture.size[0]:
+            across, down = photo.picture.size
+            warnings.warn(
+                f"{photo.picture.name} is {across}x{down}: its result is smaller, {width}x{height}.", stacklevel=2
             )
         return plan_regions(width, height, settings.region, settings.region_overlap, self.stride)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -15,7 +17,8 @@ from tests.support import tiny
 from xpsr_sdk.cli.main import xpsr
 from xpsr_sdk.cli.progress import ProgressLines
 from xpsr_sdk.cli.result_files import plan_result_files
-from xpsr_sdk.config import OutputConfig, PipelineConfig, read_toml
+from xpsr_sdk.config import OutputConfig, PipelineConfig, load_config, read_toml
+from xpsr_sdk.errors import ConfigError
 from xpsr_sdk.models.find_model import find_model
 
 Run = Callable[..., Result]
@@ -92,7 +95,7 @@ def test_progress_is_told_in_lines_where_there_is_no_terminal(capsys: pytest.Cap
             lines.update(task, completed=done)
     told = capsys.readouterr().err.splitlines()
     assert len(told) == 9
-    assert told[0] == "10%, 10 of 100: photo.png"
+    assert told[0] == "10%, 10 of 100 done, photo.png"
 
 
 def test_a_home_folder_and_a_byte_order_mark_in_a_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,3 +105,66 @@ def test_a_home_folder_and_a_byte_order_mark_in_a_config(tmp_path: Path, monkeyp
     assert read_toml(PipelineConfig, tmp_path / "c.toml").checkpoint == tmp_path / "trained"
     (tmp_path / "model").mkdir()
     assert find_model("~/model") == tmp_path / "model"
+
+
+def test_a_type_that_cannot_be_written_is_no_name_of_a_folder(run: Run, photo: Path, tmp_path: Path) -> None:
+    result = run(photo, "-o", tmp_path / "out.xyz")
+    assert result.exit_code == 2
+    assert ".xyz cannot be written; use one of .avif, .jpeg" in result.stderr
+    (tmp_path / "out.xyz").mkdir()
+    assert run(photo, "-o", tmp_path / "out.xyz", "--scale", 1).exit_code == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no FIFO, and links need a permission")
+def test_what_cannot_be_read_in_a_folder_is_told(run: Run, photo: Path, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    photo.rename(photos / "a\x1b[31m.png")
+    (photos / "b.png").symlink_to("nowhere.png")
+    os.mkfifo(photos / "c.png")
+    result = run(photos, "-o", tmp_path / "out", "--scale", 1)
+    assert result.exit_code == 1
+    assert "b.png is a link to nowhere.png, which does not exist." in result.stderr
+    assert "c.png cannot be read: it is a device or a pipe, not a file." in result.stderr
+    assert "1 of 3 restored" in result.stdout
+
+
+def test_progress_tells_how_many_are_done_and_which_is_in_work(run: Run, photo: Path, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for name in ("1.png", "2\x1b]0;\n.png"):
+        (photos / name).write_bytes(photo.read_bytes())
+    result = run(photos, "-o", tmp_path / "out", "--scale", 1)
+    assert result.stderr == "50%, 1 of 2 done, now 2\\x1b]0;\\n.png\n"
+
+
+def test_options_without_effect_are_told(run: Run, photo: Path, tmp_path: Path) -> None:
+    result = run(photo, "-o", tmp_path / "out.png", "--quality", 50, "--scale", 1)
+    assert result.stderr == "Warning: --quality has no effect on .png files, which lose nothing.\n"
+    words = ["upscale", str(photo), "-o", str(tmp_path / "none.png"), "--model", "none", "--upscaler", "bicubic"]
+    none = CliRunner().invoke(xpsr, [*words, "--steps", "5", "--scale", "1"])
+    assert "(model is 'none'), these have no effect: num_inference_steps." in none.stderr
+
+
+def test_a_result_that_is_smaller_than_the_photo_is_told(run: Run, tmp_path: Path) -> None:
+    tiny.photo(40, 32).save(tmp_path / "large.png")
+    result = run(tmp_path / "large.png", "-o", tmp_path / "out.png", "--width", 30)
+    assert "large.png is 40x32: its result is smaller, 30x24.\n" in result.stderr
+
+
+def test_explain_tells_the_size_of_the_result_and_the_upscaler(run: Run, photo: Path, tmp_path: Path) -> None:
+    told = run(photo, "-o", tmp_path / "out.png", "--explain", "--upscaler", "realesrgan-x4plus").stdout
+    assert "Result:      80 x 64 pixels\n" in told
+    assert "Upscaler:    realesrgan-x4plus, 4 times, weights 64 MiB, tiles of 20 pixels (" in told
+    assert "of features in float32)" in told
+
+
+def test_misspelt_commands_and_choices() -> None:
+    assert "No such command 'upscle'. Did you mean 'upscale'?" in CliRunner().invoke(xpsr, ["upscle"]).stderr
+    with pytest.raises(ConfigError) as error:
+        load_config(PipelineConfig, {"dtype": "float23", "sampler": 3, "execution": {"ofload": "model"}}, "The call")
+    assert str(error.value).splitlines()[1:] == [
+        "  sampler: must be text or a table, not 3.",
+        "  dtype: must be 'float32', 'bfloat16' or 'float16', not 'float23'. Did you mean 'float32'?",
+        "  execution.ofload: there is no such option. Did you mean 'offload'? Known: compile, offload.",
+    ]

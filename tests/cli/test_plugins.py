@@ -265,3 +265,8 @@ def test_a_traceback_can_be_had(run: Any, monkeypatch: pytest.MonkeyPatch) -> No
     assert result.exit_code == 1
     assert "Traceback" in result.stderr
     assert result.stderr.endswith("Error: No photos.\n")
+
+
+def test_one_kind_and_names_alone() -> None:
+    listed = CliRunner().invoke(main.xpsr, ["plugins", "--kind", "upscaler", "--short"])
+    assert listed.stdout == "upscaler: bicubic, realesrgan-x4plus, spandrel\n"

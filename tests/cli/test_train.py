@@ -47,7 +47,7 @@ def test_a_config_becomes_a_checkpoint(config: Path, tmp_path: Path, tiny_model:
     [
         ("stepps=2", "stepps: there is no such option. Did you mean 'steps'?"),
         ("optimizer.learning_rat=1", "optimizer.learning_rat: there is no such option."),
-        ("steps=0", "steps: Input should be greater than or equal to 1"),
+        ("steps=0", "steps: must be at least 1"),
         ("steps", "'steps' is not an override: write section.field=value."),
         ("steps.more=1", "steps is not a section"),
         ("model.backbone=residul", "Did you mean 'residual'?"),

@@ -169,7 +169,7 @@ def test_an_image_too_small_for_a_metric_is_named(folders):
             r"No plug-in .* metric 'pnsr'. Did you mean 'psnr'\?.* plug-in xpsr-pyiqa",
         ),
         ({"metrics": []}, "No metric"),
-        ({"metrics": ["psnr"], "channel": "ycbcr"}, "Input should be 'y' or 'rgb'"),
+        ({"metrics": ["psnr"], "channel": "ycbcr"}, "channel: must be 'y' or 'rgb'"),
         ({"metrics": ["psnr"], "crop": -1}, "crop is -1"),
         ({"metrics": ["psnr"], "device": "cudaa"}, "The device 'cudaa' cannot be used"),
     ],

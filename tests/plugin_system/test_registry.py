@@ -203,8 +203,8 @@ class Unprintable:
             {"name": "stub", "steps": 0, "mode": "best", "stepz": 4},
             ConfigError,
             "The sampler 'stub' of xpsr-test 1.2 has wrong options:\n"
-            "  steps: Input should be greater than or equal to 1, not 0.\n"
-            "  mode: Input should be 'fast' or 'good', not 'best'.\n"
+            "  steps: must be at least 1, not 0.\n"
+            "  mode: must be 'fast' or 'good', not 'best'.\n"
             "  stepz: there is no such option. Did you mean 'steps'? Known: mode, steps.",
         ),
         (

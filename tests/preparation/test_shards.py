@@ -144,7 +144,7 @@ def test_a_recipe_is_written_as_it_always_was() -> None:
 def test_a_choice_that_is_none_is_told(photos: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"variant: there is no such option\. Did you mean 'variants'"):
         prepare_shards(photos, tmp_path, variant=2)
-    with pytest.raises(ConfigError, match="crop: Input should be greater than or equal to 16"):
+    with pytest.raises(ConfigError, match="crop: must be at least 16"):
         prepare_shards(photos, tmp_path, crop=4)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from xpsr_sdk import __version__
-from xpsr_sdk.errors import CheckpointError, ConfigError, PluginError, XPSRError, one_line, visible
+from xpsr_sdk.errors import CheckpointError, ConfigError, PluginError, XPSRError, did_you_mean, one_line, visible
 from xpsr_sdk.plugin_system.discovery import damaged_distributions
 
 SUMMARIES = {
@@ -41,6 +41,13 @@ class LazyGroup(click.Group):
             _disable_plugins_of_libraries()
         command: click.Command = getattr(import_module(f"xpsr_sdk.cli.{cmd_name}"), cmd_name)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in SUMMARIES:
+            ctx.fail(f"No such command {args[0]!r}. {did_you_mean(args[0], SUMMARIES)}")
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

@@ -22,6 +22,7 @@ from rich.table import Table
 from xpsr_sdk.cli.options import BOUNDS, bounds
 from xpsr_sdk.cli.terminal import print_json, print_table
 from xpsr_sdk.contracts import KINDS
+from xpsr_sdk.errors import visible
 from xpsr_sdk.plugin_system.registry import PluginFailure, RegisteredComponent, default_registry
 from xpsr_sdk.plugin_system.scaffold import write_plugin
 
@@ -56,9 +57,11 @@ HEADINGS = {"python": "In Python", "command": "On the command line", "toml": "In
 
 
 @click.group(invoke_without_command=True)
+@click.option("--kind", type=click.Choice(list(KINDS)), help="List the parts of one kind.")
+@click.option("--short", is_flag=True, help="Print the names alone.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
-def plugins(ctx: click.Context, as_json: bool) -> None:
+def plugins(ctx: click.Context, kind: str | None, short: bool, as_json: bool) -> None:
     """List the parts that can be chosen.
 
     Plug-ins are found in the entry-point group xpsr_sdk of the installed distributions. XPSR_PLUGINS limits
@@ -68,7 +71,8 @@ def plugins(ctx: click.Context, as_json: bool) -> None:
         return
     with redirect_stdout(sys.stderr):  # plug-ins may print while they are loaded, which is not a result
         registry = default_registry()
-    components = [component for kind in KINDS for component in registry.components(kind)]
+    kinds = [kind] if kind else list(KINDS)
+    components = [component for each in kinds for component in registry.components(each)]
     if as_json:
         print_json(
             {
@@ -76,6 +80,10 @@ def plugins(ctx: click.Context, as_json: bool) -> None:
                 "failures": [_failure_record(failure) for failure in registry.failures],
             }
         )
+    elif short:
+        for each in kinds:
+            names = [component.spec.name for component in components if component.kind == each]
+            click.echo(visible(f"{each}: {', '.join(names)}", newline="\\n"))
     else:
         print_table(_listing(components, registry.failures))
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from types import TracebackType
 
-import click
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TaskID, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
-from xpsr_sdk.cli.terminal import is_first_process, is_quiet
+from xpsr_sdk.cli.terminal import complain, is_first_process, is_quiet
+from xpsr_sdk.errors import visible
 
 LINE_SHARE, LINE_SECONDS = 0.1, 60.0
 """A line is printed after this share of the work, or after so many seconds."""
@@ -21,7 +22,7 @@ def progress_bar() -> Progress | ProgressLines:
     if not console.is_terminal and is_first_process() and not is_quiet():
         return ProgressLines()
     return Progress(
-        TextColumn("{task.description}", markup=False),
+        _Description("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
@@ -29,6 +30,14 @@ def progress_bar() -> Progress | ProgressLines:
         disable=not console.is_terminal or is_quiet(),
         transient=True,
     )
+
+
+class _Description(TextColumn):
+    """What is done now. Of a file's name in it, what a terminal would take for a command is escaped."""
+
+    def render(self, task: Task) -> Text:
+        """See rich."""
+        return Text(visible(task.description, newline="\\n"))
 
 
 class ProgressLines:
@@ -67,4 +76,4 @@ class ProgressLines:
         share, now = self._completed / self._total, time.monotonic()
         if share - self._shown >= LINE_SHARE - 1e-9 or now - self._shown_at >= LINE_SECONDS:
             self._shown, self._shown_at = share, now
-            click.echo(f"{share:.0%}, {int(self._completed)} of {self._total:g}: {self._description}", err=True)
+            complain(f"{share:.0%}, {int(self._completed)} of {self._total:g} done, {self._description}")

@@ -51,9 +51,9 @@ def plan_result_files(inputs: Iterable[Path], output: Path, written: OutputConfi
     return jobs
 
 
-def type_of_standard_output(photo: Path, written: OutputConfig) -> str:
-    """The type of a result that is written to standard output: the one that is asked for, else that of the photo."""
-    return written.format or _named(photo, written).suffix.removeprefix(".")
+def type_of_result(photo: Path, target: Path, written: OutputConfig) -> str:
+    """The type of a result as a suffix. On standard output: the one that is asked for, else that of the photo."""
+    return (_named(photo, written) if target == STANDARD else target).suffix.lower()
 
 
 def _check_output(sources: list[Path], output: Path, written: OutputConfig, names_file: bool) -> None:
@@ -66,6 +66,12 @@ def _check_output(sources: list[Path], output: Path, written: OutputConfig, name
         )
     if not names_file and not output.is_dir() and _is_another_image_type(output.suffix.lower()):
         raise ConfigError(f"{output}: {output.suffix} cannot be written; use one of {listed(WRITABLE)}.")
+    is_one = len(sources) == 1 and not sources[0].is_dir()
+    if not names_file and is_one and output.suffix and not output.exists():  # q.xyz is meant as a file, not a folder
+        raise ConfigError(
+            f"{output}: {output.suffix} cannot be written; use one of {listed(WRITABLE)}. If this is to be a folder, "
+            "make it first."
+        )
     if output.is_file() and not names_file:
         raise ConfigError(f"{output} is a file: name a folder, or an image file ({listed(WRITABLE)}).")
 

@@ -96,7 +96,7 @@ def warnings_on_stderr() -> Iterator[None]:
     """Within the block, print warnings for users as lines on standard error."""
     with warnings.catch_warnings():
         warnings.simplefilter("default", UserWarning)
-        warnings.showwarning = lambda message, *_: click.echo(f"Warning: {message}", err=True)
+        warnings.showwarning = lambda message, *_: complain(f"Warning: {message}")
         yield
 
 

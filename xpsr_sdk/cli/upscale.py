@@ -16,7 +16,7 @@ from xpsr_sdk.cli.components import part_options, with_options
 from xpsr_sdk.cli.interrupts import interrupts
 from xpsr_sdk.cli.options import setting
 from xpsr_sdk.cli.progress import progress_bar
-from xpsr_sdk.cli.result_files import STANDARD, Job, plan_result_files, type_of_standard_output
+from xpsr_sdk.cli.result_files import STANDARD, Job, plan_result_files, type_of_result
 from xpsr_sdk.cli.terminal import (
     complain,
     json_line,
@@ -35,7 +35,9 @@ from xpsr_sdk.config import (
     read_toml,
     with_settings,
 )
-from xpsr_sdk.errors import ConfigError, XPSRError, one_line
+from xpsr_sdk.data.files import LOSSY, listed
+from xpsr_sdk.errors import ConfigError, ImageError, XPSRError, one_line, visible
+from xpsr_sdk.files.reading import check_regular
 from xpsr_sdk.plugin_system.registry import Registry, default_registry
 
 if TYPE_CHECKING:
@@ -126,6 +128,7 @@ def upscale(
     written = load_config(OutputConfig, {name: options.pop(name) for name in OutputConfig.model_fields}, "xpsr upscale")
     with warnings_on_stderr():
         jobs = plan_result_files(inputs, output, written)
+    _warn_of_quality(written, jobs)
     registry = default_registry()
     settings = _settings(config, offload, options, registry)
     summary = Summary(len(jobs), jobs[0][1] if len(jobs) == 1 else output, _opened(log), as_json)
@@ -135,7 +138,8 @@ def upscale(
         quiet_libraries()
         from xpsr_sdk import build_pipeline  # after the quick checks, since it loads torch
 
-        pipeline = build_pipeline(settings, registry=registry)
+        with warnings_on_stderr():
+            pipeline = build_pipeline(settings, registry=registry)
         if explain:
             for source, target in todo:
                 _explain(pipeline, source, target, summary)
@@ -145,6 +149,13 @@ def upscale(
         summary.print()
     if code := summary.exit_code:
         raise click.exceptions.Exit(code)
+
+
+def _warn_of_quality(written: OutputConfig, jobs: list[Job]) -> None:
+    """Say which results have no quality that could be set."""
+    types = {type_of_result(photo, target, written) for photo, target in jobs} - LOSSY
+    if written.quality is not None and types:
+        complain(f"Warning: --quality has no effect on {listed(types)} files, which lose nothing.")
 
 
 def _settings(
@@ -207,11 +218,14 @@ class Summary:
         return self.interrupted or int(bool(self.failed or self.log_failed))
 
     def fail_missing(self, source: Path, target: Path) -> bool:
-        """Whether the photo is missing, which counts as a failure."""
-        is_missing = source != STANDARD and not source.exists()
-        if is_missing:
-            self.fail(source, target, f"{source} does not exist.")
-        return is_missing
+        """Whether the photo is missing or no file, which counts as a failure."""
+        try:
+            if source != STANDARD:
+                check_regular(source, ImageError)
+        except ImageError as error:
+            self.fail(source, target, str(error))
+            return True
+        return False
 
     def skip_existing(self, source: Path, target: Path) -> bool:
         """Whether the result exists already, so that the photo is skipped."""
@@ -276,7 +290,9 @@ class Summary:
 def _explain(pipeline: Pipeline, source: Path, target: Path, summary: Summary) -> None:
     """Print how a photo would be restored."""
     try:
-        click.echo(f"{source}\n{pipeline.explain(_opened_photo(source, pipeline.settings))}")
+        with warnings_on_stderr():
+            plan = pipeline.explain(_opened_photo(source, pipeline.settings))
+        click.echo(visible(f"{source}\n{plan}"))
     except XPSRError as error:
         summary.fail(source, target, str(error))
 
@@ -296,10 +312,11 @@ def _restore_all(pipeline: Pipeline, jobs: list[Job], written: OutputConfig, sum
     with progress_bar() as bar, interrupts(told, softly=lambda number: number == signal.SIGINT) as wish:
         task = bar.add_task("", total=len(jobs))
         for done, (source, target) in enumerate(jobs):
-            bar.update(task, description=source.name, completed=done)
+            bar.update(task, description=f"now {source.name}", completed=done)
 
             def progress(regions: int, total: int, done: int = done) -> None:
-                bar.update(task, completed=done + regions / total)
+                if regions < total:  # the next photo's own line tells the end of this one
+                    bar.update(task, completed=done + regions / total)
 
             _restore(pipeline, source, target, written, progress, summary)
             if wish:
@@ -319,7 +336,7 @@ def _restore(
     from xpsr_sdk.data.images import check_fits  # imported late, to keep --help quick
     from xpsr_sdk.data.photo import load_photo
 
-    file_format = type_of_standard_output(source, written) if target == STANDARD else None
+    file_format = type_of_result(source, target, written).removeprefix(".") if target == STANDARD else None
     try:
         with warnings_on_stderr():
             settings = pipeline.resolve({})

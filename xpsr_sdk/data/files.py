@@ -12,6 +12,8 @@ from xpsr_sdk.config import FileType
 
 WRITABLE = frozenset(f".{name}" for name in get_args(FileType))
 """The file types that are written."""
+LOSSY = frozenset((".avif", ".jpeg", ".jpg", ".webp"))
+"""Those of them that lose some of the picture, so that they have a quality."""
 READABLE = WRITABLE | {".bmp", ".gif", ".heic", ".heif", ".jfif", ".jpe"}
 """The file types that are looked for in folders. Other types that Pillow can read are read only as single files."""
 
@@ -26,7 +28,7 @@ def find_images(folder: Path) -> list[Path]:
     found: list[Path] = []
     hidden: list[Path] = []
     for path in _files_below(folder):
-        if path.suffix.lower() in READABLE and path.is_file():
+        if path.suffix.lower() in READABLE:  # a broken link, too: whoever reads it tells so
             is_hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
             (hidden if is_hidden else found).append(path)
     if hidden:

@@ -14,6 +14,7 @@ from xpsr_sdk.engine.memory import RESERVE, activation_bytes, weight_bytes
 from xpsr_sdk.engine.networks import Networks
 from xpsr_sdk.engine.packing import can_pack
 from xpsr_sdk.engine.tiling import Tile, plan_tiles
+from xpsr_sdk.engine.upscaler_plan import UpscalerPlan, size_in_words
 from xpsr_sdk.hardware.devices import free_memory
 from xpsr_sdk.library_internals import on_meta
 from xpsr_sdk.models.added_conditioning import empty_added
@@ -52,6 +53,8 @@ class MemoryPlan:
         pack_weights: Whether wide convolutions keep a second copy of their weights, see ``xpsr_sdk.engine.packing``.
         limited_by_memory: Whether more would be computed at once if there were more memory.
         regions: The number of regions that the photo is cut into. Each of them uses this plan.
+        result: Width and height of the result in pixels, where the plan is that of a whole photo.
+        upscaling: What the upscaler needs, likewise. It does not compute at the same time as the other networks.
     """
 
     settings: ResolvedSettings
@@ -68,6 +71,8 @@ class MemoryPlan:
     pack_weights: bool
     limited_by_memory: bool
     regions: int = 1
+    result: tuple[int, int] | None = None
+    upscaling: UpscalerPlan | None = None
 
     @property
     def tile(self) -> int:
@@ -92,13 +97,15 @@ class MemoryPlan:
 
     def __str__(self) -> str:
         tile = self.tiles[0]
-        weights = ", ".join(f"{name} {_size(size)}" for name, size in self.weight_bytes.items())
+        weights = ", ".join(f"{name} {size_in_words(size)}" for name, size in self.weight_bytes.items())
         rows = "the whole image" if self.vae_rows is None else f"{self.vae_rows} rows at a time"
-        decoding = f" ({_size(self.decoder_bytes)} as a whole)" if self.decoder_bytes else ""
-        features = f" ({_size(self.feature_bytes)} of features)" if self.feature_bytes else ""
+        decoding = f" ({size_in_words(self.decoder_bytes)} as a whole)" if self.decoder_bytes else ""
+        features = f" ({size_in_words(self.feature_bytes)} of features)" if self.feature_bytes else ""
         regions = f" in each of {self.regions} regions" if self.regions > 1 else ""
-        lines = {
-            "Device": f"{self.device}, {str(self.dtype).removeprefix('torch.')}, {_size(self.free_bytes)} free",
+        first = {} if self.result is None else {"Result": f"{self.result[0]} x {self.result[1]} pixels"}
+        first |= {} if self.upscaling is None else {"Upscaler": str(self.upscaling)}
+        lines = first | {
+            "Device": f"{self.device}, {str(self.dtype).removeprefix('torch.')}, {size_in_words(self.free_bytes)} free",
             "Weights": f"{weights}{'; wide kernels twice' if self.pack_weights else ''}",
             "Tiles": f"{len(self.tiles)} of {tile.bottom - tile.top} x {tile.right - tile.left} latents, "
             f"{self.tile_batch} a pass{features}{regions}",
@@ -191,7 +198,3 @@ def _measured_once(networks: Networks, size: tuple[int, ...], run: Callable[...,
         stand_ins = [on_meta(model) for model in models]
         networks.memory.feature_bytes[key] = activation_bytes(lambda: run(*stand_ins), stand_ins)
     return networks.memory.feature_bytes[key]
-
-
-def _size(count: int) -> str:
-    return f"{count / 2**30:.2f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"

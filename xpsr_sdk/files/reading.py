@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import tomllib
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
@@ -30,7 +31,8 @@ def check_regular(file: Path, raises: type[XPSRError]) -> None:
     try:
         mode = file.stat().st_mode
     except FileNotFoundError:
-        raise raises(f"{file} does not exist.") from None
+        where = f"is a link to {os.readlink(file)}, which" if file.is_symlink() else ""
+        raise raises(f"{' '.join(filter(None, (str(file), where)))} does not exist.") from None
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
         raise raises(f"{file} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
     if not S_ISREG(mode):
