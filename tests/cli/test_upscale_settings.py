@@ -115,7 +115,8 @@ def test_out_of_memory_is_said_in_one_line(
 def test_an_explanation_restores_nothing(run: Run, photos: Path, tmp_path: Path) -> None:
     result = run(photos, "-o", tmp_path / "out", "--explain", "--tile", 64, "--speed", "fast")
     assert result.exit_code == 0, result.stderr
-    assert result.stdout.startswith(f"{photos / 'one.png'}\nDevice:      cpu, float32, ")
+    assert result.stdout.startswith(f"{photos / 'one.png'}\nResult:      80 x 64 pixels\nUpscaler:    bicubic")
+    assert "\nDevice:      cpu, float32, " in result.stdout
     assert "Tiles:       2 of 16 x 16 latents, 2 a pass" in result.stdout
     assert not (tmp_path / "out").exists()
 

@@ -89,7 +89,8 @@ def levels(a: Image.Image, b: Image.Image) -> int:
 
 def test_the_explanation_names_what_is_needed(pipe: Pipeline) -> None:
     lines = str(pipe.explain(PHOTO, tile=64, speed="fast", guidance_scale=3)).splitlines()
-    assert [line.partition(":")[0] for line in lines] == ["Device", "Weights", "Tiles", "Autoencoder", "Steps"]
-    assert lines[0].startswith("Device:      cpu, float32, ")
-    assert "28 of 16 x 16 latents, 4 a pass" in lines[2]
-    assert "2, guidance 3 in (0.4, 1.0)" in lines[4]
+    names = ["Result", "Upscaler", "Device", "Weights", "Tiles", "Autoencoder", "Steps"]
+    assert [line.partition(":")[0] for line in lines] == names
+    assert lines[2].startswith("Device:      cpu, float32, ")
+    assert "28 of 16 x 16 latents, 4 a pass" in lines[4]
+    assert "2, guidance 3 in (0.4, 1.0)" in lines[6]
