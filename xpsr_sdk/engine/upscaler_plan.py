@@ -64,10 +64,11 @@ def plan_upscaling(upscaler: Upscaler, size: tuple[int, int], side: int) -> Upsc
 
 def _networks_of(upscaler: Upscaler) -> list[nn.Module]:
     """The networks that an upscaler is or holds, also within a descriptor of spandrel."""
-    held = [upscaler, *vars(upscaler).values()] if hasattr(upscaler, "__dict__") else [upscaler]
+    if isinstance(upscaler, nn.Module):
+        return [upscaler]
+    held = getattr(upscaler, "__dict__", {}).values()
     found = (each if isinstance(each, nn.Module) else getattr(each, "model", None) for each in held)
-    networks = [each for each in found if isinstance(each, nn.Module)]
-    return networks[:1] if networks and networks[0] is upscaler else networks
+    return [each for each in found if isinstance(each, nn.Module)]
 
 
 def size_in_words(count: int) -> str:
