@@ -19,7 +19,7 @@ from xpsr_sdk.settings import PipelineSettings, RestoreSettings
 PROGRAM = Path("tests/support/typed_program.py")
 PARTS = {"backbone", "prompt_provider", "sampler", "upscaler"}
 """Fields of ``PipelineConfig`` that ``build_pipeline`` also takes as objects, under parameters of their own."""
-WIDER = {"checkpoint", "device", "dtype", "execution", "model"}
+WIDER = {"vae", "lora", "embedding", "checkpoint", "device", "dtype", "execution", "model"}
 """Keywords that take more types than the field holds, as pydantic converts them."""
 
 

@@ -25,8 +25,10 @@ from xpsr_sdk.errors import CheckpointError, ConfigError
 from xpsr_sdk.hardware.devices import find_device, find_dtype
 from xpsr_sdk.models.checkpoints import check_fit, checkpoint_in, read_checkpoint, read_json
 from xpsr_sdk.models.controlnet import XPSRControlNet
+from xpsr_sdk.models.embedding_files import add_embeddings
 from xpsr_sdk.models.find_model import find_checkpoint, find_model
 from xpsr_sdk.models.loading import without_bars
+from xpsr_sdk.models.lora_files import merge_loras
 from xpsr_sdk.models.plugins_file import says_what_to_install
 from xpsr_sdk.models.unet import XPSRUNet
 from xpsr_sdk.pipeline import Pipeline
@@ -79,6 +81,8 @@ def build_pipeline(
     if config.model == "none":
         return _upscaler_alone(config, registry, upscaler, device)
     folder = find_model(config.model)
+    if config.checkpoint:
+        config = config.model_copy(update={"checkpoint": find_checkpoint(config.checkpoint)})
     # Parts are created before the weights are read, so that misspelt names are reported quickly.
     provider = registry.create("prompt_provider", prompt_provider or config.prompt_provider, default="measured")
     index = read_json(folder / "model_index.json")
@@ -131,7 +135,8 @@ def _upscaler_alone(
 
 def _refuse_settings_of_models(config: PipelineConfig) -> None:
     """Raise an error if what is given belongs to a diffusion model; warn of settings that have no effect without."""
-    given = {name: getattr(config, name) for name in ("checkpoint", "checkpoint_weights", "backbone")}
+    of_models = ("checkpoint", "checkpoint_weights", "vae", "lora", "embedding", "backbone")
+    given = {name: getattr(config, name) for name in of_models}
     given |= {f"execution.{name}": getattr(config.execution, name) for name in config.execution.model_fields_set}
     for name, value in given.items():
         if value:
@@ -186,7 +191,7 @@ def _load(
         index: The content of the folder's ``model_index.json``.
     """
     of_index = backbone_of(index)
-    parts: Backbone = registry.create("backbone", backbone or of_index)
+    parts: Backbone = registry.create("backbone", _with_vae(backbone or of_index, config.vae))
     parts.load(folder, dtype)
     unet, controlnet = _networks(config, folder, registry, dtype, device)
     check_fit(unet, controlnet, parts, f"{config.checkpoint or folder} does not fit the base model {folder}")
@@ -197,13 +202,27 @@ def _load(
         backbone=backbone if isinstance(backbone, str | dict) else of_index,
         defaults=index.get("defaults"),
     )
+    merge_loras(pipeline, config.lora or ())
+    add_embeddings(pipeline, config.embedding or ())
     return pipeline, parts
+
+
+def _with_vae(backbone: Component | Backbone, vae: str | None) -> Component | Backbone:
+    """The backbone, which reads its autoencoder from ``vae`` if that is named.
+
+    It is no part of the model's config: a model that is saved holds the autoencoder itself.
+    """
+    if vae is None:
+        return backbone
+    if not isinstance(backbone, str | dict):
+        raise ConfigError("vae is for a backbone that is named, and this one is an object: set its autoencoder there.")
+    return {**({"name": backbone} if isinstance(backbone, str) else backbone), "vae": vae}
 
 
 def _networks(
     config: PipelineConfig, folder: Path, registry: Registry, dtype: torch.dtype, device: torch.device
 ) -> tuple[XPSRUNet, XPSRControlNet]:
-    checkpoint = find_checkpoint(config.checkpoint) if config.checkpoint else checkpoint_in(folder)
+    checkpoint = config.checkpoint or checkpoint_in(folder)
     if checkpoint is None:
         raise CheckpointError(
             f"{folder} is a base model: it has no controlnet/. Name an XPSR checkpoint for it (--checkpoint)."

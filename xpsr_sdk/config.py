@@ -249,6 +249,18 @@ class PipelineConfig(RestoreConfig):
         None,
         description="File name of the checkpoint's weights. Pickled weights are read only if it is a .bin file.",
     )
+    vae: str | None = Field(
+        None,
+        description="A folder or a file with another autoencoder (VAE) for the same latents. None: the model's own.",
+    )
+    lora: tuple[str, ...] | None = Field(
+        None,
+        description="LoRAs that are merged into the weights, as FILE or FILE:WEIGHT each. A folder with "
+        "pytorch_lora_weights.safetensors, or an id on the hub, may stand for the file.",
+    )
+    embedding: tuple[str, ...] | None = Field(
+        None, description="Embeddings (textual inversion): files of which each teaches the word that is its name."
+    )
     backbone: Component | None = Field(None, description="Backbone. None: the one that the model names.")
     prompt_provider: Component | None = Field(
         None, description="Prompt provider, which describes the photos. None: 'measured'."
@@ -268,6 +280,20 @@ class PipelineConfig(RestoreConfig):
         "natively, else float32.",
     )
     execution: ExecutionConfig = Field(default_factory=ExecutionConfig, description="How the networks are executed.")
+
+    @field_validator("lora", "embedding", mode="before")
+    @classmethod
+    def _several(cls, value: Any) -> Any:
+        """One file as a list of one, and paths as text."""
+        if isinstance(value, str | os.PathLike):
+            value = [value]
+        is_list = isinstance(value, Sequence) and not isinstance(value, bytes)
+        return [os.fspath(each) if isinstance(each, os.PathLike) else each for each in value] if is_list else value
+
+    @field_validator("vae", mode="before")
+    @classmethod
+    def _as_text(cls, value: Any) -> Any:
+        return os.fspath(value) if isinstance(value, os.PathLike) else value
 
     @field_validator("model", "device", "dtype", mode="before")
     @classmethod

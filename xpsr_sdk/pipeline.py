@@ -13,7 +13,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Unpack, overload
 
 import torch
 from diffusers import DiffusionPipeline
-from diffusers.loaders import StableDiffusionLoraLoaderMixin, StableDiffusionXLLoraLoaderMixin
+from diffusers.loaders import (
+    StableDiffusionLoraLoaderMixin,
+    StableDiffusionXLLoraLoaderMixin,
+    TextualInversionLoaderMixin,
+)
 from torch import Tensor
 
 from xpsr_sdk.config import Component, ExecutionConfig, RestoreConfig, backbone_of, read_defaults
@@ -74,7 +78,7 @@ def _checked_networks(folder: Path, index: Mapping[str, Any], options: dict[str,
     return {name: network.to(device_map) if device_map else network for name, network in networks.items()}
 
 
-class Pipeline(DiffusionPipeline, StableDiffusionXLLoraLoaderMixin):
+class Pipeline(DiffusionPipeline, StableDiffusionXLLoraLoaderMixin, TextualInversionLoaderMixin):
     """Restores photos. It is a diffusers pipeline, so ``to``, ``save_pretrained`` and LoRA files work as usual.
 
     ``xpsr_sdk.build_pipeline`` makes pipelines; ``Pipeline.from_pretrained`` makes one with the default components.

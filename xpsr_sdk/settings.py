@@ -5,6 +5,7 @@ Tests compare them with ``xpsr_sdk.RestoreConfig`` and ``xpsr_sdk.PipelineConfig
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from os import PathLike
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -67,6 +68,9 @@ class PipelineSettings(RestoreSettings, total=False):
     model: str | PathLike[str]
     checkpoint: str | PathLike[str] | None
     checkpoint_weights: str | None
+    vae: str | PathLike[str] | None
+    lora: str | PathLike[str] | Sequence[str | PathLike[str]] | None
+    embedding: str | PathLike[str] | Sequence[str | PathLike[str]] | None
     device: str | torch.device | None
     dtype: Dtype | torch.dtype | None
     execution: ExecutionConfig | dict[str, Any]

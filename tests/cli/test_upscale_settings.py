@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from tests.support import tiny
 from tests.support.upscale_command import Run, refused
@@ -134,3 +135,14 @@ def test_photos_beside_a_bad_one_are_explained(run: Run, photos: Path, tmp_path:
     assert result.exit_code == 1
     assert result.stdout.count("Autoencoder:") == 2
     assert "dot.png is 1x1" in result.stderr
+
+
+def test_loras_are_named_once_each_and_replace_those_of_the_settings(run: Run, photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "c.toml").write_text('lora = ["of-the-file.safetensors"]\n')
+    usual = (photos / "one.png", "-o", tmp_path / "out.png", "--config", tmp_path / "c.toml")
+    refused(run(*usual), "lora: of-the-file.safetensors does not exist")
+    for name in ("a.safetensors", "b.safetensors"):
+        layer = "unet.no_such_layer.lora_{}.weight"
+        save_file({layer.format(factor): torch.ones(1, 1) for factor in "AB"}, tmp_path / name)
+    options = ("--lora", f"{tmp_path / 'a.safetensors'}:0.5", "--lora", tmp_path / "b.safetensors")
+    refused(run(*usual, *options), "a.safetensors is a LoRA for another model: this one has none of its layers")

@@ -16,11 +16,9 @@ from transformers import CLIPTokenizer
 
 from tests.support import original_layout, tiny
 from xpsr_sdk import CheckpointError, Registry, build_pipeline
-from xpsr_sdk.models.checkpoints import read_json, write_checkpoint
-from xpsr_sdk.models.controlnet import XPSRControlNet
+from xpsr_sdk.models.checkpoints import read_json
 from xpsr_sdk.models.find_model import find_checkpoint, find_model
 from xpsr_sdk.models.pretrained import class_in_index, load_network
-from xpsr_sdk.models.unet import XPSRUNet
 from xpsr_sdk.training.config import ModelSection
 from xpsr_sdk.training.models import build_for_training
 
@@ -45,13 +43,7 @@ SIZES = (
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny SD 1.x as a folder and as a file, with a checkpoint for it."""
     folder = tmp_path_factory.mktemp("models")
-    networks = original_layout.tiny_networks("sd1")
-    original_layout.write_folder(folder / "folder", "sd1", networks)
-    original_layout.write_file(folder / "file.safetensors", networks)
-    base = networks["unet"]
-    with Registry([]).in_force():
-        controlnet = XPSRControlNet.from_unet(base, (8, 16), None, 3)
-        write_checkpoint(folder / "checkpoint", XPSRUNet.from_base(base), controlnet)
+    original_layout.write_whole(folder, "sd1")
     return folder
 
 
@@ -92,9 +84,11 @@ def test_the_tokenizer_of_a_file_is_that_of_clip(models: Path) -> None:
     assert tokenizer.pad_token_id == 49407
 
 
-def test_a_file_restores_as_its_folder(models: Path) -> None:
+@pytest.mark.parametrize("family", ["sd1", "xl"])
+def test_a_file_restores_as_its_folder(tmp_path: Path, family: str) -> None:
+    original_layout.write_whole(tmp_path, family)
     pictures = [
-        build_pipeline(model=str(models / name), checkpoint=models / "checkpoint", device="cpu", dtype="float32")(
+        build_pipeline(model=tmp_path / name, checkpoint=tmp_path / "checkpoint", device="cpu", dtype="float32")(
             tiny.PHOTO, seed=1, scale=2, num_inference_steps=2, prompt="a street"
         ).image
         for name in ("folder", "file.safetensors")

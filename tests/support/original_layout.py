@@ -12,7 +12,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
+from xpsr_sdk import Registry
+from xpsr_sdk.models.checkpoints import write_checkpoint
 from xpsr_sdk.models.clip_tokenizer import END, write_clip_tokenizer
+from xpsr_sdk.models.controlnet import XPSRControlNet
+from xpsr_sdk.models.unet import XPSRUNet
 from xpsr_sdk.testing.tiny import write_json
 
 Tensors = dict[str, Tensor]
@@ -68,11 +72,27 @@ def write_folder(folder: Path, family: str, networks: dict[str, Any], **options:
             padding = END if family != "sd2" and name == "text_encoder" else "!"
             write_clip_tokenizer(folder / name.replace("text_encoder", "tokenizer"), padding)
     schedule: dict[str, Any] = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
-    schedule |= {"steps_offset": 1, "prediction_type": "v_prediction" if family == "sd2" else "epsilon"}
+    schedule |= {"steps_offset": 1, "timestep_spacing": "leading"}
+    schedule |= {"prediction_type": "v_prediction" if family == "sd2" else "epsilon"}
     of_sd: Any = {"clip_sample": False, "set_alpha_to_one": False}
     scheduler: Any = EulerDiscreteScheduler(**schedule) if family == "xl" else DDIMScheduler(**schedule, **of_sd)
     scheduler.save_pretrained(folder / "scheduler")
     write_json(folder / "model_index.json", index)
+
+
+def write_whole(folder: Path, family: str) -> tuple[Path, Path]:
+    """Write a tiny model as a folder and as a file (``file.safetensors``), and a checkpoint for it.
+
+    Returns:
+        The folder, and the checkpoint.
+    """
+    networks = tiny_networks(family)
+    write_folder(folder / "folder", family, networks)
+    write_file(folder / "file.safetensors", networks)
+    with Registry([]).in_force():
+        controlnet = XPSRControlNet.from_unet(networks["unet"], (8, 16), None, 3)
+        write_checkpoint(folder / "checkpoint", XPSRUNet.from_base(networks["unet"]), controlnet)
+    return folder / "folder", folder / "checkpoint"
 
 
 def write_file(file: Path, networks: dict[str, Any], **metadata: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -73,4 +74,17 @@ def _tokens(tokenizer: Any, text: str, weighted: bool) -> list[tuple[int, float]
     """The tokens of a text, each with its weight."""
     parts = parse_weights(text) if weighted else [(text, 1.0)]
     encoded = tokenizer([part for part, _ in parts], add_special_tokens=False, verbose=False).input_ids
-    return [(token, weight) for ids, (_, weight) in zip(encoded, parts, strict=True) for token in ids]
+    taught = _taught_words(tokenizer)
+    weighted_ids = ((token, weight) for ids, (_, weight) in zip(encoded, parts, strict=True) for token in ids)
+    return [(each, weight) for token, weight in weighted_ids for each in taught.get(token, [token])]
+
+
+def _taught_words(tokenizer: Any) -> dict[int, list[int]]:
+    """The tokens of each word that an embedding of several vectors has taught: word, word_1, ..."""
+    added = tokenizer.get_added_vocab()
+    words: dict[int, list[int]] = {}
+    for word, token in added.items():
+        numbers = itertools.takewhile(lambda name: name in added, (f"{word}_{i}" for i in itertools.count(1)))
+        if rest := [added[name] for name in numbers]:
+            words[token] = [token, *rest]
+    return words

@@ -11,15 +11,17 @@ from typing import Any, ClassVar
 import diffusers
 import torch
 from diffusers import AutoencoderKL, SchedulerMixin
+from pydantic import Field
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from xpsr_sdk.builtin.clip_windows import Windows, in_windows
 from xpsr_sdk.config import LongPrompts
 from xpsr_sdk.contracts import Conditioning, Options
-from xpsr_sdk.errors import CheckpointError, XPSRError, one_line
+from xpsr_sdk.errors import CheckpointError, ConfigError, XPSRError, one_line
 from xpsr_sdk.models.checkpoints import read_json
 from xpsr_sdk.models.config_files import check_network_config
+from xpsr_sdk.models.other_vae import folder_of_vae
 from xpsr_sdk.models.pretrained import load_network
 
 
@@ -27,7 +29,11 @@ class StableDiffusion:
     """Tokenizer, text encoder, autoencoder and noise schedule of SD 1.x or 2.x. See ``xpsr_sdk.Backbone``."""
 
     class Config(Options):
-        """No options."""
+        """Which autoencoder."""
+
+        vae: str = Field(
+            "", description="A folder or a file with another autoencoder for the same latents. Empty: the model's own."
+        )
 
     tokenizer: Any
     text_encoder: Any
@@ -57,7 +63,7 @@ class StableDiffusion:
         try:
             self.scheduler = scheduler_class.from_config(settings)
             self.load_text_encoders(folder, dtype, from_scratch)
-            self.vae = self.load_autoencoder(folder / "vae", dtype)
+            self.vae = self.load_autoencoder(self._autoencoder_folder(folder / "vae"), dtype)
         except (XPSRError, MemoryError):
             raise
         except Exception as error:  # the libraries check little, so that what is damaged fails anywhere
@@ -86,6 +92,15 @@ class StableDiffusion:
             else:
                 encoder = load_network(cls, folder / name, dtype)
             setattr(self, name, encoder)
+
+    def _autoencoder_folder(self, own: Path) -> Path:
+        """The folder of the autoencoder that the options name, or the model's own."""
+        named = getattr(getattr(self, "config", None), "vae", "")  # a derived class may have other options
+        if not named:
+            return own
+        if type(self).load_autoencoder is not StableDiffusion.load_autoencoder:
+            raise ConfigError(f"vae is {named!r}, but this backbone has its own autoencoder: leave one of them out.")
+        return folder_of_vae(named, own)
 
     def load_autoencoder(self, folder: Path, dtype: torch.dtype) -> Any:
         """Load the autoencoder from ``folder``, the model's ``vae/``, in ``dtype``.

@@ -30,7 +30,18 @@ def setting(config: type[BaseModel], field: str, flag: str | None = None) -> Cal
     if kind is bool:
         flag = f"{flag}/--no-{flag.removeprefix('--')}"
     help_text = (info.description or "") + _default_words(info)
-    return click.option(flag, field, type=_click_type(kind, dict(bounds(info))), default=None, help=help_text)
+    several = get_origin(kind) is tuple and get_args(kind)[-1] is Ellipsis
+    if several:
+        kind, help_text = get_args(kind)[0], f"{help_text} The option may be repeated."
+    return click.option(
+        flag,
+        field,
+        type=_click_type(kind, dict(bounds(info))),
+        default=None,
+        multiple=several,
+        callback=(lambda _context, _parameter, value: value or None) if several else None,
+        help=help_text,
+    )
 
 
 def bounds(field: FieldInfo) -> Iterator[tuple[str, Any]]:
