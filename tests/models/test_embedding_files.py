@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 
 from tests.support import original_layout, tiny
 from xpsr_sdk import CheckpointError, ConfigError, build_pipeline
+from xpsr_sdk.models.embedding_files import add_embeddings
 
 WIDTH = 16
 
@@ -71,4 +72,4 @@ def test_what_does_not_fit_is_a_sentence(tmp_path: Path) -> None:
         ("lost.pt", ConfigError, r"embedding: lost.pt does not exist"),
     ):
         with pytest.raises(error, match=message):
-            build_pipeline(tiny.sd_config(), embedding=files)
+            add_embeddings(build_pipeline(tiny.sd_config()), [files] if isinstance(files, str) else files)

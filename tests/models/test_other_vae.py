@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 
 from tests.support import original_layout, tiny
 from xpsr_sdk import CheckpointError, ConfigError, build_pipeline
+from xpsr_sdk.models.other_vae import folder_of_vae
 from xpsr_sdk.testing.tiny import shake
 
 
@@ -47,6 +48,12 @@ def test_the_autoencoder_is_replaced(other: Path, name: str) -> None:
     expected = AutoencoderKL.from_pretrained(other / "alone").state_dict()
     found = build_pipeline(tiny.sd_config(), vae=other / name).vae.state_dict()
     assert all(torch.equal(expected[key], found[key]) for key in expected)
+
+
+def test_the_folder_of_a_model_stands_for_its_autoencoder(other: Path) -> None:
+    own = tiny.SD_TINY / "base" / "vae"
+    assert folder_of_vae(str(other / "model"), own) == other / "model" / "vae"
+    assert folder_of_vae(str(other / "alone"), own) == other / "alone"
 
 
 def test_a_saved_model_holds_it(other: Path, tmp_path: Path) -> None:
