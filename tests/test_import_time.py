@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-HEAVY = {"torch", "diffusers", "transformers", "accelerate", "peft", "numpy", "PIL"}
+HEAVY = {"torch", "diffusers", "transformers", "accelerate", "peft", "numpy", "PIL", "ray", "fsspec"}
 RUN = """
 import sys
 {code}

@@ -375,6 +375,24 @@ def _section_of(field_info: FieldInfo | None) -> type[BaseModel] | None:
     return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
 
 
+class RunnerConfig(Settings):
+    """Where a work on many photos is done. The results are the same everywhere."""
+
+    runner: str = Field("local", description="local: this machine; ray: a cluster, with the plug-in xpsr-ray.")
+    workers: int = Field(
+        1, ge=1, description="Processes that work, each with its own models, and its own GPU if there are several."
+    )
+    address: str | None = Field(
+        None, description="Address of the cluster, for a runner that has one: auto, ray://HOST:PORT."
+    )
+    worker_gpus: Annotated[float, Field(ge=0)] | None = Field(
+        None, description="GPUs of a worker on a cluster; 0.5: two workers share one. None: one if there are any."
+    )
+    worker_timeout: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="Seconds after which a worker that is busy with one photo or batch is ended. None: no limit."
+    )
+
+
 class ModelDefaults(Settings):
     """The default settings of a model, from ``defaults`` in its ``model_index.json``.
 

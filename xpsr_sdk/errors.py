@@ -13,6 +13,7 @@
     ├── QueueError              a restoration queue cannot take a photo
     │   ├── QueueFull           it is full
     │   └── QueueClosed         it was closed
+    ├── WorkerLost              a worker process died, or hung
     └── TrainingError           training cannot start or go on
 
 Every message says what was wrong, where, and what would be right.
@@ -94,6 +95,10 @@ class QueueFull(QueueError):
 
 class QueueClosed(QueueError):
     """The restoration queue was closed."""
+
+
+class WorkerLost(XPSRError):
+    """A worker process died or hung while it worked on a photo."""
 
 
 class TrainingError(XPSRError):

@@ -16,12 +16,14 @@ from rich.table import Table
 from xpsr_sdk.cli.components import part_options, with_options
 from xpsr_sdk.cli.options import setting
 from xpsr_sdk.cli.progress import progress_bar
+from xpsr_sdk.cli.runner_options import RUNNER_OPTIONS, runner_options
 from xpsr_sdk.cli.terminal import complain, print_table, quiet_libraries, quiet_option, say, warnings_on_stderr
 from xpsr_sdk.config import Component, PipelineConfig, read_toml
 from xpsr_sdk.contracts import PROMPT_LEVELS
 from xpsr_sdk.errors import ConfigError, ImageError
 from xpsr_sdk.prompts.describe import printable
 from xpsr_sdk.prompts.store import STORE_NAME, PromptStore
+from xpsr_sdk.runners.work import Runner
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 
 LISTED = 20
 """At most so many reasons are printed one by one."""
-DESCRIBING = ("prompt_provider", "prompt_provider_option", "config", "levels", "batch_size", "workers", "shard")
+DESCRIBING = ("prompt_provider", "prompt_provider_option", "config", "levels", "batch_size", "shard", *RUNNER_OPTIONS)
 """Parameters that are used to describe images."""
 SHOWING = ("sheet", "count")
 """Parameters that are used to show what is stored."""
@@ -77,7 +79,7 @@ class ShardType(click.ParamType):  # type: ignore[type-arg]  # it takes an argum
     show_default=True,
     help="Images with more megapixels are left out, however small their files are.",
 )
-@click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Processes.")
+@runner_options
 @click.option(
     "--shard", type=ShardType(), default="1/1", help="The part of the images to describe: 2/8 is the second of eight."
 )
@@ -102,7 +104,7 @@ def caption(
     store: Path | None,
     batch_size: int,
     max_megapixels: float,
-    workers: int,
+    runner: Runner,
     shard: tuple[int, int],
     merge: tuple[Path, ...],
     show: bool,
@@ -135,7 +137,7 @@ def caption(
             store=file,
             batch_size=batch_size,
             max_megapixels=max_megapixels,
-            workers=workers,
+            runner=runner,
             part=shard,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )

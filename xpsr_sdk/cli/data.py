@@ -13,8 +13,10 @@ import click
 from xpsr_sdk.cli.components import part_options, with_options
 from xpsr_sdk.cli.options import setting
 from xpsr_sdk.cli.progress import progress_bar
+from xpsr_sdk.cli.runner_options import runner_options
 from xpsr_sdk.cli.terminal import complain, quiet_option, say, warnings_on_stderr
 from xpsr_sdk.preparation.recipe import Recipe
+from xpsr_sdk.runners.work import Runner
 
 if TYPE_CHECKING:
     from xpsr_sdk.preparation.report import Prepared
@@ -50,13 +52,13 @@ def data() -> None:
 @setting(Recipe, "variants")
 @click.option("--photos-a-shard", type=click.IntRange(min=1), default=32, show_default=True, help="Photos in a shard.")
 @setting(Recipe, "seed")
-@click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Processes.")
+@runner_options
 @quiet_option
 def prepare(
     photos: Path,
     output: Path,
     form: Literal["shards", "pairs"],
-    workers: int,
+    runner: Runner,
     photos_a_shard: int,
     **choices: Any,
 ) -> None:
@@ -76,7 +78,7 @@ def prepare(
         def progress(done: int, total: int) -> None:
             bar.update(task, completed=done, total=total)
 
-        report = make(photos, output, workers=workers, progress=progress, **recipe)
+        report = make(photos, output, runner=runner, progress=progress, **recipe)
     _print(report, output)
     if not report.samples or set(report.causes.values()) - {"flat"}:
         raise click.exceptions.Exit(1)

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from xpsr_sdk.cli.progress import progress_bar
+from xpsr_sdk.cli.runner_options import runner_options
 from xpsr_sdk.cli.terminal import complain, print_table, quiet_option, say, warnings_on_stderr
 from xpsr_sdk.evaluation.presets import PRESETS, axes_of_plot, metric_names
 from xpsr_sdk.files.writing import write_whole
+from xpsr_sdk.runners.work import Runner
 
 if TYPE_CHECKING:
     from xpsr_sdk.builtin.pixel_metrics import Channel
@@ -57,6 +59,7 @@ FILE = click.Path(dir_okay=False, path_type=Path)
     show_default=True,
     help="How many photos of one size are measured together.",
 )
+@runner_options
 @click.option(
     "--scores",
     type=FILE,
@@ -93,6 +96,7 @@ def evaluate(
     weights: Path | None,
     device: str,
     batch: int,
+    runner: Runner,
     scores: Path | None,
     logs: tuple[Path, ...],
     json_file: Path | None,
@@ -125,7 +129,7 @@ def evaluate(
         chosen, skipped = choose_metrics(names, registry, channel=channel, weights=weights)
     settings: dict[str, Any] = {
         "metrics": chosen, "channel": channel, "crop": crop, "weights": weights, "device": device, "batch": batch,
-        "scores": scores, "registry": registry,
+        "runner": runner, "scores": scores, "registry": registry,
     }  # fmt: skip
     methods = list(photos)
     if len(methods) == 2 and reference is None and _second_is_reference(methods, chosen, skipped):

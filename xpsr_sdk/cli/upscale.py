@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import signal
-import sys
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -16,11 +16,12 @@ from xpsr_sdk.cli.components import part_options, with_options
 from xpsr_sdk.cli.interrupts import interrupts
 from xpsr_sdk.cli.options import setting
 from xpsr_sdk.cli.progress import progress_bar
+from xpsr_sdk.cli.restoration import RestorationWork, Restored, opened_photo
 from xpsr_sdk.cli.result_files import STANDARD, Job, plan_result_files, type_of_result
+from xpsr_sdk.cli.runner_options import runner_options
 from xpsr_sdk.cli.terminal import (
     complain,
     json_line,
-    print_traceback,
     quiet_libraries,
     quiet_option,
     say,
@@ -36,14 +37,10 @@ from xpsr_sdk.config import (
     with_settings,
 )
 from xpsr_sdk.data.files import LOSSY, listed
-from xpsr_sdk.errors import ConfigError, ImageError, XPSRError, one_line, visible
+from xpsr_sdk.errors import ConfigError, ImageError, WorkerLost, XPSRError, visible
 from xpsr_sdk.files.reading import check_regular
 from xpsr_sdk.plugin_system.registry import Registry, default_registry
-
-if TYPE_CHECKING:
-    from xpsr_sdk import Pipeline, Result
-    from xpsr_sdk.config import RestoreConfig
-    from xpsr_sdk.data.picture import Picture
+from xpsr_sdk.runners.work import Done, Runner
 
 
 @click.command()
@@ -109,6 +106,7 @@ if TYPE_CHECKING:
 @setting(PipelineConfig, "dtype")
 @setting(PipelineConfig, "speed")
 @setting(ExecutionConfig, "offload")
+@runner_options
 @click.option("--explain", is_flag=True, help="Print how each photo would be cut to fit into memory; restore nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print a line of JSON for each photo instead of the summary.")
 @quiet_option
@@ -121,6 +119,7 @@ def upscale(
     offload: Offload | None,
     explain: bool,
     as_json: bool,
+    runner: Runner,
     **options: Any,
 ) -> None:
     """Restore and enlarge the photos INPUTS: files, folders (names and subfolders are kept), or - for standard input.
@@ -132,6 +131,8 @@ def upscale(
     with warnings_on_stderr():
         jobs = plan_result_files(inputs, output, written)
     _warn_of_quality(written, jobs)
+    if not runner.in_this_process and STANDARD in jobs[0]:
+        raise ConfigError("Standard input and output belong to this process: leave out --runner and --workers.")
     registry = default_registry()
     settings = _settings(config, offload, options, registry)
     summary = Summary(len(jobs), jobs[0][1] if len(jobs) == 1 else output, _opened(log), as_json)
@@ -139,15 +140,10 @@ def upscale(
     todo = todo if overwrite else [job for job in todo if not summary.skip_existing(*job)]
     if todo:
         quiet_libraries()
-        from xpsr_sdk import build_pipeline  # after the quick checks, since it loads torch
-
-        with warnings_on_stderr():
-            pipeline = build_pipeline(settings, registry=registry)
         if explain:
-            for source, target in todo:
-                _explain(pipeline, source, target, summary)
+            _explain_all(settings, todo, registry, summary)
         else:
-            _restore_all(pipeline, todo, written, summary)
+            _restore_all(settings, todo, written, registry, runner, summary)
     if not (explain and todo):
         summary.print()
     if code := summary.exit_code:
@@ -238,21 +234,20 @@ class Summary:
             self._note(source, target, "skipped")
         return exists
 
-    def add(self, source: Path, target: Path, result: Result) -> None:
-        """Count a photo that was restored."""
-        width, height = result.picture.size
+    def add(self, done: Done[Job, Restored]) -> None:
+        """Count a photo that was restored, or could not be."""
+        source, target = done.given
+        if isinstance(done.error, BrokenPipeError):
+            raise done.error
+        if done.error is not None:
+            is_told = isinstance(done.error, XPSRError) and not isinstance(done.error, WorkerLost)
+            self.fail(source, target, done.reason if is_told else f"{source}: {done.reason}")
+            return
+        restored = done.result()
         self.restored += 1
-        self.seconds += result.timings["total"]
-        self.megapixels += width * height / 1e6
-        details = {
-            "width": width,
-            "height": height,
-            "seconds": round(result.timings["total"], 3),
-            "seed": result.seed,
-            "high": result.prompts.high,
-            "low": result.prompts.low,
-        }
-        self._note(source, target, "restored", **details)
+        self.seconds += restored.seconds
+        self.megapixels += restored.width * restored.height / 1e6
+        self._note(source, target, "restored", **restored._asdict() | {"seconds": round(restored.seconds, 3)})
 
     def fail(self, source: Path, target: Path, reason: str) -> None:
         """Count a photo that could not be restored, and print the reason."""
@@ -290,70 +285,51 @@ class Summary:
             say(f"{', '.join(parts)}: {where}", err=self.where == STANDARD)
 
 
-def _explain(pipeline: Pipeline, source: Path, target: Path, summary: Summary) -> None:
-    """Print how a photo would be restored."""
-    try:
-        with warnings_on_stderr():
-            plan = pipeline.explain(_opened_photo(source, pipeline.settings))
-        click.echo(visible(f"{source}\n{plan}"))
-    except XPSRError as error:
-        summary.fail(source, target, str(error))
+def _explain_all(settings: PipelineConfig, jobs: list[Job], registry: Registry, summary: Summary) -> None:
+    """Print how the photos would be restored."""
+    from xpsr_sdk import build_pipeline  # after the quick checks, since it loads torch
+
+    with warnings_on_stderr():
+        pipeline = build_pipeline(settings, registry=registry)
+    for source, target in jobs:
+        try:
+            with warnings_on_stderr():
+                plan = pipeline.explain(opened_photo(source, pipeline.settings))
+            click.echo(visible(f"{source}\n{plan}"))
+        except XPSRError as error:
+            summary.fail(source, target, str(error))
 
 
-def _opened_photo(source: Path, settings: RestoreConfig) -> Path | Picture:
-    """The photo of standard input, or the path of another one."""
-    from xpsr_sdk.data.photo import picture_in  # not for --help
-
-    if source != STANDARD:
-        return source
-    return picture_in(sys.stdin.buffer.read(), settings.max_megapixels, "standard input")
-
-
-def _restore_all(pipeline: Pipeline, jobs: list[Job], written: OutputConfig, summary: Summary) -> None:
-    """Restore one photo after the other, until Ctrl-C."""
+def _restore_all(
+    settings: PipelineConfig,
+    jobs: list[Job],
+    written: OutputConfig,
+    registry: Registry,
+    runner: Runner,
+    summary: Summary,
+) -> None:
+    """Restore the photos, until Ctrl-C."""
     told = "Stopping after this photo; Ctrl-C again stops at once."
     with progress_bar() as bar, interrupts(told, softly=lambda number: number == signal.SIGINT) as wish:
         task = bar.add_task("", total=len(jobs))
-        for done, (source, target) in enumerate(jobs):
-            bar.update(task, description=f"now {source.name}", completed=done)
+        finished = 0
 
-            def progress(regions: int, total: int, done: int = done) -> None:
-                if regions < total:  # the next photo's own line tells the end of this one
-                    bar.update(task, completed=done + regions / total)
+        def progress(regions: int, total: int) -> None:
+            if regions < total:  # the next photo's own line tells the end of this one
+                bar.update(task, completed=finished + regions / total)
 
-            _restore(pipeline, source, target, written, progress, summary)
-            if wish:
-                summary.interrupted = wish.exit_code
-                return
+        def wanted() -> Iterator[Job]:
+            for job in jobs:
+                if wish:
+                    return
+                bar.update(task, description=f"now {job[0].name}", completed=finished)
+                yield job
 
-
-def _restore(
-    pipeline: Pipeline,
-    source: Path,
-    target: Path,
-    written: OutputConfig,
-    progress: Callable[[int, int], None],
-    summary: Summary,
-) -> None:
-    """Restore a photo. A failure is reported, and does not stop the other photos."""
-    from xpsr_sdk.data.images import check_fits  # imported late, to keep --help quick
-    from xpsr_sdk.data.photo import load_photo
-
-    file_format = type_of_result(source, target, written).removeprefix(".") if target == STANDARD else None
-    try:
-        with warnings_on_stderr():
-            settings = pipeline.resolve({})
-            photo = load_photo(_opened_photo(source, settings), settings)
-            check_fits(target, *photo.target_size(settings), file_format)
-            result = pipeline.restore([photo], [settings], progress=progress)[0]
-            result.save(sys.stdout.buffer if file_format else target, file_format, written.quality)
-    except XPSRError as error:
-        print_traceback()
-        summary.fail(source, target, str(error))
-    except BrokenPipeError:
-        raise
-    except Exception as error:  # from a plug-in or a decoder, or because memory ran out
-        print_traceback()
-        summary.fail(source, target, f"{source}: {one_line(error)}")
-    else:
-        summary.add(source, target, result)
+        work = RestorationWork(settings, written, registry, *([progress] if runner.in_this_process else []))
+        with warnings_on_stderr(), closing(runner.run(work, wanted())) as results:
+            for done in results:
+                summary.add(done)
+                finished += 1
+                if not runner.in_this_process:  # where the next photo tells it
+                    bar.update(task, completed=finished)
+        summary.interrupted = wish.exit_code

@@ -18,11 +18,13 @@ from xpsr_sdk.evaluation.chosen import ChosenMetric, MetricChoice, choose_metric
 from xpsr_sdk.evaluation.intervals import Difference, Interval, mean_interval, paired_difference
 from xpsr_sdk.evaluation.matching import Matched, Pair, match_methods
 from xpsr_sdk.evaluation.report import crop_text, decimals, json_numbers, printed
-from xpsr_sdk.evaluation.scoring import FolderScores, Scorer
+from xpsr_sdk.evaluation.scoring import FolderScores, ScoringWork, score
 from xpsr_sdk.evaluation.store import ScoreStore
 from xpsr_sdk.evaluation.upscale_logs import LoggedPhoto, read_logs
 from xpsr_sdk.hardware.devices import find_device
 from xpsr_sdk.plugin_system.registry import Registry, default_registry
+from xpsr_sdk.runners.local import LocalRunner
+from xpsr_sdk.runners.work import Runner
 
 
 @dataclass(frozen=True)
@@ -168,6 +170,7 @@ def compare_folders(
     batch: int = 1,
     scores: Path | None = None,
     logs: Sequence[Path] = (),
+    runner: Runner | None = None,
     registry: Registry | None = None,
     progress: Callable[[int, int], object] | None = None,
 ) -> Comparison:
@@ -186,6 +189,7 @@ def compare_folders(
         batch: How many photos of one size are measured together.
         scores: File with figures that were computed before, to which new ones are added.
         logs: Logs of ``xpsr upscale --log``, which tell the time and the prompts of photos.
+        runner: Where the photos are measured. None: in this process.
         registry: Where metrics are looked up; None: the built-in and the installed plug-ins.
         progress: Called as ``progress(done, total)`` after each photo.
 
@@ -206,17 +210,12 @@ def compare_folders(
         chosen = [c for c in chosen if not c.metric.needs_reference]
         if not chosen:
             raise ConfigError("Every chosen metric needs references: name their folder (--reference).")
-    scorer = Scorer(chosen, crop=crop, device=find_device(device), batch=batch, store=ScoreStore(scores))
-    total, begun, found = sum(map(len, matched.methods.values())), 0, {}
-    for method, files in matched.methods.items():
-
-        def step(done: int, _: int, begun: int = begun) -> None:
-            if progress:
-                progress(begun + done, total)
-
-        pairs = [Pair(name, path, matched.references.get(name)) for name, path in files.items()]
-        found[method] = scorer.score(pairs, step)
-        begun += len(pairs)
+    work = ScoringWork(chosen, crop, find_device(device), batch, ScoreStore(scores))
+    pairs = {
+        method: [Pair(name, path, matched.references.get(name)) for name, path in files.items()]
+        for method, files in matched.methods.items()
+    }
+    found = score(work, pairs, runner or LocalRunner(), progress)
     return Comparison(found, chosen, matched, crop, skipped, logged)
 
 

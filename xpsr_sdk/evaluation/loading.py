@@ -29,6 +29,7 @@ class LoadedPair:
         missing: The keys of those that are not.
         image: The restored photo, 1 3 H W in 8 bits, while it is needed.
         reference: The reference, likewise.
+        features: The features of both for metrics of whole folders, by metric.
         failures: What went wrong.
         readable: Whether both files could be read and fit.
     """
@@ -38,6 +39,7 @@ class LoadedPair:
     missing: dict[str, str] = field(default_factory=dict)
     image: Tensor | None = None
     reference: Tensor | None = None
+    features: dict[str, tuple[Tensor, Tensor | None]] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
     readable: bool = True
 

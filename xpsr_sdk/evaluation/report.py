@@ -16,10 +16,12 @@ from xpsr_sdk.builtin.pixel_metrics import Channel
 from xpsr_sdk.errors import ConfigError
 from xpsr_sdk.evaluation.chosen import ChosenMetric, MetricChoice, choose_metrics
 from xpsr_sdk.evaluation.matching import match
-from xpsr_sdk.evaluation.scoring import FolderScores, ImageScores, Scorer
+from xpsr_sdk.evaluation.scoring import FolderScores, ImageScores, ScoringWork, score
 from xpsr_sdk.evaluation.store import ScoreStore
 from xpsr_sdk.hardware.devices import find_device
 from xpsr_sdk.plugin_system.registry import Registry, default_registry
+from xpsr_sdk.runners.local import LocalRunner
+from xpsr_sdk.runners.work import Runner
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,7 @@ def evaluate_folders(
     device: str | torch.device = "cpu",
     batch: int = 1,
     scores: Path | None = None,
+    runner: Runner | None = None,
     registry: Registry | None = None,
     progress: Callable[[int, int], object] | None = None,
 ) -> Report:
@@ -110,6 +113,7 @@ def evaluate_folders(
         device: Where to compute.
         batch: How many photos of one size are measured together.
         scores: File with figures that were computed before, to which new ones are added.
+        runner: Where the photos are measured. None: in this process.
         registry: Where metrics are looked up; None: the built-in and the installed plug-ins.
         progress: Called as ``progress(done, total)`` after each pair.
 
@@ -122,8 +126,8 @@ def evaluate_folders(
         raise ConfigError(f"The crop is {crop}: it must be 0 or more pixels.")
     pairs = match(Path(pred), Path(hr))
     chosen, skipped = choose_metrics(metrics, registry or default_registry(), channel=channel, weights=weights)
-    scorer = Scorer(chosen, crop=crop, device=find_device(device), batch=batch, store=ScoreStore(scores))
-    found = scorer.score(pairs, progress)
+    work = ScoringWork(chosen, crop, find_device(device), batch, ScoreStore(scores))
+    found = score(work, {"": pairs}, runner or LocalRunner(), progress)[""]
     return Report(found.rows, settings_of(chosen), crop, found.whole, found.failures, skipped)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -11,15 +13,18 @@ import torch
 from torch import Tensor
 
 from xpsr_sdk.data.images import read_image, sha256_of
-from xpsr_sdk.errors import ImageError, XPSRError, one_line
+from xpsr_sdk.errors import ImageError, WorkerLost, XPSRError, one_line
 from xpsr_sdk.evaluation.chosen import ChosenMetric
 from xpsr_sdk.evaluation.loading import LoadedPair, as_tensor, batches_of_one_size, loaded_ahead
 from xpsr_sdk.evaluation.matching import Pair
 from xpsr_sdk.evaluation.metrics import Image, cropped
 from xpsr_sdk.evaluation.store import ScoreStore, score_key
+from xpsr_sdk.runners.work import Done, Runner
 
-Features = dict[str, dict[str, tuple[Tensor, Tensor | None]]]
-"""By metric and photo, the features of the restored photo and of its reference."""
+BATCHES_AT_A_TIME = 8
+"""A worker gets so many batches together, and loads the photos of one while it measures another."""
+Pairs = tuple[Pair, ...]
+"""Photos that a worker gets together."""
 
 
 @dataclass(frozen=True)
@@ -62,66 +67,137 @@ class FolderScores:
         return sum(values) / len(values) if values else float("nan")
 
 
-class Scorer:
-    """Measures pairs of photos with the chosen metrics.
+@dataclass(frozen=True)
+class ScoringWork:
+    """Measures photos with the chosen metrics.
 
-    Args:
+    Attributes:
         metrics: The metrics.
         crop: Pixels left out at each side, for every metric.
         device: Where to compute.
         batch: How many photos of one size are measured together.
-        store: Figures that are known already.
+        store: Figures that are known already. Workers add none: that is done where ``score`` was called.
     """
 
-    def __init__(
-        self,
-        metrics: Sequence[ChosenMetric],
-        *,
-        crop: int = 0,
-        device: torch.device | str = "cpu",
-        batch: int = 1,
-        store: ScoreStore | None = None,
-    ) -> None:
-        self.metrics = list(metrics)
-        self._crop, self._device, self._batch = crop, torch.device(device), batch
-        self._store = store or ScoreStore(None)
-        self._reference_features: dict[tuple[str, Path | None], Tensor] = {}
-        self._of_images = [chosen for chosen in metrics if not chosen.of_folders]
-        self._of_folders = [chosen for chosen in metrics if chosen.of_folders]
+    metrics: Sequence[ChosenMetric]
+    crop: int
+    device: torch.device
+    batch: int
+    store: ScoreStore
 
-    def score(self, pairs: Sequence[Pair], progress: Callable[[int, int], object] | None = None) -> FolderScores:
-        """Measure all pairs. A bad file is no error: it is among the failures of the result."""
+    @property
+    def of_images(self) -> list[ChosenMetric]:
+        """The metrics that have a figure for each photo."""
+        return [chosen for chosen in self.metrics if not chosen.of_folders]
+
+    @property
+    def of_folders(self) -> list[ChosenMetric]:
+        """The metrics that have one figure for all photos of a method."""
+        return [chosen for chosen in self.metrics if chosen.of_folders]
+
+    @contextmanager
+    def warm(self) -> Iterator[Callable[[Pairs], list[LoadedPair]]]:
+        """See ``Work``."""
+        yield _Measurer(self).measure
+
+
+def score(
+    work: ScoringWork,
+    methods: Mapping[str, Sequence[Pair]],
+    runner: Runner,
+    progress: Callable[[int, int], object] | None = None,
+) -> dict[str, FolderScores]:
+    """Measure the photos of each method. A bad file is no error: it is among the failures of the result."""
+    size = work.batch * BATCHES_AT_A_TIME
+    parts = {
+        method: [tuple(pairs[first : first + size]) for first in range(0, len(pairs), size)]
+        for method, pairs in methods.items()
+    }
+    measured: dict[Pairs, list[LoadedPair]] = {}
+    total, count = sum(map(len, methods.values())), 0
+    with closing(runner.run(work, chain.from_iterable(parts.values()))) as results:
+        for done in results:
+            measured[done.given] = _photos_of(done)
+            for photo in measured[done.given]:
+                _store_figures(work, photo)
+                count += 1
+                if progress:
+                    progress(count, total)
+    return {
+        method: _folder_scores(work, [photo for part in of_method for photo in measured[part]])
+        for method, of_method in parts.items()
+    }
+
+
+def _photos_of(done: Done[Pairs, list[LoadedPair]]) -> list[LoadedPair]:
+    """What was measured; if the worker was lost, that is the failure of each photo."""
+    if isinstance(done.error, WorkerLost):
+        return [LoadedPair(pair, failures=[f"{pair.pred}: {done.error}"], readable=False) for pair in done.given]
+    return done.result()
+
+
+def _store_figures(work: ScoringWork, photo: LoadedPair) -> None:
+    for chosen in work.of_images:
+        if chosen.storable and chosen.name in photo.missing and chosen.name in photo.scores:
+            figure = photo.scores[chosen.name]
+            work.store.add(photo.missing[chosen.name], figure, metric=chosen.name, photo=photo.pair.name)
+
+
+def _folder_scores(work: ScoringWork, photos: Sequence[LoadedPair]) -> FolderScores:
+    """The figures of a method, and of all its photos together."""
+    rows = tuple(ImageScores(photo.pair.name, photo.scores) for photo in photos if photo.readable)
+    failures = {photo.pair.name: " ".join(photo.failures) for photo in photos if photo.failures}
+    whole: dict[str, float] = {}
+    in_whole: dict[str, tuple[str, ...]] = {}
+    for chosen in work.of_folders:
+        having = [photo for photo in photos if chosen.name in photo.features]
+        in_whole[chosen.name] = tuple(photo.pair.name for photo in having)
+        features = [photo.features[chosen.name] for photo in having]
+        references = [reference for _, reference in features if reference is not None]
+        if not having:
+            continue
+        try:
+            own = torch.cat([feature for feature, _ in features])
+            whole[chosen.name] = chosen.compare(own, torch.cat(references) if references else None)
+        except Exception as error:  # whatever a metric makes of too few photos
+            failures[f"all photos, {chosen.name}"] = one_line(error)
+    return FolderScores(rows, whole, failures, in_whole)
+
+
+class _Measurer:
+    """What a worker does with photos."""
+
+    def __init__(self, work: ScoringWork) -> None:
+        self._work = work
+        self._reference_features: dict[tuple[str, Path | None], Tensor] = {}
+
+    def measure(self, pairs: Pairs) -> list[LoadedPair]:
+        """Measure some photos, whose pixels are left behind."""
         measured: list[LoadedPair] = []
-        features: Features = {chosen.name: {} for chosen in self._of_folders}
-        for group in batches_of_one_size(loaded_ahead(self._load, pairs), self._batch):
-            for chosen in self._of_images:
+        for group in batches_of_one_size(loaded_ahead(self._load, pairs), self._work.batch):
+            for chosen in self._work.of_images:
                 self._measure(chosen, [photo for photo in group if chosen.name in photo.missing])
             for photo in group:
-                for chosen in self._of_folders:
-                    self._add_features(chosen, photo, features[chosen.name])
+                for chosen in self._work.of_folders:
+                    self._add_features(chosen, photo)
                 photo.image = photo.reference = None
                 measured.append(photo)
-                if progress:
-                    progress(len(measured), len(pairs))
-        rows = tuple(ImageScores(photo.pair.name, photo.scores) for photo in measured if photo.readable)
-        failures = {photo.pair.name: " ".join(photo.failures) for photo in measured if photo.failures}
-        in_whole = {metric: tuple(of_photos) for metric, of_photos in features.items()}
-        return FolderScores(rows, self._compared(features, failures), failures, in_whole)
+        return measured
 
     def _load(self, pair: Pair) -> LoadedPair:
         """What the store knows of a pair, and its pixels if that is not all."""
-        photo = LoadedPair(pair)
+        photo, work = LoadedPair(pair), self._work
         try:
             digests = [None if path is None else sha256_of(path) for path in (pair.pred, pair.hr)]
-            for chosen in self._of_images:
+            for chosen in work.of_images:
                 reference = digests[1] if chosen.metric.needs_reference else None
-                key = score_key(chosen.component, chosen.metric.details, self._crop, str(digests[0]), reference)
-                known = self._store.get(key) if chosen.storable else None
+                key = score_key(chosen.component, chosen.metric.details, work.crop, str(digests[0]), reference)
+                known = work.store.get(key) if chosen.storable else None
                 if known is None:
                     photo.missing[chosen.name] = key
                 else:
                     photo.scores[chosen.name] = known
-            if photo.missing or self._of_folders:
+            if photo.missing or work.of_folders:
                 self._decode(photo)
         except (XPSRError, OSError) as error:
             photo.readable = False
@@ -131,8 +207,8 @@ class Scorer:
     def _decode(self, photo: LoadedPair) -> None:
         pair = photo.pair
         image = np.asarray(read_image(pair.pred).image)
-        photo.image = as_tensor(cropped(image, self._crop))
-        if pair.hr is None or not any(chosen.metric.needs_reference for chosen in self.metrics):
+        photo.image = as_tensor(cropped(image, self._work.crop))
+        if pair.hr is None or not any(chosen.metric.needs_reference for chosen in self._work.metrics):
             return
         reference = np.asarray(read_image(pair.hr).image)
         if image.shape != reference.shape:
@@ -140,7 +216,7 @@ class Scorer:
                 f"{pair.pred} has {image.shape[1]} x {image.shape[0]} pixels, but {pair.hr} has "
                 f"{reference.shape[1]} x {reference.shape[0]}."
             )
-        photo.reference = as_tensor(cropped(reference, self._crop))
+        photo.reference = as_tensor(cropped(reference, self._work.crop))
 
     def _measure(self, chosen: ChosenMetric, photos: Sequence[LoadedPair]) -> None:
         """One metric of photos of one size; if the batch fails, one after the other, to find the bad one."""
@@ -165,18 +241,14 @@ class Scorer:
             return
         for photo, figure in zip(ready, figures, strict=True):
             photo.scores[chosen.name] = figure
-            if chosen.storable:
-                self._store.add(photo.missing[chosen.name], figure, metric=chosen.name, photo=photo.pair.name)
 
-    def _add_features(
-        self, chosen: ChosenMetric, photo: LoadedPair, features: dict[str, tuple[Tensor, Tensor | None]]
-    ) -> None:
+    def _add_features(self, chosen: ChosenMetric, photo: LoadedPair) -> None:
         if photo.image is None or not photo.readable:
             return
         try:
             chosen.check_size(*photo.size)
             own = chosen.features(self._placed([photo.image]))
-            features[photo.pair.name] = own, self._features_of_reference(chosen, photo)
+            photo.features[chosen.name] = own, self._features_of_reference(chosen, photo)
         except (ImageError, torch.OutOfMemoryError) as error:
             photo.failures.append(f"{photo.pair.pred}: {error}")
 
@@ -189,25 +261,11 @@ class Scorer:
             self._reference_features[key] = chosen.features(self._placed([photo.reference]))
         return self._reference_features[key]
 
-    def _compared(self, features: Features, failures: dict[str, str]) -> dict[str, float]:
-        """The figures of the folder."""
-        figures = {}
-        for chosen in self._of_folders:
-            own = [pair[0] for pair in features[chosen.name].values()]
-            references = [pair[1] for pair in features[chosen.name].values() if pair[1] is not None]
-            if not own:
-                continue
-            try:
-                figure = chosen.compare(torch.cat(own), torch.cat(references) if references else None)
-                figures[chosen.name] = figure
-            except Exception as error:  # whatever a metric makes of too few photos
-                failures[f"all photos, {chosen.name}"] = one_line(error)
-        return figures
-
     def _placed(self, photos: Sequence[Tensor | None]) -> Tensor:
         """Photos of one size as a batch in [0, 1] on the device, in float64 where it has that."""
-        dtype = torch.float32 if self._device.type == "mps" else torch.float64
-        return torch.cat([photo for photo in photos if photo is not None]).to(self._device).to(dtype) / 255
+        device = self._work.device
+        dtype = torch.float32 if device.type == "mps" else torch.float64
+        return torch.cat([photo for photo in photos if photo is not None]).to(device).to(dtype) / 255
 
 
 def mean_figures(metrics: Sequence[ChosenMetric], pairs: Sequence[tuple[Image, Image]]) -> dict[str, float]:

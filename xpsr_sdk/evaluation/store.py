@@ -46,6 +46,9 @@ class ScoreStore:
             except (ValueError, KeyError, TypeError):
                 continue
 
+    def __getstate__(self) -> dict[str, object]:
+        return {"_file": None, "_figures": self._figures}  # a single process writes the file
+
     def get(self, key: str) -> float | None:
         """The figure of a key, if it is known."""
         return self._figures.get(key)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -13,14 +13,16 @@ from typing import Any
 from xpsr_sdk.config import load_config
 from xpsr_sdk.data.files import find_images
 from xpsr_sdk.data.pairs import write_pair
-from xpsr_sdk.errors import ImageError, TrainingError
+from xpsr_sdk.errors import ImageError, TrainingError, WorkerLost
 from xpsr_sdk.files.locks import folder_lock
 from xpsr_sdk.plugin_system.registry import Registry, default_registry
 from xpsr_sdk.preparation.preparer import Preparer
 from xpsr_sdk.preparation.recipe import Recipe
 from xpsr_sdk.preparation.report import Outcome, Prepared
 from xpsr_sdk.preparation.shards import PlannedShard, remove_stale, write_shard
-from xpsr_sdk.preparation.workers import run_tasks
+from xpsr_sdk.preparation.work import PreparationWork
+from xpsr_sdk.runners.local import LocalRunner
+from xpsr_sdk.runners.work import Done, Runner
 
 Progress = Callable[[int, int], None]
 
@@ -30,6 +32,7 @@ def prepare_pairs(
     output: Path,
     *,
     workers: int = 1,
+    runner: Runner | None = None,
     registry: Registry | None = None,
     progress: Progress = lambda done, total: None,
     **choices: Any,
@@ -43,6 +46,7 @@ def prepare_pairs(
         output: Folder of pairs.
         workers: Number of processes. If there are several, they are spawned, so a script that uses them needs the
             usual ``if __name__ == "__main__":``.
+        runner: Where the pairs are made. None: in ``workers`` processes of this machine.
         registry: The registry in which components are looked up. None: the built-in and the installed plug-ins.
         progress: ``progress(done, total)``, in photos.
         choices: Fields of ``Recipe``. The degradation cannot be None.
@@ -55,12 +59,12 @@ def prepare_pairs(
     recipe, names, report = load_config(Recipe, choices, "The recipe"), _names(photos), Prepared()
     if recipe.degradation is None:
         raise TrainingError("Pairs need a degradation: only shards can be degraded later, during training.")
-    with _held(output):
-        made = run_tasks(partial(_write_pairs, output), recipe, registry or default_registry(), names, workers)
-        for done, ((photo, _), outcome) in enumerate(made, 1):
-            report.add(photo, outcome)
-            progress(done, len(names))
-    return report
+    work = PreparationWork(partial(_write_pairs, output), recipe, registry or default_registry())
+    with _held(output), closing((runner or LocalRunner(workers)).run(work, names)) as made:
+        for count, done in enumerate(made, 1):
+            report.add(done.given[0], _outcome(done))
+            progress(count, len(names))
+    return report.in_order()
 
 
 def prepare_shards(
@@ -69,6 +73,7 @@ def prepare_shards(
     *,
     photos_a_shard: int = 32,
     workers: int = 1,
+    runner: Runner | None = None,
     registry: Registry | None = None,
     progress: Progress = lambda done, total: None,
     **choices: Any,
@@ -83,6 +88,7 @@ def prepare_shards(
         output: Folder of shards.
         photos_a_shard: The number of photos in a shard.
         workers: Number of processes, see ``prepare_pairs``.
+        runner: Where the shards are made. None: in ``workers`` processes of this machine.
         registry: The registry in which components are looked up. None: the built-in and the installed plug-ins.
         progress: ``progress(done, total)``, in photos.
         choices: Fields of ``Recipe``.
@@ -98,19 +104,20 @@ def prepare_shards(
         PlannedShard(output / f"shard-{number:05d}.tar", names[first : first + photos_a_shard])
         for number, first in enumerate(range(0, len(names), photos_a_shard))
     ]
-    report, done = Prepared(), 0
+    report, count = Prepared(), 0
+    work = PreparationWork(write_shard, recipe, registry or default_registry())
     with _held(output):
         remove_stale(output, shards, recipe)
         finished = {shard: shard.outcomes(recipe) for shard in shards}
-        kept = ((shard, outcomes) for shard, outcomes in finished.items() if outcomes)
+        kept = (Done(shard, outcomes) for shard, outcomes in finished.items() if outcomes)
         missing = [shard for shard, outcomes in finished.items() if not outcomes]
-        made = run_tasks(write_shard, recipe, registry or default_registry(), missing, workers)
-        for shard, outcomes in chain(kept, made):
-            for (photo, _), outcome in zip(shard.photos, outcomes, strict=True):
-                report.add(photo, outcome)
-            done += len(shard.photos)
-            progress(done, len(names))
-    return report
+        with closing((runner or LocalRunner(workers)).run(work, missing)) as made:
+            for done in chain(kept, made):
+                for (photo, _), outcome in zip(done.given.photos, _outcomes(done), strict=True):
+                    report.add(photo, outcome)
+                count += len(done.given.photos)
+                progress(count, len(names))
+    return report.in_order()
 
 
 @contextmanager
@@ -122,12 +129,26 @@ def _held(output: Path) -> Iterator[None]:
         yield
 
 
-def _write_pairs(output: Path, preparer: Preparer, photo: tuple[Path, str]) -> tuple[tuple[Path, str], Outcome]:
+def _write_pairs(output: Path, preparer: Preparer, photo: tuple[Path, str]) -> Outcome:
     """Write the pairs of a photo, each to its own files."""
     try:
-        return photo, preparer.prepare(*photo, partial(write_pair, output))
+        return preparer.prepare(*photo, partial(write_pair, output))
     except ImageError as error:
-        return photo, Outcome(failed=str(error), cause="not written")
+        return Outcome(failed=str(error), cause="not written")
+
+
+def _outcome(done: Done[tuple[Path, str], Outcome]) -> Outcome:
+    """The outcome of a photo; if the worker was lost, that is the outcome."""
+    if isinstance(done.error, WorkerLost):
+        return Outcome(failed=str(done.error), cause="lost")
+    return done.result()
+
+
+def _outcomes(done: Done[PlannedShard, list[Outcome]]) -> list[Outcome]:
+    """The outcome of each photo of a shard, of which there is none if the worker was lost."""
+    if isinstance(done.error, WorkerLost):
+        return [Outcome(failed=f"its shard is missing: {done.error}", cause="lost") for _ in done.given.photos]
+    return done.result()
 
 
 def _names(root: Path) -> tuple[tuple[Path, str], ...]:

@@ -44,3 +44,13 @@ class Prepared:
             self.flat[photo] = outcome.flat
         if outcome.unprompted:
             self.unprompted[photo] = outcome.unprompted
+
+    def in_order(self) -> Prepared:
+        """The same report with the photos in the order of their names, whatever was finished first."""
+        return Prepared(
+            self.samples,
+            dict(sorted(self.failed.items())),
+            dict(sorted(self.causes.items())),
+            dict(sorted(self.flat.items())),
+            dict(sorted(self.unprompted.items())),
+        )

@@ -50,8 +50,12 @@ class Record(BaseModel):
     outcomes: list[Outcome] = []
 
 
-def write_shard(preparer: Preparer, shard: PlannedShard) -> tuple[PlannedShard, list[Outcome]]:
-    """Write a shard, then its record, which marks it as finished. If it fails, no incomplete shard remains."""
+def write_shard(preparer: Preparer, shard: PlannedShard) -> list[Outcome]:
+    """Write a shard, then its record, which marks it as finished. If it fails, no incomplete shard remains.
+
+    Returns:
+        The outcome of each photo.
+    """
     outcomes: list[Outcome] = []
     ingredients = shard.ingredients(preparer.recipe)
 
@@ -63,7 +67,7 @@ def write_shard(preparer: Preparer, shard: PlannedShard) -> tuple[PlannedShard, 
     _write_record(shard.record, ingredients, [])
     write_whole(shard.file, fill)
     _write_record(shard.record, ingredients, outcomes)
-    return shard, outcomes
+    return outcomes
 
 
 def _write_record(file: Path, ingredients: dict[str, Any], outcomes: list[Outcome]) -> None:

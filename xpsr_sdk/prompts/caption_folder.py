@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import warnings
+import platform
 import zlib
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,11 +15,12 @@ from xpsr_sdk.config import Component
 from xpsr_sdk.contracts import Item, PromptKey, PromptLevel, PromptProvider, Prompts
 from xpsr_sdk.data.files import find_images
 from xpsr_sdk.data.images import MAX_TRAINING_MEGAPIXELS, read_image
-from xpsr_sdk.data.workers import end_with_parent
-from xpsr_sdk.errors import ConfigError, ImageError, XPSRError, one_line
+from xpsr_sdk.errors import ConfigError, ImageError, one_line
 from xpsr_sdk.plugin_system.registry import Registry, default_registry
 from xpsr_sdk.prompts.describe import describe
 from xpsr_sdk.prompts.store import STORE_NAME, PromptStore, SeenImage, StoredPrompt
+from xpsr_sdk.runners.local import LocalRunner
+from xpsr_sdk.runners.work import Done, Runner
 
 GIVE_UP_AFTER = 50
 """If the provider fails for so many images in a row, it is not asked about the others."""
@@ -38,16 +38,31 @@ class Part:
         return zlib.crc32(path.encode(errors="surrogateescape")) % self.count == self.index
 
 
-class Job(NamedTuple):
-    """The arguments of ``caption_folder``, for worker processes."""
+class Photo(NamedTuple):
+    """An image to describe: its file, and its name in the store."""
 
-    folder: Path
-    provider: Component
-    levels: tuple[PromptLevel, ...]
-    store: Path
-    batch_size: int
-    registry: Registry
-    max_megapixels: float
+    file: Path
+    name: str
+
+
+Batch = Sequence[Photo]
+"""Images that the provider gets together."""
+
+
+class Description(NamedTuple):
+    """What a worker tells of a batch.
+
+    Attributes:
+        images: The images that could be read.
+        failed: Those that could not, each with the reason.
+        missing: The levels that were asked for, by content.
+        answers: What the provider answered, by content.
+    """
+
+    images: dict[Path, SeenImage]
+    failed: dict[Path, str]
+    missing: dict[str, tuple[PromptLevel, ...]]
+    answers: dict[str, Prompts]
 
 
 @dataclass
@@ -68,14 +83,6 @@ class Captioned:
     unprompted: dict[Path, str] = field(default_factory=dict)
     given_up: str = ""
 
-    def add(self, other: Captioned) -> None:
-        """Add the report on other images."""
-        self.described += other.described
-        self.known += other.known
-        self.failed |= other.failed
-        self.unprompted |= other.unprompted
-        self.given_up = self.given_up or other.given_up
-
 
 def caption_folder(
     folder: Path,
@@ -85,6 +92,7 @@ def caption_folder(
     store: Path | None = None,
     batch_size: int = 16,
     workers: int = 1,
+    runner: Runner | None = None,
     part: tuple[int, int] = (0, 1),
     max_megapixels: float = MAX_TRAINING_MEGAPIXELS,
     registry: Registry | None = None,
@@ -104,6 +112,7 @@ def caption_folder(
         batch_size: How many images the provider gets at a time.
         workers: Number of processes, each with its own provider. If there are several, they are spawned, so a script
             that uses them needs the usual ``if __name__ == "__main__":``.
+        runner: Where the images are described. None: in ``workers`` processes of this machine.
         part: The part of the images to describe, counted from 0, and the number of parts: ``(1, 8)`` is the second of
             eight. Other machines or commands can describe the others.
         max_megapixels: Images with more megapixels are reported as failed, however small their files are.
@@ -114,93 +123,79 @@ def caption_folder(
         ConfigError: There are no images, or the store cannot be used.
         PluginError: The provider is unknown or broken, or a worker cannot import a plug-in, see ``Registry``.
     """
-    share = Part(*part)
     registry = registry or default_registry()
-    job = Job(
-        folder, prompt_provider, tuple(levels), store or folder / STORE_NAME, batch_size, registry, max_megapixels
-    )
-    registry.create("prompt_provider", prompt_provider)  # raises errors of wrong options before anything starts
-    photos = find_images(folder)
-    if not photos:
+    provider = registry.create("prompt_provider", prompt_provider)  # raises errors of wrong options at once
+    keys = {level: prompt_key(provider, prompt_provider, registry, level) for level in levels}
+    found = find_images(folder)
+    if not found:
         raise ConfigError(f"{folder} holds no images.")
-    total = len(_photos_of(job, share, photos))
-    whole = PromptStore(job.store, writable=True)
-    whole.add([], [])  # creates the file, so that workers find it
-    parts = [Part(share.index + share.count * i, share.count * workers) for i in range(workers)]
-    report, done = Captioned(), 0
-    for size, outcome in _in_processes(job, parts) if workers > 1 else _caption(job, share):
-        report.add(outcome)
-        done += size
-        progress(done, total)
-    whole.close()
-    return report
+    photos = [photo for photo in found if Part(*part).holds(photo.relative_to(folder).as_posix())]
+    with closing(PromptStore(store or folder / STORE_NAME, writable=True)) as file:
+        file.add([], [])  # creates the file, so that workers find it
+        work = CaptionWork(prompt_provider, keys, registry, file.file, max_megapixels)
+        desk = _Desk(file, keys, photos, batch_size, progress)
+        desk.describe_all(runner or LocalRunner(workers), work)
+    return desk.report
 
 
-def _photos_of(job: Job, part: Part, photos: Sequence[Path]) -> list[Path]:
-    return [photo for photo in photos if part.holds(photo.relative_to(job.folder).as_posix())]
+def prompt_key(provider: PromptProvider, choice: Component, registry: Registry, level: PromptLevel) -> PromptKey:
+    """Everything that the provider's descriptions of that level depend on, except the image."""
+    if hasattr(provider, "prompt_key"):
+        key: PromptKey = provider.prompt_key(level)
+        return key
+    name = choice if isinstance(choice, str) else choice["name"]
+    return PromptKey(name, registry.config("prompt_provider", choice).model_dump_json())
 
 
-def _caption(job: Job, part: Part) -> Iterator[tuple[int, Captioned]]:
-    """Describe a part in this process. Yields the size and the report of each batch."""
-    captioner = _Captioner(job)
-    photos = _photos_of(job, part, find_images(job.folder))
-    try:
-        for first in range(0, len(photos), job.batch_size):
-            batch = photos[first : first + job.batch_size]
-            outcome = captioner.caption(batch)
-            yield len(batch), outcome
-            if outcome.given_up:
-                return
-    finally:
-        captioner.store.close()
+@dataclass(frozen=True)
+class CaptionWork:
+    """Describes batches. Workers only look into the store: it is written where ``caption_folder`` was called."""
+
+    provider: Component
+    keys: Mapping[PromptLevel, PromptKey]
+    registry: Registry
+    store: Path
+    max_megapixels: float
+    machine: str = field(default_factory=platform.node)
+
+    @contextmanager
+    def warm(self) -> Iterator[Callable[[Batch], Description]]:
+        """See ``Work``."""
+        provider: PromptProvider = self.registry.create("prompt_provider", self.provider)
+        with closing(PromptStore(self.store)) as store:
+            yield _Captioner(self, provider, store).describe
 
 
 class _Captioner:
-    """The provider and the store of a process."""
+    """The provider of a worker, and the store as it sees it."""
 
-    def __init__(self, job: Job) -> None:
-        self.provider: PromptProvider = job.registry.create("prompt_provider", job.provider)
-        self.keys = {level: prompt_key(self.provider, job, level) for level in job.levels}
-        self.store = PromptStore(job.store, writable=True)
-        self.failures_in_a_row = 0
-        self.max_megapixels = job.max_megapixels
+    def __init__(self, work: CaptionWork, provider: PromptProvider, store: PromptStore) -> None:
+        self.work, self.provider, self.store = work, provider, store
+        self.sees_store = work.machine == platform.node()  # SQLite is not meant to be read over a network
 
-    def caption(self, photos: Sequence[Path]) -> Captioned:
-        """Describe a batch, and store the prompts in one transaction."""
-        outcome = Captioned()
-        images: dict[Path, SeenImage] = {}
+    def describe(self, batch: Batch) -> Description:
+        """Describe a batch. Contents that are stored already, such as copies, are not described."""
+        found = Description({}, {}, {}, {})
         items: dict[str, Item] = {}
-        missing: dict[str, tuple[PromptLevel, ...]] = {}
-        for photo in photos:
+        for photo in batch:
             try:
-                images[photo], item = self._identify(photo)
-                content = images[photo].sha256
-                missing[content] = self._missing(content)
-                if missing[content] and content not in items:
-                    items[content] = item or read_image(photo, self.max_megapixels)
+                status = photo.file.stat()
+                item = read_image(photo.file, self.work.max_megapixels)
+                content = str(item.sha256)
             except (ImageError, OSError) as error:
-                images.pop(photo, None)
-                outcome.failed[photo] = str(error) if isinstance(error, ImageError) else one_line(error)
-        answers = self._ask(items, missing)
-        self.store.add(self._rows(answers, missing), images.values())
-        self._count(outcome, images, answers)
-        return outcome
-
-    def _identify(self, photo: Path) -> tuple[SeenImage, Item | None]:
-        """The hash of an image. The image is read, and returned as well, only if it has changed since it was stored."""
-        status = photo.stat()
-        name = self.store.name_of(photo)
-        seen = self.store.seen(name)
-        if seen and seen.is_still(status):
-            return seen, None
-        item = read_image(photo, self.max_megapixels)
-        return SeenImage(name, status.st_size, status.st_mtime_ns, str(item.sha256)), item
+                found.failed[photo.file] = str(error) if isinstance(error, ImageError) else one_line(error)
+                continue
+            found.images[photo.file] = SeenImage(photo.name, status.st_size, status.st_mtime_ns, content)
+            found.missing[content] = self._missing(content)
+            if found.missing[content]:
+                items.setdefault(content, item)
+        found.answers.update(self._ask(items, found.missing))
+        return found
 
     def _missing(self, content: str) -> tuple[PromptLevel, ...]:
-        """The levels of an image's content that are not stored yet."""
-        return tuple(level for level, key in self.keys.items() if not self.store.has(content, level, key))
+        return missing_levels(self.store, self.work.keys, content) if self.sees_store else tuple(self.work.keys)
 
-    def _ask(self, items: dict[str, Item], missing: dict[str, tuple[PromptLevel, ...]]) -> dict[str, Prompts]:
+    def _ask(self, items: Mapping[str, Item], missing: Mapping[str, tuple[PromptLevel, ...]]) -> dict[str, Prompts]:
         """The provider's answers about each content, at its missing levels."""
         by_levels: dict[tuple[PromptLevel, ...], list[str]] = defaultdict(list)
         for content in items:
@@ -211,90 +206,108 @@ class _Captioner:
             answers |= zip(contents, described, strict=True)
         return answers
 
-    def _rows(self, answers: dict[str, Prompts], missing: dict[str, tuple[PromptLevel, ...]]) -> list[StoredPrompt]:
-        """The rows to store: descriptions, and levels that are not offered. Failures are not stored."""
-        return [
-            StoredPrompt(content, level, self.keys[level], getattr(prompts, level), prompts.source.get(level, ""))
-            for content, prompts in answers.items()
-            for level in missing[content]
-            if level not in prompts.errors
-        ]
 
-    def _count(self, outcome: Captioned, images: dict[Path, SeenImage], answers: dict[str, Prompts]) -> None:
-        for photo, image in images.items():
-            prompts = answers.get(image.sha256)
+def missing_levels(store: PromptStore, keys: Mapping[PromptLevel, PromptKey], content: str) -> tuple[PromptLevel, ...]:
+    """The levels of an image's content that are not stored yet."""
+    return tuple(level for level, key in keys.items() if not store.has(content, level, key))
+
+
+class _Desk:
+    """Sorts out what is known, stores what the workers tell, and keeps the report."""
+
+    def __init__(
+        self,
+        store: PromptStore,
+        keys: Mapping[PromptLevel, PromptKey],
+        photos: Sequence[Path],
+        batch_size: int,
+        progress: Callable[[int, int], None],
+    ) -> None:
+        self.report = Captioned()
+        self._store, self._keys, self._photos, self._batch_size = store, keys, photos, batch_size
+        self._progress, self._done, self._failures_in_a_row = progress, 0, 0
+
+    def describe_all(self, runner: Runner, work: CaptionWork) -> None:
+        """Describe the images. A batch that was lost twice is described image by image, so that one costs no other."""
+        lost = [photo for done in self._run(runner, work, self._batches()) for photo in done.given]
+        if lost:
+            for done in self._run(runner, work, [[photo] for photo in lost]):
+                self.report.unprompted[done.given[0].file] = done.reason
+                self._tell(1)
+        self.report.failed = dict(sorted(self.report.failed.items()))
+        self.report.unprompted = dict(sorted(self.report.unprompted.items()))
+
+    def _run(self, runner: Runner, work: CaptionWork, batches: Iterable[Batch]) -> list[Done[Batch, Description]]:
+        """Take what the workers tell, until all is done or given up. Gives the batches that failed as a whole."""
+        lost = []
+        with closing(runner.run(work, batches)) as results:
+            for done in results:
+                if isinstance(done.error, ConfigError):
+                    raise done.error
+                if done.error is not None:
+                    lost.append(done)
+                else:
+                    self._take(done.result())
+                    self._tell(len(done.given))
+                if self.report.given_up:
+                    return []
+        return lost
+
+    def _batches(self) -> Iterator[Batch]:
+        """The images that are not known, in batches."""
+        batch: list[Photo] = []
+        for file in self._photos:
+            photo = Photo(file, self._store.name_of(file))
+            if self._is_known(photo):
+                self.report.known += 1
+                self._done += 1
+                continue
+            batch.append(photo)
+            if len(batch) == self._batch_size:
+                yield batch
+                batch = []
+        if batch:
+            yield batch
+        self._tell(0)
+
+    def _is_known(self, photo: Photo) -> bool:
+        """Whether the image has not changed since it was stored, and has all prompts."""
+        seen = self._store.seen(photo.name)
+        try:
+            is_same = seen is not None and seen.is_still(photo.file.stat())
+        except OSError:  # is told by the worker
+            return False
+        return is_same and seen is not None and not missing_levels(self._store, self._keys, seen.sha256)
+
+    def _tell(self, more: int) -> None:
+        self._done += more
+        self._progress(self._done, len(self._photos))
+
+    def _take(self, found: Description) -> None:
+        """Store the prompts of a batch in one transaction, and count its images."""
+        self._store.add(self._rows(found), found.images.values())
+        self.report.failed |= found.failed
+        for photo, image in found.images.items():
+            prompts = found.answers.get(image.sha256)
             if prompts is None:
-                outcome.known += 1
+                self.report.known += 1
                 continue
             if prompts.errors:
-                outcome.unprompted[photo] = "; ".join(dict.fromkeys(prompts.errors.values()))
+                self.report.unprompted[photo] = "; ".join(dict.fromkeys(prompts.errors.values()))
             if prompts.source:
-                outcome.described += 1
-            self.failures_in_a_row = self.failures_in_a_row + 1 if prompts.errors and not prompts.source else 0
-        if self.failures_in_a_row >= GIVE_UP_AFTER:
-            reason = next(reversed(outcome.unprompted.values()))
-            outcome.given_up = (
-                f"the provider failed for {self.failures_in_a_row} images in a row. The last error: {reason}"
+                self.report.described += 1
+            self._failures_in_a_row = self._failures_in_a_row + 1 if prompts.errors and not prompts.source else 0
+        if self._failures_in_a_row >= GIVE_UP_AFTER:
+            reason = next(reversed(self.report.unprompted.values()))
+            self.report.given_up = (
+                f"the provider failed for {self._failures_in_a_row} images in a row. The last error: {reason}"
             )
 
-
-def prompt_key(provider: PromptProvider, job: Job, level: PromptLevel) -> PromptKey:
-    """Everything that the provider's descriptions of that level depend on, except the image."""
-    if hasattr(provider, "prompt_key"):
-        key: PromptKey = provider.prompt_key(level)
-        return key
-    name = job.provider if isinstance(job.provider, str) else job.provider["name"]
-    return PromptKey(name, job.registry.config("prompt_provider", job.provider).model_dump_json())
-
-
-def _in_processes(job: Job, parts: Sequence[Part]) -> Iterator[tuple[int, Captioned]]:
-    """Describe each part in its own process. Yields the size and the report of each batch as it is finished.
-
-    Raises:
-        XPSRError: A worker raised it, or a worker died.
-    """
-    # Workers are spawned: torch has started threads, and a fork of a process with threads may hang.
-    context = multiprocessing.get_context("spawn")
-    workers: dict[Connection, multiprocessing.process.BaseProcess] = {}
-    try:
-        for part in parts:
-            ours, theirs = context.Pipe(duplex=False)
-            started = context.Process(target=_work, args=(job, part, theirs), daemon=True)
-            started.start()  # fails if the job cannot be pickled
-            workers[ours] = started
-            theirs.close()
-        while workers:
-            for pipe in wait(list(workers)):
-                assert isinstance(pipe, Connection)
-                try:
-                    message = pipe.recv()
-                except EOFError:
-                    worker = workers.pop(pipe)
-                    worker.join()
-                    if worker.exitcode:
-                        raise XPSRError(
-                            f"A worker died with exit code {worker.exitcode}; the prompts that it stored are kept."
-                        ) from None
-                    continue
-                if isinstance(message, Warning):
-                    warnings.warn(message, stacklevel=2)
-                    continue
-                if isinstance(message, Exception):
-                    raise message
-                yield message
-    finally:
-        for worker in workers.values():
-            worker.terminate()
-
-
-def _work(job: Job, part: Part, pipe: Connection) -> None:
-    """A worker: describes its part, and sends the reports to the parent process."""
-    end_with_parent()
-    warnings.showwarning = lambda message, *_: pipe.send(UserWarning(str(message)))  # the parent shows them
-    try:
-        for outcome in _caption(job, part):
-            pipe.send(outcome)
-    except (KeyboardInterrupt, BrokenPipeError):  # the parent process has ended
-        return
-    except Exception as error:
-        pipe.send(error)
+    def _rows(self, found: Description) -> list[StoredPrompt]:
+        """The rows to store: descriptions, and levels that are not offered. Failures are not stored."""
+        return [
+            StoredPrompt(content, level, self._keys[level], getattr(prompts, level), prompts.source.get(level, ""))
+            for content, prompts in found.answers.items()
+            for level in found.missing[content]
+            if level not in prompts.errors
+        ]

@@ -1,4 +1,4 @@
-"""A helper for worker processes."""
+"""Worker processes end with the process that started them."""
 
 from __future__ import annotations
 

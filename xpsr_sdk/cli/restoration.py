@@ -1,0 +1,90 @@
+"""The restoration of photos as a work that a runner spreads."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from xpsr_sdk.cli.result_files import STANDARD, Job, type_of_result
+from xpsr_sdk.config import OutputConfig, PipelineConfig
+from xpsr_sdk.plugin_system.registry import Registry
+
+if TYPE_CHECKING:
+    from xpsr_sdk import Pipeline
+    from xpsr_sdk.config import RestoreConfig
+    from xpsr_sdk.data.picture import Picture
+
+
+class Restored(NamedTuple):
+    """What is told of a photo that was restored and written."""
+
+    width: int
+    height: int
+    seconds: float
+    seed: int
+    high: str | None
+    low: str | None
+
+
+def tell_nobody(regions: int, total: int) -> None:
+    """Progress that nobody waits for."""
+
+
+@dataclass(frozen=True)
+class RestorationWork:
+    """Restores photos and writes the results.
+
+    Attributes:
+        settings: Those of the pipeline.
+        written: Type and names of the results.
+        registry: Where the parts of the pipeline are looked up.
+        progress: ``progress(regions, total)``, called in the process of the worker.
+    """
+
+    settings: PipelineConfig
+    written: OutputConfig
+    registry: Registry
+    progress: Callable[[int, int], None] = tell_nobody
+
+    @contextmanager
+    def warm(self) -> Iterator[Callable[[Job], Restored]]:
+        """See ``Work``."""
+        from xpsr_sdk import build_pipeline  # loads torch
+        from xpsr_sdk.cli.terminal import quiet_libraries
+
+        quiet_libraries()
+        pipeline = build_pipeline(self.settings, registry=self.registry)
+
+        def restore(job: Job) -> Restored:
+            with warnings.catch_warnings():  # what is told of one photo is told of the next, too
+                warnings.simplefilter("default", UserWarning)
+                return self._restore(pipeline, *job)
+
+        yield restore
+
+    def _restore(self, pipeline: Pipeline, source: Path, target: Path) -> Restored:
+        from xpsr_sdk.data.images import check_fits  # imported late, to keep --help quick
+        from xpsr_sdk.data.photo import load_photo
+
+        file_format = type_of_result(source, target, self.written).removeprefix(".") if target == STANDARD else None
+        settings = pipeline.resolve({})
+        photo = load_photo(opened_photo(source, settings), settings)
+        check_fits(target, *photo.target_size(settings), file_format)
+        result = pipeline.restore([photo], [settings], progress=self.progress)[0]
+        result.save(sys.stdout.buffer if file_format else target, file_format, self.written.quality)
+        seconds, prompts = result.timings["total"], result.prompts
+        return Restored(*result.picture.size, seconds, result.seed, prompts.high, prompts.low)
+
+
+def opened_photo(source: Path, settings: RestoreConfig) -> Path | Picture:
+    """The photo of standard input, or the path of another one."""
+    from xpsr_sdk.data.photo import picture_in  # not for --help
+
+    if source != STANDARD:
+        return source
+    return picture_in(sys.stdin.buffer.read(), settings.max_megapixels, "standard input")
