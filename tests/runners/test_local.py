@@ -90,6 +90,13 @@ def test_a_worker_that_dies_or_hangs_costs_its_input_alone(tmp_path: Path) -> No
     assert len(set(work.tries(3))) == len(set(work.tries(9))) == 2
 
 
+def test_inputs_wait_while_all_workers_are_replaced(tmp_path: Path) -> None:
+    work = Doubling(tmp_path, broken_at=3)
+    done = run(work, [3, 4, 5], workers=1, patience=60.0)  # a single process, since there is a limit of patience
+    assert "died with exit code -9" in done[3].reason
+    assert [done[number].result()[0] for number in (4, 5)] == [8, 10]
+
+
 def test_what_is_wrong_for_all_is_raised_at_once(tmp_path: Path) -> None:
     for workers in (1, 2):
         with pytest.raises(ConfigError, match="There is no such model"):

@@ -117,7 +117,10 @@ class Spread(Generic[Input, OneWorker]):
                 post.task, post.since = task, time.monotonic()
                 task.tries, task.place = task.tries + 1, post.place
                 post.worker.ask(task.given)
-        return bool(self._waiting) or any(post.task for post in self._posts.values())
+        if not any(post.task for post in self._posts.values()):  # no worker is ready: is there anything to wait for?
+            self._waiting.extend(map(Task, islice(self._inputs, 0 if self._waiting else 1)))
+            return bool(self._waiting)
+        return True
 
     def _next_for(self, place: int) -> Task[Input] | None:
         """An input that waits and was not tried at this place, unless there is no other; else a new one."""
