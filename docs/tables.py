@@ -37,13 +37,14 @@ from xpsr_sdk.training.config import (
     OptimizerSection,
     TrainConfig,
     ValidationSection,
+    WeightedTerm,
 )
 from xpsr_sdk.training.models import build_for_training
 
 HERE = Path(__file__).parent
 MODELS: tuple[type[Settings], ...] = (
     RestoreConfig, PipelineConfig, ExecutionConfig, ModelDefaults, Recipe,
-    TrainConfig, ModelSection, DataSection, LossSection, OptimizerSection, ValidationSection,
+    TrainConfig, ModelSection, DataSection, LossSection, WeightedTerm, OptimizerSection, ValidationSection,
     Protocol, DataSet, Method,
 )  # fmt: skip
 TABLE = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)

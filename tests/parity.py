@@ -24,6 +24,7 @@ from torch import Tensor
 
 from xpsr_sdk import Registry, build_pipeline
 from xpsr_sdk.builtin.stable_diffusion import StableDiffusion
+from xpsr_sdk.builtin.xpsr_losses import constraint_losses, diffusion_loss
 from xpsr_sdk.data.images import to_image, to_tensor
 from xpsr_sdk.engine.color import correct_color
 from xpsr_sdk.models.checkpoints import WEIGHTS, read_checkpoint, read_model, write_checkpoint
@@ -31,7 +32,6 @@ from xpsr_sdk.models.controlnet import XPSRControlNet
 from xpsr_sdk.models.fusion import to_published_name
 from xpsr_sdk.models.schedule import NoiseSchedule
 from xpsr_sdk.models.unet import XPSRUNet
-from xpsr_sdk.training.losses import constraint_losses, diffusion_loss
 from xpsr_sdk.training.optimizer import select_parameters
 
 CONSTRAINT_WEIGHT = 0.05

@@ -198,7 +198,9 @@ def test_plot_log_draws_the_logs(tmp_path: Path) -> None:
     for stage in ("one", "two"):
         logs.append(tmp_path / stage / "log.jsonl")
         logs[-1].parent.mkdir()
-        lines = [{"step": step, "loss_diffusion": 1 / step, "loss_dfc_pixel": 0.1} for step in (1, 2, 3, 2, 3, 4)]
+        lines = [
+            {"step": step, "loss_diffusion": 1 / step, "loss_constraint_pixel": 0.1} for step in (1, 2, 3, 2, 3, 4)
+        ]
         logs[-1].write_text("".join(json.dumps(line) + "\n" for line in lines))
     run("train_nano/plot_log.py", *logs, "-o", tmp_path / "log.png")
     assert picture(tmp_path / "log.png").width == 1200

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         FolderMetric,
         FusionAttention,
         Item,
+        LossTerm,
         Metric,
         Options,
         PromptKey,
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
         Prompts,
         Sampler,
         StepCallback,
+        TrainedModel,
+        TrainingStep,
         Upscaler,
     )
     from xpsr_sdk.errors import (
@@ -85,6 +88,7 @@ __all__ = [
     "ImageError",
     "IncompatiblePlugin",
     "Item",
+    "LossTerm",
     "Metric",
     "ModelDefaults",
     "NonFiniteResult",
@@ -108,7 +112,9 @@ __all__ = [
     "Sampler",
     "StepCallback",
     "TrainConfig",
+    "TrainedModel",
     "TrainingError",
+    "TrainingStep",
     "UnknownComponent",
     "Upscaler",
     "XPSRControlNet",
@@ -134,8 +140,8 @@ HOME_OF = homes_of(
         "models.find_model": "find_model",
         "config": "ExecutionConfig ModelDefaults PipelineConfig RestoreConfig read_toml",
         "contracts": "AttentionSite Backbone ComponentSpec Conditioning DegradationModel Denoiser FolderMetric "
-        "FusionAttention Item Metric Options PromptKey PromptLevel PromptProvider Prompts Sampler StepCallback "
-        "Upscaler",
+        "FusionAttention Item LossTerm Metric Options PromptKey PromptLevel PromptProvider Prompts Sampler "
+        "StepCallback TrainedModel TrainingStep Upscaler",
         "errors": "BrokenPlugin CheckpointError ConfigError DuplicateComponent ImageError "
         "IncompatiblePlugin NonFiniteResult PluginError QueueClosed QueueError QueueFull TrainingError "
         "UnknownComponent XPSRError",

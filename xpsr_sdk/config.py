@@ -362,6 +362,9 @@ def set_override(values: dict[str, Any], override: str, schema: type[BaseModel] 
         own = values.get(section, field_info.default if field_info else None)
         if isinstance(own, str) and field_info and field_info.annotation in (Component, Component | None):
             values[section] = {"name": own}
+        elif isinstance(own, dict):  # tables by name, such as the terms of a loss: those of the default are kept
+            dumped = {k: v.model_dump(exclude_unset=True) if isinstance(v, BaseModel) else v for k, v in own.items()}
+            values[section] = dumped
         schema = _section_of(field_info)
         values = values.setdefault(section, {})
         if not isinstance(values, dict):

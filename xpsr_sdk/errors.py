@@ -194,6 +194,8 @@ def wrong_option(detail: Mapping[str, Any], schema: type[BaseModel], others: Seq
         return f"  {field}: is required."
     rules = dict.fromkeys(map(_rule, (detail, *others)))
     rule = " or ".join(rules).replace(" or must be ", " or ")
+    if rule.endswith("."):  # a rule that a validator tells in a sentence of its own
+        return f"  {field}: {rule}"
     return f"  {field}: {rule}, not {short(detail['input'])}.{_near_choice(detail)}"
 
 

@@ -19,8 +19,8 @@ import matplotlib.pyplot as plt
 
 TERMS = {
     "loss_diffusion": "diffusion",
-    "loss_dfc_pixel": "constraint, pixels",
-    "loss_dfc_latent": "constraint, latents",
+    "loss_constraint_pixel": "constraint, pixels",
+    "loss_constraint_latent": "constraint, latents",
     "loss_perceptual": "perceptual",
 }
 WINDOW = 15

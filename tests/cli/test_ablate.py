@@ -43,7 +43,7 @@ def test_every_variant_is_trained_and_compared(file: Path, tmp_path: Path) -> No
     assert result.exit_code == 0, result.output
     out = tmp_path / "out"
     assert changed(out / "fusion-high-only", model={"fusion": "high-only"})
-    assert changed(out / "without-the-constraint", loss={"constraint_weight": 0.0})
+    assert changed(out / "without-the-constraint", loss={"terms": {"diffusion": {}}})
     assert changed(out / "without-low-level-prompts", data={"levels": ["high"]})
     table = (out / "ablation.md").read_text()
     assert table in result.stdout

@@ -201,11 +201,13 @@ def test_the_examples_of_every_built_in_part_are_valid(run: Any, kind: str) -> N
         keyword, choice = keyword.arg, ast.literal_eval(keyword.value)
         if isinstance(choice, list):  # of metrics, several are chosen
             (choice,) = choice
-        assert Registry([]).config(kind, choice) is not None
         if "toml" in examples:
             table = tomllib.loads(examples["toml"])
-            section = table.get("model") or table.get("data") or table
+            section = table.get("model") or table.get("data") or table.get("loss") or table
             assert section[keyword] == choice
+        if keyword == "terms":  # of the loss, by the names that they have there
+            (choice,) = choice.values()
+        assert Registry([]).config(kind, choice) is not None
         if "command" in examples:
             check_options(main.xpsr, shlex.split(examples["command"])[1:])
 

@@ -16,6 +16,7 @@ import tempfile
 import time
 from argparse import ArgumentParser
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from tests.support import tiny
 from xpsr_sdk import Registry
 from xpsr_sdk.config import load_config
+from xpsr_sdk.contracts import TrainedModel
 from xpsr_sdk.models.blocks import checkpoint_gradients
 from xpsr_sdk.models.controlnet import XPSRControlNet
 from xpsr_sdk.models.schedule import NoiseSchedule
@@ -38,6 +40,7 @@ from xpsr_sdk.training.loop import TrainingRun
 from xpsr_sdk.training.memory import GIB, StepMemory, step_memory
 from xpsr_sdk.training.objective import Objective, StepInputs
 from xpsr_sdk.training.optimizer import select_parameters
+from xpsr_sdk.training.terms import Terms
 
 SD15_UNET: dict[str, Any] = {"sample_size": 64, "cross_attention_dim": 768, "attention_head_dim": 8}
 SD15_SCHEDULE: dict[str, Any] = {
@@ -72,6 +75,20 @@ def parameters() -> dict[str, float]:
     return {name: count / 1e6 for name, count in counts.items()}
 
 
+def objective_of(unet: XPSRUNet, controlnet: XPSRControlNet, text_encoder: torch.nn.Module) -> Objective:
+    """XPSR's loss for these networks."""
+    backbone: Any = SimpleNamespace(text_encoder=text_encoder, vae=torch.nn.Identity())
+    model = TrainedModel(unet, controlnet, backbone, NoiseSchedule(DDIMScheduler(**SD15_SCHEDULE)), torch.bfloat16)
+    return Objective(model, LossSection(), Terms(LossSection(), model, Registry([]), seed=0))
+
+
+def inputs_of(batch: int, size: int) -> StepInputs:
+    """The inputs of a step, without content."""
+    image, latents = torch.zeros(batch, 3, size, size), torch.zeros(batch, 4, size // 8, size // 8)
+    whole, text = torch.zeros(batch, dtype=torch.long), torch.zeros(batch, 77, 768)
+    return StepInputs(image, image, image, latents, latents, latents, whole, text, text, whole > 0, whole)
+
+
 def memory(size: int, batch: int, checkpointing: bool, optimizer: str = "adamw") -> StepMemory:
     """A step in bfloat16, counted on tensors without content; frozen weights are held in bfloat16, too."""
     with FakeTensorMode(allow_non_fake_inputs=True):
@@ -83,12 +100,8 @@ def memory(size: int, batch: int, checkpointing: bool, optimizer: str = "adamw")
         if checkpointing:
             checkpoint_gradients(unet)
             checkpoint_gradients(controlnet)
-        schedule = NoiseSchedule(DDIMScheduler(**SD15_SCHEDULE))
-        objective = Objective(unet, controlnet, torch.nn.Identity(), schedule, LossSection(), None)
-        image, latents = torch.zeros(batch, 3, size, size), torch.zeros(batch, 4, size // 8, size // 8)
-        text = torch.zeros(batch, 77, 768)
-        timesteps, from_estimate = torch.zeros(batch, dtype=torch.long), torch.zeros(batch, dtype=torch.bool)
-        inputs = StepInputs(image, image, latents, latents, timesteps, text, text, from_estimate)
+        objective = objective_of(unet, controlnet, torch.nn.Identity())
+        inputs = inputs_of(batch, size)
 
         def loss() -> torch.Tensor:
             with torch.autocast("cpu", torch.bfloat16):
@@ -103,9 +116,8 @@ def operations() -> dict[str, float]:
         vae, text_encoder = AutoencoderKL(**SD15_VAE), CLIPTextModel(CLIPTextConfig(**SD15_TEXT))
         unet, controlnet = networks()
         select_parameters({"unet": unet, "controlnet": controlnet}, XPSR)
-        objective = Objective(unet, controlnet, text_encoder, NoiseSchedule(DDIMScheduler()), LossSection(), None)
-        image, latents, text = torch.zeros(1, 3, 512, 512), torch.zeros(1, 4, 64, 64), torch.zeros(1, 77, 768)
-        inputs = StepInputs(image, image, latents, latents, torch.zeros(1, dtype=torch.long), text, text)
+        objective = objective_of(unet, controlnet, text_encoder)
+        image, inputs = torch.zeros(1, 3, 512, 512), inputs_of(1, 512)
 
         def encode() -> None:
             with torch.no_grad():

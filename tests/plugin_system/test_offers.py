@@ -57,14 +57,14 @@ BROKEN = {
     "misspelt hook": (
         plugin_with(xpsr_sampler=hookimpl(lambda: [])),
         "NameError: There is no hook 'xpsr_sampler'. Did you mean 'xpsr_samplers'? Known: xpsr_backbones, "
-        "xpsr_degradation_models, xpsr_fusion_attentions, xpsr_metrics, xpsr_prompt_providers, xpsr_samplers, "
-        "xpsr_upscalers.",
+        "xpsr_degradation_models, xpsr_fusion_attentions, xpsr_loss_terms, xpsr_metrics, xpsr_prompt_providers, "
+        "xpsr_samplers, xpsr_upscalers.",
     ),
     "misspelt prefix": (
         plugin_with(samplers=hookimpl(lambda: [])),
         "NameError: There is no hook 'samplers'. Did you mean 'xpsr_samplers'? Known: xpsr_backbones, "
-        "xpsr_degradation_models, xpsr_fusion_attentions, xpsr_metrics, xpsr_prompt_providers, xpsr_samplers, "
-        "xpsr_upscalers.",
+        "xpsr_degradation_models, xpsr_fusion_attentions, xpsr_loss_terms, xpsr_metrics, xpsr_prompt_providers, "
+        "xpsr_samplers, xpsr_upscalers.",
     ),
     "unmarked hook": (
         plugin_with(xpsr_samplers=lambda: []),
@@ -73,7 +73,8 @@ BROKEN = {
     "no hook": (
         plugin_with(),
         "TypeError: namespace() implements no hook; the hooks are xpsr_prompt_providers, "
-        "xpsr_fusion_attentions, xpsr_degradation_models, xpsr_samplers, xpsr_backbones, xpsr_upscalers, xpsr_metrics",
+        "xpsr_fusion_attentions, xpsr_degradation_models, xpsr_samplers, xpsr_backbones, xpsr_upscalers, xpsr_metrics, "
+        "xpsr_loss_terms",
     ),
     "forgets return": (
         plugin_with(xpsr_samplers=hookimpl(lambda: None)),

@@ -53,6 +53,7 @@ def test_the_built_in_components(registry: Registry) -> None:
         "backbone": ["residual", "stable-diffusion"],
         "upscaler": ["bicubic", "realesrgan-x4plus", "spandrel"],
         "metric": ["niqe", "niqe-basicsr", "psnr", "ssim"],
+        "loss_term": ["constraint", "diffusion", "perceptual"],
     }
 
 
@@ -165,7 +166,8 @@ class Unprintable:
             "stub",
             ConfigError,
             "There is no kind of component 'samplers'. Did you mean 'sampler'? "
-            "Known: backbone, degradation_model, fusion_attention, metric, prompt_provider, sampler, upscaler.",
+            "Known: backbone, degradation_model, fusion_attention, loss_term, metric, prompt_provider, sampler, "
+            "upscaler.",
         ),
         (
             "sampler",

@@ -109,8 +109,11 @@ def test_each_term_of_the_loss_is_logged(tmp_path: Path, pairs: Path, tiny_model
     lines = log_of(tmp_path)
     assert [line["step"] for line in lines] == [1, 2, 3]
     for line in lines:
-        assert all(line[name] > 0 for name in ("loss_diffusion", "loss_dfc_pixel", "loss_dfc_latent", "grad_norm"))
-        terms = line["loss_diffusion"] + line["loss_dfc_pixel"] + line["loss_dfc_latent"]
+        assert all(
+            line[name] > 0
+            for name in ("loss_diffusion", "loss_constraint_pixel", "loss_constraint_latent", "grad_norm")
+        )
+        terms = line["loss_diffusion"] + line["loss_constraint_pixel"] + line["loss_constraint_latent"]
         assert line["loss"] == pytest.approx(terms)
         assert line["learning_rate"] == 1e-3
 
@@ -223,14 +226,19 @@ def test_prompts_are_dropped_by_the_share_that_was_asked_for(tmp_path: Path, pai
     assert torch.equal(inputs.low, empty)
 
 
-def test_without_constraint_its_terms_are_zero(tmp_path: Path, pairs: Path, tiny_model: Path) -> None:
-    train(config(tmp_path, pairs, tiny_model, loss__constraint_weight=0.0, steps=1))
+@pytest.mark.parametrize("others", [{}, {"constraint": {"weight": 0.0}}])
+def test_terms_that_are_not_named_or_weigh_nothing_are_left_out(
+    tmp_path: Path, pairs: Path, tiny_model: Path, others: dict[str, Any]
+) -> None:
+    train(config(tmp_path, pairs, tiny_model, loss__terms={"diffusion": {}, **others}, steps=1))
     (line,) = log_of(tmp_path)
-    assert line["loss_dfc_pixel"] == line["loss_dfc_latent"] == 0
+    assert [name for name in line if name.startswith("loss_")] == ["loss_diffusion"]
     assert line["loss"] == line["loss_diffusion"]
 
 
-@pytest.mark.parametrize("changes", [{"loss__weighting": "min-snr"}, {"loss__noisiest_timestep": 500}])
+@pytest.mark.parametrize(
+    "changes", [{"loss__terms": {"diffusion": {"weighting": "min-snr"}}}, {"loss__noisiest_timestep": 500}]
+)
 def test_timesteps_and_their_weights(tmp_path: Path, pairs: Path, tiny_model: Path, changes: dict[str, Any]) -> None:
     run = TrainingRun(config(tmp_path, pairs, tiny_model, **changes), None)
     assert run.one_step()["loss"] > 0
@@ -301,9 +309,9 @@ def test_a_checkpoint_without_heads_trains_without_the_constraint(
         without = XPSRControlNet.from_config({**controlnet.config, heads: False})
     write_checkpoint(tmp_path / "start", unet, without)
     options = {"steps": 1, "model__checkpoint": tmp_path / "start"}
-    with pytest.raises(TrainingError, match=rf"start was made without the heads .* \({heads}\): set it to 0"):
+    with pytest.raises(TrainingError, match=rf"'constraint' .* reads heads without which .* \({heads}\): leave it out"):
         train(config(tmp_path / "run", pairs, tiny_model, **options))
-    train(config(tmp_path / "run", pairs, tiny_model, loss__constraint_weight=0.0, **options))
+    train(config(tmp_path / "run", pairs, tiny_model, loss__terms={"diffusion": {}}, **options))
 
 
 def test_another_architecture_cannot_be_taken_up(tmp_path: Path, pairs: Path, base: Path) -> None:

@@ -34,7 +34,7 @@ def step(tmp_path: Path, pairs: Path, tiny_model: Path) -> Any:
 
 def test_accumulated_parts_add_up_to_the_batch(step: Any) -> None:
     (_, whole), (_, parts) = step(), step(gradient_accumulation=4)
-    for name in ("loss", "loss_diffusion", "loss_dfc_pixel", "grad_norm"):
+    for name in ("loss", "loss_diffusion", "loss_constraint_pixel", "grad_norm"):
         assert parts[name] == pytest.approx(whole[name], rel=1e-4)
 
 

@@ -46,7 +46,7 @@ def test_a_metric_is_a_term_of_the_loss_and_a_column_of_validation(
 ) -> None:
     options = {
         "steps": 2,
-        "loss": {"perceptual": "part", "perceptual_weight": 2.0},
+        "loss": {"terms": {"diffusion": {}, "perceptual": {"metric": "part", "weight": 2.0}}},
         "validation": {"folders": [pairs], **VALIDATION, "metrics": ["part", "psnr"], "best": "part"},
     }
     train(config(tmp_path, pairs, tiny_model, **options), registry_with("metric", Closeness))
@@ -59,6 +59,6 @@ def test_a_metric_is_a_term_of_the_loss_and_a_column_of_validation(
 def test_a_metric_that_cannot_be_a_loss_is_refused(
     tmp_path: Path, pairs: Path, tiny_model: Path, part: type, words: str
 ) -> None:
-    run = config(tmp_path, pairs, tiny_model, loss={"perceptual": "part", "perceptual_weight": 1.0})
-    with torch.enable_grad(), pytest.raises(ConfigError, match=f"loss.perceptual: part {words}"):
+    run = config(tmp_path, pairs, tiny_model, loss={"terms": {"perceptual": {"metric": "part"}}})
+    with torch.enable_grad(), pytest.raises(ConfigError, match=f"The metric 'part' of .* cannot be a loss: it {words}"):
         train(run, registry_with("metric", part))

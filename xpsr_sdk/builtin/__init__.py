@@ -128,3 +128,13 @@ def xpsr_metrics() -> Iterable[ComponentSpec]:
     niqe = f"{__name__}.niqe:Niqe"
     yield ComponentSpec("niqe", niqe, "Natural image quality, without a reference (2013), as pyiqa measures it.")
     yield ComponentSpec("niqe-basicsr", niqe, "NIQE as BasicSR measures it, on MATLAB's Y.", {"luma": "ycbcr"})
+
+
+@hookimpl
+def xpsr_loss_terms() -> Iterable[ComponentSpec]:
+    losses = f"{__name__}.xpsr_losses"
+    yield ComponentSpec("diffusion", f"{losses}:DiffusionLoss", "The error of what the U-Net predicts.")
+    constraint = "The Degradation-Free Constraint (arXiv 2403.05049)."
+    yield ComponentSpec("constraint", f"{losses}:ConstraintLoss", constraint)
+    perceptual = f"{__name__}.perceptual_loss:PerceptualLoss"
+    yield ComponentSpec("perceptual", perceptual, "A metric, such as LPIPS, of the decoded estimates.")

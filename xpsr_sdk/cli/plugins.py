@@ -34,6 +34,7 @@ CALLS = {
     "backbone": "build_pipeline(backbone={})",
     "upscaler": "build_pipeline(upscaler={})",
     "metric": "evaluate_folders(restored, originals, metrics=[{}])",
+    "loss_term": "LossSection(terms={{'my-term': {}}})",
 }
 """For each kind, how to choose a component in Python."""
 COMMANDS = {
@@ -51,6 +52,7 @@ TABLES = {
     "sampler": "sampler",
     "backbone": "backbone",
     "upscaler": "upscaler",
+    "loss_term": "loss.terms.my-term",
 }
 """For each kind, the table that chooses it in a config file."""
 HEADINGS = {"python": "In Python", "command": "On the command line", "toml": "In a TOML file"}
@@ -129,8 +131,8 @@ def show(kind: str, name: str, as_json: bool) -> None:
 def new(kind: str, name: str, output: Path | None) -> None:
     """Write a new plug-in to start from: a part that works, with its hook, packaging and tests.
 
-    KIND is one of prompt_provider, fusion_attention, degradation_model, sampler, backbone, upscaler and metric; NAME
-    is what people will choose it by, for instance film-grain.
+    KIND is one of prompt_provider, fusion_attention, degradation_model, sampler, backbone, upscaler, metric and
+    loss_term; NAME is what people will choose it by, for instance film-grain.
     """
     folder = write_plugin(kind, name, default_registry(), output)
     package = f"xpsr_{name.replace('-', '_')}"
@@ -185,7 +187,7 @@ def option_records(
             "name": prefix + name,
             "type": _type_words(field.annotation),
             "required": required,
-            "default": None if required else to_jsonable_python(default, fallback=str),
+            "default": None if required else to_jsonable_python(default, fallback=str, exclude_none=True),
             "range": _range_words(field),
             "meaning": field.description or "",
         }

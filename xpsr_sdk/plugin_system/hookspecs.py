@@ -275,3 +275,44 @@ def xpsr_metrics() -> Iterable[ComponentSpec]:  # type: ignore[empty-body]
         return [ComponentSpec("mae", "my_plugin:MeanAbsoluteError", "Mean absolute error.")]
     ```
     """
+
+
+@hookspec
+def xpsr_loss_terms() -> Iterable[ComponentSpec]:  # type: ignore[empty-body]
+    """Offer terms of the training loss.
+
+    The contract is [LossTerm][xpsr_sdk.contracts.LossTerm]. This one compares colours, which it averages over large
+    squares. It has a module of its own, since it imports torch:
+
+    ```python
+    # my_plugin.py
+    from xpsr_sdk import ComponentSpec, hookimpl
+
+
+    @hookimpl
+    def xpsr_loss_terms():
+        return [ComponentSpec("colour", "my_loss:ColourLoss", "The difference of mean colours.")]
+    ```
+
+    ```python
+    # my_loss.py
+    import torch
+    from pydantic import Field
+    from torch.nn.functional import adaptive_avg_pool2d
+
+    from xpsr_sdk import Options
+
+
+    class ColourLoss(torch.nn.Module):
+        class Config(Options):
+            squares: int = Field(4, ge=1, description="Squares in each direction.")
+
+        def __init__(self, config, model):
+            super().__init__()
+            self.squares = config.squares
+
+        def forward(self, step, generators):
+            difference = adaptive_avg_pool2d(step.images - step.references, self.squares)
+            return difference.abs().mean(dim=(1, 2, 3)).sum() / len(step.hr)
+    ```
+    """

@@ -51,6 +51,7 @@ _CONTRACTS: dict[str, type] = {
     "backbone": contracts.Backbone,
     "upscaler": contracts.Upscaler,
     "metric": contracts.Metric,
+    "loss_term": contracts.LossTerm,
 }
 GENERAL_WORDS = {"xpsr", "sdk", "plugin", "plugins"}
 """Words in the names of plug-ins that say nothing about what they offer."""

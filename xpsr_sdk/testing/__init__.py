@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from xpsr_sdk.testing.denoiser import GaussianDenoiser
     from xpsr_sdk.testing.distributions import check_distribution
     from xpsr_sdk.testing.fusions import check_fusion_attention
+    from xpsr_sdk.testing.loss_terms import check_loss_term
     from xpsr_sdk.testing.metrics import check_metric
     from xpsr_sdk.testing.prompts import check_prompt_provider
     from xpsr_sdk.testing.samplers import check_sampler
@@ -40,6 +41,7 @@ __all__ = [
     "check_degradation_model",
     "check_distribution",
     "check_fusion_attention",
+    "check_loss_term",
     "check_metric",
     "check_prompt_provider",
     "check_sampler",
@@ -55,6 +57,7 @@ HOME_OF = homes_of(
         "testing.denoiser": "GaussianDenoiser",
         "testing.distributions": "check_distribution",
         "testing.fusions": "check_fusion_attention",
+        "testing.loss_terms": "check_loss_term",
         "testing.metrics": "check_metric",
         "testing.prompts": "check_prompt_provider",
         "testing.samplers": "check_sampler",

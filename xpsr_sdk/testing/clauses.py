@@ -156,6 +156,28 @@ CLAUSES: dict[str, dict[str, str]] = {
         "unload": "allow unload() at any time and several times, and load again at the next upscale()",
         "restoration": _RESTORE,
     },
+    "loss_term": COMMON
+    | {
+        "module": "derive it from torch.nn.Module, build it as Class(config, model), and copy a network of the model "
+        "with copy.deepcopy instead of keeping it",
+        "answer": "return the mean over the images, a finite tensor without dimensions; or several by name, in a dict",
+        "no detail": "accept a step in which no estimate is to have detail, so that step.images is empty",
+        "mean": "take the mean over the images: all images of the step count, with zero for those that are left out",
+        "gradients": "let gradients pass to what the model made (step.prediction, step.clean, step.images): a term "
+        "without gradients trains nothing",
+        "trained parameters": "freeze what is not trained, with requires_grad_(False), and let every other parameter "
+        "get a gradient in each step",
+        "frozen parameters": "let frozen parameters be the same each time the term is built: they come from a file or "
+        "from the model, and checkpoints do not hold them",
+        "state": "keep what the term remembers from step to step in parameters and persistent buffers, since "
+        "checkpoints hold nothing else",
+        "device": "register tensors as parameters or buffers, which move with the term to another device",
+        "precision": "work within autocast to bfloat16, where the model's networks compute in half precision",
+        "determinism": "draw random numbers from the images' generators alone, not from the global generators of "
+        "torch, numpy or Python",
+        "inputs": "change nothing of the step: no in-place operations on its tensors",
+        "training": "try it in xpsr train: the model must take a step, and a run that is resumed must end the same",
+    },
     "metric": COMMON
     | {
         "listing": "name it with letters, digits, dots, hyphens, underscores and plus signs, and give it a summary",

@@ -37,7 +37,12 @@ def check_restoration(model: Path, registry: Registry, **parts: Any) -> Pipeline
 
 
 def check_training(
-    folder: Path, registry: Registry, model: dict[str, Any], degrade: Callable[[Any], Any], scale: int = 2
+    folder: Path,
+    registry: Registry,
+    model: dict[str, Any],
+    degrade: Callable[[Any], Any],
+    scale: int = 2,
+    **options: Any,
 ) -> Path:
     """Train for two steps in ``folder``. Returns the checkpoint.
 
@@ -47,6 +52,7 @@ def check_training(
         model: The section ``model`` of the config. Without ``base``, a tiny model is trained from scratch.
         degrade: ``degrade(hr)`` makes the LR image of an HR image, 1 3 H W in [0, 1].
         scale: How many times smaller the LR image is.
+        options: Other fields of the config.
     """
     fitting = lcm(8, scale)  # 8: 4 pixels per latent, and the U-Net halves the latents once
     side = fitting * ceil(32 / fitting)
@@ -66,6 +72,7 @@ def check_training(
             "trackers": (),
             "model": {"conditioning_widths": (4, 8, 8), **model},
             "data": {"folders": (folder / "pairs",), "crop": side},
+            **options,
         }
     )
     checkpoint = train(config, registry)

@@ -37,7 +37,8 @@ def _fusions(config: TrainConfig, registry: Registry) -> dict[str, Changes]:
 
 
 def _constraint(config: TrainConfig, registry: Registry) -> dict[str, Changes]:
-    return {"without the constraint": {"loss.constraint_weight": 0.0}}
+    others = {label: term for label, term in config.loss.terms.items() if (term.name or label) != "constraint"}
+    return {"without the constraint": {"loss.terms": others}}
 
 
 def _prompts(config: TrainConfig, registry: Registry) -> dict[str, Changes]:

@@ -40,6 +40,7 @@ class RunState(BaseModel):
 
     step: NonNegativeInt
     weights: dict[str, torch.Tensor]
+    loss_terms: dict[str, torch.Tensor] = {}
     optimizer: dict[str, Any]
     ema: dict[str, Any] | None
     scaler: dict[str, Any] | None

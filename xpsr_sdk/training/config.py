@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field, model_validator
 
 from xpsr_sdk.config import Component, Dtype, Settings
 from xpsr_sdk.contracts import PromptLevel
@@ -107,20 +109,31 @@ class DataSection(Settings):
 
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
-ErrorMeasure = Literal["mse", "log-mse"]
+TermLabel = Annotated[str, Field(pattern=r"^[a-z0-9]+([_-][a-z0-9]+)*$")]
+"""What a term is called in the log and in checkpoints."""
+
+
+class WeightedTerm(Settings):
+    """A term of the loss: its weight, and its own options beside it."""
+
+    model_config = ConfigDict(extra="allow")
+
+    weight: float = Field(1.0, ge=0, description="Factor of the term. 0: the term is left out.")
+    name: str | None = Field(None, description="Which loss term it is. None: the one with the name of the table.")
+
+    def choice(self, label: str) -> dict[str, Any]:
+        """The component that is chosen, by its name and options. ``label`` is the name of the table."""
+        return {"name": self.name or label, **(self.model_extra or {})}
 
 
 class LossSection(Settings):
-    """What is minimised: L_D + constraint_weight * L_DFC."""
+    """What is minimised: the weighted sum of the terms. And how noise is added to the latents."""
 
-    error: ErrorMeasure = Field(
-        "mse", description="L_D of an image: its mean squared error, or the logarithm of that error, as in PSNR."
+    terms: dict[TermLabel, WeightedTerm] = Field(
+        {"diffusion": WeightedTerm(), "constraint": WeightedTerm(weight=0.05)},
+        description="The terms, each a table with a weight and the options of the loss term. Those that are not named "
+        "are not computed.",
     )
-    constraint_weight: float = Field(0.05, ge=0, description="Lambda of the Degradation-Free Constraint.")
-    weighting: Literal["uniform", "min-snr"] = Field(
-        "uniform", description="Weight of L_D by timestep: none, or min-SNR (arXiv 2303.09556)."
-    )
-    snr_gamma: float = Field(5.0, gt=0, description="Gamma of min-SNR.")
     noisiest_timestep: int | None = Field(
         None, ge=0, description="Timesteps are drawn uniformly up to this one. None: the last of the schedule."
     )
@@ -138,17 +151,39 @@ class LossSection(Settings):
         description="Share of images for which noise is added to the model's own estimate of the mean instead of the HR"
         " latents, as in sampling that starts from this estimate. The target is still the HR latents.",
     )
-    perceptual_weight: float = Field(
-        0.0, ge=0, description="Weight of the perceptual term, except at the schedule's last timestep."
-    )
-    perceptual: str = Field(
-        "lpips",
-        description="The perceptual term, on the clean estimate: a metric that compares with a reference. lpips uses "
-        "AlexNet, lpips-vgg VGG16 (slower, fewer patterns); both come with the plug-in xpsr-pyiqa.",
-    )
-    perceptual_weights: Path | None = Field(
-        None, description="Folder with the weights of that metric. None: they are downloaded."
-    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_old_options(cls, values: Any) -> Any:
+        """Say what to write instead of the options by which terms were chosen before they were parts."""
+        if isinstance(values, dict) and (old := [name for name in values if name in OLD_LOSS_OPTIONS]):
+            raise ValueError(f"{', '.join(old)}: instead of this, name the terms: {_as_terms(values)}.")
+        return values
+
+
+OLD_LOSS_OPTIONS = (
+    "error", "weighting", "snr_gamma", "constraint_weight", "perceptual_weight", "perceptual", "perceptual_weights"
+)  # fmt: skip
+"""The options of ``[loss]`` before the terms of the loss were parts."""
+
+
+def _as_terms(old: Mapping[str, Any]) -> str:
+    """The tables, in TOML, of the terms that such options chose."""
+    diffusion = {name: old[name] for name in ("error", "weighting", "snr_gamma") if name in old}
+    terms = {"diffusion": diffusion}
+    if weight := old.get("constraint_weight", 0.05):
+        terms["constraint"] = {"weight": weight}
+    if weight := old.get("perceptual_weight"):
+        metric = old.get("perceptual", "lpips")
+        folder = old.get("perceptual_weights")
+        terms["perceptual"] = {"weight": weight, "metric": {"name": metric, "weights": folder} if folder else metric}
+    return f"terms = {_in_toml(terms)}"
+
+
+def _in_toml(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{name} = {_in_toml(each)}" for name, each in value.items()) + " }" if value else "{}"
+    return json.dumps(value, default=str)
 
 
 class OptimizerSection(Settings):

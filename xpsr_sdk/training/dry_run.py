@@ -70,7 +70,10 @@ def dry_run(config: TrainConfig, registry: Registry | None = None) -> DryRun:
     run = TrainingRun(config.model_copy(update={"steps": max(config.steps, 1 + MEASURED_STEPS)}), registry)
     run.accelerator.wait_for_everyone()
     done = max(run.checkpoints.steps(), default=0)
-    networks = {"unet": run.unet, "controlnet": run.controlnet, **run.text_encoders, "vae": run.backbone.vae}
+    networks = {
+        "unet": run.unet, "controlnet": run.controlnet, **run.text_encoders, "vae": run.backbone.vae,
+        **run.terms.networks(),
+    }  # fmt: skip
     batch = run.data.batch(range(config.batch_size // (config.gradient_accumulation * run.accelerator.num_processes)))
     memory = step_memory(
         networks.values(), run.trained, config.optimizer.name, lambda: run.losses(run.draw(batch))["loss"]

@@ -19,12 +19,11 @@ from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 
 from xpsr_sdk.config import backbone_of, read_defaults
-from xpsr_sdk.contracts import Conditioning, parts_of, text_encoders_of
+from xpsr_sdk.contracts import Conditioning, TrainedModel, parts_of, text_encoders_of
 from xpsr_sdk.data.samples import Batch
 from xpsr_sdk.data.seeds import generator_for
 from xpsr_sdk.engine.nonfinite import is_finite
-from xpsr_sdk.errors import ConfigError, TrainingError
-from xpsr_sdk.evaluation.chosen import needed_metrics
+from xpsr_sdk.errors import TrainingError
 from xpsr_sdk.files.locks import folder_lock
 from xpsr_sdk.models.blocks import checkpoint_gradients
 from xpsr_sdk.models.checkpoints import read_json, write_model
@@ -40,11 +39,12 @@ from xpsr_sdk.training.failed_step import write_failed_step
 from xpsr_sdk.training.failures import Failures
 from xpsr_sdk.training.lora import LORA_PATTERN, add_lora, merged_state
 from xpsr_sdk.training.models import build_for_training, trained_index, trained_upscaler
-from xpsr_sdk.training.objective import Objective, PerceptualLoss, StepInputs
+from xpsr_sdk.training.objective import Objective, StepInputs
 from xpsr_sdk.training.optimizer import gradient_norms, learning_rate, make_optimizer, select_parameters
 from xpsr_sdk.training.processes import make_accelerator
 from xpsr_sdk.training.run_log import RunLog
 from xpsr_sdk.training.sharding import gathered, leave_shards_alone, shard_frozen
+from xpsr_sdk.training.terms import Terms
 from xpsr_sdk.training.validation import Validation
 
 REMEMBERED = 100
@@ -129,23 +129,19 @@ class TrainingRun:
         self.backbone: Any
         self.backbone, self.unet, self.controlnet = build_for_training(config.model, registry)
         self.text_encoders = text_encoders_of(self.backbone)
-        _check_heads(config, self.controlnet.config)
+        self.schedule = NoiseSchedule(self.backbone.scheduler)
+        frozen_dtype = getattr(torch, config.precision if config.model.frozen_in_half else "float32")
+        model = TrainedModel(self.unet, self.controlnet, self.backbone, self.schedule, frozen_dtype)
+        self.terms = Terms(config.loss, model, registry, config.seed)
         self._choose_parameters()
         self.model_index: dict[str, Any] | None = None
         if self.trains_text:
             self.model_index = trained_index(config.model)
         elif self.accelerator.is_main_process:
             _warn_of_other_parts(config.model)
-        self.schedule = NoiseSchedule(self.backbone.scheduler)
-        objective = Objective(
-            self.unet,
-            self.controlnet,
-            nn.ModuleList(self.text_encoders.values()),
-            self.schedule,
-            config.loss,
-            self._perceptual(registry),
-        )
-        objective.train()
+        objective = Objective(model, config.loss, self.terms)
+        for network in (self.unet, self.controlnet, *self.text_encoders.values()):
+            network.train()  # the terms of the loss decide themselves about their own networks
         leave_shards_alone(objective)
         self.objective: Any
         self.objective, self.optimizer = self.accelerator.prepare(
@@ -171,6 +167,7 @@ class TrainingRun:
         models = {"unet": self.unet, "controlnet": self.controlnet, **self.text_encoders}
         # Not every U-Net has fusions, so one of the default patterns may match nothing.
         self.trained = select_parameters(models, patterns, each_must_match="train" in config.model.model_fields_set)
+        self.trained |= self.terms.trained()
         self.shards = config.model.shard_frozen and self.accelerator.num_processes > 1
         self.trains_text = any(name.startswith("text_encoder") for name in self.trained)
         self.backbone.vae.requires_grad_(False)
@@ -181,7 +178,7 @@ class TrainingRun:
                 checkpoint_gradients(network)
             if config.compile:
                 network.compile()
-        for model in (*models.values(), self.backbone.vae):
+        for model in (*models.values(), self.backbone.vae, self.terms):
             model.to(self.device).to(memory_format=torch.channels_last)
         if self.shards:
             shard_frozen(self.unet, self.device, self.accelerator.num_processes)
@@ -255,8 +252,9 @@ class TrainingRun:
         share = self.config.loss.estimate_share
         from_estimate = torch.tensor([float(torch.rand((), generator=g)) < share for g in generators])
         return StepInputs(
-            hr, resized, upscaled, latents, photo, noise, timesteps, *texts, from_estimate.to(self.device), high.added
-        )
+            hr, resized, upscaled, latents, photo, noise, timesteps, *texts, from_estimate.to(self.device),
+            torch.tensor(batch.positions, device=self.device), high.added,
+        )  # fmt: skip
 
     @property
     def _estimates_the_mean(self) -> bool:
@@ -301,6 +299,7 @@ class TrainingRun:
         return {
             "step": self.step,
             "weights": {name: parameter.detach() for name, parameter in self.trained.items()},
+            "loss_terms": self.terms.state(),
             "optimizer": self.optimizer.state_dict(),
             "ema": None if self.ema is None else self.ema.state_dict(),
             "scaler": None if scaler is None else scaler.state_dict(),
@@ -317,7 +316,8 @@ class TrainingRun:
         Raises:
             TrainingError: The parameters in ``state`` are not those that are trained, or have other shapes.
         """
-        found, expected = ({n: x.shape for n, x in ws.items()} for ws in (state["weights"], self.trained))
+        own = (self.trained | self.terms.state(), state["weights"] | state.get("loss_terms", {}))
+        expected, found = ({name: tensor.shape for name, tensor in tensors.items()} for tensors in own)
         if found.keys() != expected.keys():
             raise TrainingError(f"{source} trains other parameters than this config: choose another output.")
         if found != expected:
@@ -329,6 +329,8 @@ class TrainingRun:
         with torch.no_grad():
             for name, parameter in self.trained.items():
                 parameter.copy_(state["weights"][name])
+        for name, buffer in self.terms.state().items():
+            buffer.copy_(state["loss_terms"][name])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.ema is not None:
             if state["ema"] is None:
@@ -443,30 +445,6 @@ class TrainingRun:
         each = [unique.index(text) for text in texts]
         return Conditioning(encoded.embeddings[each], {name: x[each] for name, x in encoded.added.items()})
 
-    def _perceptual(self, registry: Registry) -> PerceptualLoss | None:
-        """A metric of the decoded estimates, except at the last timestep, whose estimate should stay the mean."""
-        loss = self.config.loss
-        if not loss.perceptual_weight:
-            return None
-        (chosen,) = needed_metrics([loss.perceptual], registry, channel="rgb", weights=loss.perceptual_weights)
-        metric = chosen.metric
-        if chosen.of_folders or not metric.needs_reference:
-            raise ConfigError(f"loss.perceptual: {chosen.name} does not compare a photo with its reference.")
-        sign = 1 if metric.lower_is_better else -1
-
-        def distance(clean: Tensor, inputs: StepInputs) -> Tensor:
-            early = inputs.timesteps < self.schedule.last
-            if not early.any():
-                return clean.new_zeros(())
-            with torch.autocast(self.device.type, enabled=False):  # autoencoders need full precision
-                images = self.backbone.decode(clean[early], inputs.upscaled[early])
-            distances = sign * metric.measure((images + 1) / 2, (inputs.hr[early] + 1) / 2)
-            if images.requires_grad and not distances.requires_grad:
-                raise ConfigError(f"loss.perceptual: {chosen.name} gives no gradients.")
-            return distances.sum() / len(early)
-
-        return distance
-
 
 def _warn_of_other_parts(section: ModelSection) -> None:
     """Warn that checkpoints, which are not complete models, need parts that the base model does not name."""
@@ -485,17 +463,6 @@ def _warn_of_other_parts(section: ModelSection) -> None:
                 "base's model_index.json.",
                 stacklevel=2,
             )
-
-
-def _check_heads(config: TrainConfig, controlnet: Any) -> None:
-    """Raise an error if the Degradation-Free Constraint has a weight, but the ControlNet lacks its heads."""
-    missing = [name for name in ("return_rgbs", "use_latent_pred") if not controlnet[name]]
-    if missing and config.loss.constraint_weight:
-        raise TrainingError(
-            f"loss.constraint_weight is {config.loss.constraint_weight}, but the ControlNet of"
-            f" {config.model.checkpoint or config.model.base} was made without the heads that the constraint reads"
-            f" ({', '.join(missing)}): set it to 0."
-        )
 
 
 def _halve_frozen_weights(network: nn.Module, precision: str) -> None:

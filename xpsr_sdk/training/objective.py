@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from xpsr_sdk.contracts import TrainedModel, text_encoders_of
 from xpsr_sdk.models.controlnet import condition_of
-from xpsr_sdk.models.schedule import NoiseSchedule
+from xpsr_sdk.plugin_system.answers import blamed_on
 from xpsr_sdk.training.config import LossSection
-from xpsr_sdk.training.losses import constraint_losses, diffusion_loss, timestep_weights
+from xpsr_sdk.training.terms import Terms
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class StepInputs:
         high: High-level text, B T D.
         low: Low-level text, B T D.
         from_estimate: For which images noise is added to the model's estimate of the mean instead of ``latents``, B.
+        positions: The positions of the images in the run, B.
         added: What the networks take besides the text, B and more dimensions each.
     """
 
@@ -43,6 +46,7 @@ class StepInputs:
     high: Tensor
     low: Tensor
     from_estimate: Tensor
+    positions: Tensor
     added: Mapping[str, Tensor] = field(default_factory=dict)
 
     def where(self, chosen: Tensor) -> StepInputs:
@@ -55,76 +59,113 @@ class StepInputs:
         return {each.name: getattr(self, each.name) for each in fields(self) if each.name != "added"} | {**self.added}
 
 
-PerceptualLoss = Callable[[Tensor, StepInputs], Tensor]
-"""``loss(clean, inputs)``, where ``clean`` are the estimates of the clean latents, B C h w."""
+class Step:
+    """What the model made of the inputs of a step. See ``xpsr_sdk.TrainingStep``.
+
+    Args:
+        inputs: The inputs.
+        model: The model.
+        start: The latents that noise was added to, B C h w.
+        noisy: The noisy latents, B C h w.
+        heads: Whether the ControlNet computes what only training reads.
+    """
+
+    def __init__(self, inputs: StepInputs, model: TrainedModel, start: Tensor, noisy: Tensor, heads: bool) -> None:
+        self._inputs, self._model, self._start = inputs, model, start
+        self.hr, self.resized, self.upscaled = inputs.hr, inputs.resized, inputs.upscaled
+        self.latents, self.timesteps, self.noisy = inputs.latents, inputs.timesteps, noisy
+        control = self.control(model.controlnet, noisy, inputs.timesteps, heads)
+        self.rgbs: Sequence[Tensor] = control.rgbs
+        self.head_latents: Sequence[Tensor] = control.latents
+        self.prediction = self.predict(model.unet, noisy, inputs.timesteps, control)
+
+    def control(self, controlnet: Any, noisy: Tensor, timesteps: Tensor, heads: bool = False) -> Any:
+        """See ``xpsr_sdk.TrainingStep``."""
+        given = self._inputs
+        condition = condition_of(controlnet, given.upscaled, given.resized)
+        added: Any = {"added_cond_kwargs": given.added}
+        return controlnet(noisy, timesteps, given.high, condition, given.low, heads=heads, **added)
+
+    def predict(self, unet: Any, noisy: Tensor, timesteps: Tensor, control: Any) -> Tensor:
+        """See ``xpsr_sdk.TrainingStep``."""
+        given, residuals = self._inputs, (control.down_block_res_samples, control.mid_block_res_sample)
+        added: Any = {"added_cond_kwargs": given.added}
+        prediction: Tensor = unet(noisy, timesteps, given.high, given.low, *residuals, **added).sample
+        return prediction.float()
+
+    @cached_property
+    def target(self) -> Tensor:
+        """See ``xpsr_sdk.TrainingStep``."""
+        signal, level = self._model.schedule.levels(self.timesteps, self._start)
+        # The noise in the noisy latents, relative to the HR latents.
+        noise = self._inputs.noise + (signal / level) * (self._start - self.latents)
+        target: Tensor = self._model.schedule.target(self.latents, noise, self.timesteps)
+        return target
+
+    @cached_property
+    def clean(self) -> Tensor:
+        """See ``xpsr_sdk.TrainingStep``."""
+        clean: Tensor = self._model.schedule.clean(self.prediction, self.noisy, self.timesteps)
+        return clean
+
+    @cached_property
+    def has_detail(self) -> Tensor:
+        """See ``xpsr_sdk.TrainingStep``."""
+        return self.timesteps < self._model.schedule.last
+
+    @cached_property
+    def images(self) -> Tensor:
+        """See ``xpsr_sdk.TrainingStep``."""
+        chosen, backbone = self.has_detail, self._model.backbone
+        if not chosen.any():
+            return self.hr[chosen]
+        # Autoencoders need full precision.
+        with torch.autocast(self.hr.device.type, enabled=False), blamed_on("backbone", backbone):
+            images = backbone.decode(self.clean[chosen], self.upscaled[chosen])
+        return (images + 1) / 2
+
+    @cached_property
+    def references(self) -> Tensor:
+        """See ``xpsr_sdk.TrainingStep``."""
+        return (self.hr[self.has_detail] + 1) / 2
 
 
 class Objective(nn.Module):
     """The forward pass and the losses. It is one module, because DDP wraps one module.
 
     Args:
-        unet: Predicts the noise.
-        controlnet: Conditions the U-Net on the input.
-        text_encoder: The text encoder, or a list of them. It is not called here, but DDP must average its gradients.
-        schedule: The noise schedule.
-        loss: The options of the loss.
-        perceptual: The perceptual term. None: there is none.
+        model: The model. Its text encoders are not called here, but DDP must average their gradients.
+        loss: How noise is added.
+        terms: The terms of the loss.
     """
 
-    def __init__(
-        self,
-        unet: nn.Module,
-        controlnet: Any,
-        text_encoder: nn.Module,
-        schedule: NoiseSchedule,
-        loss: LossSection,
-        perceptual: PerceptualLoss | None,
-    ) -> None:
+    def __init__(self, model: TrainedModel, loss: LossSection, terms: Terms) -> None:
         super().__init__()
-        self.unet, self.controlnet, self.text_encoder = unet, controlnet, text_encoder
-        self.schedule, self.loss, self.perceptual = schedule, loss, perceptual
+        self.unet, self.controlnet = model.unet, model.controlnet
+        self.text_encoders = nn.ModuleList(text_encoders_of(model.backbone).values())
+        self.model, self.loss, self.terms = model, loss, terms
 
     def forward(self, inputs: StepInputs) -> dict[str, Tensor]:
         """Compute each term of the loss, with its weight, and their sum."""
-        schedule, loss, t = self.schedule, self.loss, inputs.timesteps
+        schedule, t = self.model.schedule, inputs.timesteps
         start = self._start(inputs)
         noisy = schedule.add_noise(start, inputs.noise, t)
-        if loss.mean_share:
+        if self.loss.mean_share:
             # At the last timestep there is almost no signal, so the best prediction is the mean, which needs no noise.
             noisy = torch.where((t == schedule.last).view(-1, 1, 1, 1), inputs.photo, noisy)
-        out, prediction = self._predict(noisy, t, inputs, heads=loss.constraint_weight > 0)
-        signal, level = schedule.levels(t, start)
-        noise = inputs.noise + (signal / level) * (
-            start - inputs.latents
-        )  # the noise in noisy, relative to the latents
-        target = schedule.target(inputs.latents, noise, t)
-        pixel, latent = constraint_losses(out.rgbs, out.latents, inputs.hr, inputs.latents)
-        terms = {
-            "loss_diffusion": diffusion_loss(prediction, target, timestep_weights(schedule, t, loss), loss.error),
-            "loss_dfc_pixel": loss.constraint_weight * pixel,
-            "loss_dfc_latent": loss.constraint_weight * latent,
-        }
-        if self.perceptual:
-            clean = schedule.clean(prediction, noisy, t)
-            terms["loss_perceptual"] = loss.perceptual_weight * self.perceptual(clean, inputs)
+        step = Step(inputs, self.model, start, noisy, heads=self.terms.read_heads)
+        terms = self.terms(step, inputs.positions)
         return {"loss": torch.stack(list(terms.values())).sum(), **terms}
-
-    def _predict(self, noisy: Tensor, t: Tensor, inputs: StepInputs, heads: bool) -> tuple[Any, Tensor]:
-        condition = condition_of(self.controlnet, inputs.upscaled, inputs.resized)
-        added: Any = {"added_cond_kwargs": inputs.added}
-        out: Any = self.controlnet(noisy, t, inputs.high, condition, inputs.low, heads=heads, **added)
-        residuals = out.down_block_res_samples, out.mid_block_res_sample
-        return out, self.unet(noisy, t, inputs.high, inputs.low, *residuals, **added).sample.float()
 
     @torch.no_grad()
     def _start(self, inputs: StepInputs) -> Tensor:
         """The latents that noise is added to: those of the HR images, or for some images the estimated mean."""
-        chosen = inputs.from_estimate & (inputs.timesteps < self.schedule.last)
+        last = self.model.schedule.last
+        chosen = inputs.from_estimate & (inputs.timesteps < last)
         if not chosen.any():
             return inputs.latents
         some = inputs.where(chosen)
-        last = torch.full_like(some.timesteps, self.schedule.last)
-        _, prediction = self._predict(some.photo, last, some, heads=False)
+        some = replace(some, timesteps=torch.full_like(some.timesteps, last))
         start = inputs.latents.clone()
-        start[chosen] = self.schedule.clean(prediction, some.photo, last)
+        start[chosen] = Step(some, self.model, some.photo, some.photo, heads=False).clean
         return start

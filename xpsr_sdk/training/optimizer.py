@@ -72,8 +72,10 @@ def learning_rate(options: OptimizerSection, step: int, steps: int) -> float:
 
 
 def group_of(name: str) -> str:
-    """The group of a parameter: its network, and its part if that is one of ``GROUPS``."""
-    network = name.partition(".")[0]
+    """The group of a parameter: its network, and its part if that is one of ``GROUPS``; or its term of the loss."""
+    network, _, rest = name.partition(".")
+    if network == "loss":
+        return f"{network}.{rest.partition('.')[0]}"
     part = next((part for part, marks in GROUPS.items() if any(mark in name for mark in marks)), None)
     return f"{network}.{part}" if part else network
 

@@ -12,7 +12,7 @@ from accelerate.utils import DistributedDataParallelKwargs
 from xpsr_sdk.errors import ConfigError, did_you_mean
 from xpsr_sdk.hardware.devices import find_device
 from xpsr_sdk.library_internals import reset_accelerate
-from xpsr_sdk.training.config import TrainConfig
+from xpsr_sdk.training.config import LossSection, TrainConfig
 
 
 def make_accelerator(config: TrainConfig) -> Accelerator:
@@ -32,8 +32,7 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
     accelerator = Accelerator(
         mixed_precision={"float32": "no", "bfloat16": "bf16", "float16": "fp16"}[config.precision],
         cpu=device.type == "cpu",
-        # Without the constraint, its heads get no gradients.
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=config.loss.constraint_weight == 0)],
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=_may_leave_some_unused(config.loss))],
         log_with=list(trackers_of(config)) or None,
         project_dir=config.output / "trackers",
     )
@@ -44,6 +43,12 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
             f" ({config.gradient_accumulation}) times the processes ({accelerator.num_processes})."
         )
     return accelerator
+
+
+def _may_leave_some_unused(loss: LossSection) -> bool:
+    """Whether a parameter may get no gradient in a step: the constraint's heads without it, or those of other terms."""
+    used = {label for label, term in loss.terms.items() if term.weight}
+    return not {"constraint"} <= used <= {"diffusion", "constraint", "perceptual"}
 
 
 def trackers_of(config: TrainConfig) -> tuple[str, ...]:

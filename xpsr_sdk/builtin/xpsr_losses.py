@@ -1,15 +1,63 @@
-"""The loss of XPSR (arXiv 2403.05049): L = L_D + lambda * L_DFC."""
+"""The loss of XPSR (arXiv 2403.05049) as two terms: L_D, of diffusion, and L_DFC, the Degradation-Free Constraint."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
-from torch import Tensor
+from pydantic import Field
+from torch import Tensor, nn
 from torch.nn.functional import interpolate, l1_loss, mse_loss
 
+from xpsr_sdk.contracts import Options, TrainedModel, TrainingStep
 from xpsr_sdk.models.schedule import NoiseSchedule
-from xpsr_sdk.training.config import ErrorMeasure, LossSection
+
+ErrorMeasure = Literal["mse", "log-mse"]
+
+
+class DiffusionOptions(Options):
+    """The options of L_D."""
+
+    error: ErrorMeasure = Field(
+        "mse", description="Of an image: its mean squared error, or the logarithm of that error, as in PSNR."
+    )
+    weighting: Literal["uniform", "min-snr"] = Field(
+        "uniform", description="Weight by timestep: none, or min-SNR (arXiv 2303.09556)."
+    )
+    snr_gamma: float = Field(5.0, gt=0, description="Gamma of min-SNR.")
+
+
+class DiffusionLoss(nn.Module):
+    """L_D: the error of what the U-Net predicts. See ``xpsr_sdk.LossTerm`` for the contract."""
+
+    Config = DiffusionOptions
+
+    def __init__(self, config: DiffusionOptions, model: TrainedModel) -> None:
+        super().__init__()
+        self.config, self.schedule = config, model.schedule
+
+    def forward(self, step: TrainingStep, generators: Sequence[torch.Generator]) -> Tensor:
+        """The mean over the images."""
+        weights = timestep_weights(self.schedule, step.timesteps, self.config)
+        return diffusion_loss(step.prediction, step.target, weights, self.config.error)
+
+
+class ConstraintLoss(nn.Module):
+    """L_DFC: the errors of the heads of the ControlNet. See ``xpsr_sdk.LossTerm`` for the contract."""
+
+    class Config(Options):
+        """It has no options."""
+
+    reads_heads = True
+
+    def __init__(self, config: Config, model: TrainedModel) -> None:
+        super().__init__()
+
+    def forward(self, step: TrainingStep, generators: Sequence[torch.Generator]) -> dict[str, Tensor]:
+        """The errors of the images and of the latents that the heads predict."""
+        pixel, latent = constraint_losses(step.rgbs, step.head_latents, step.hr, step.latents)
+        return {"pixel": pixel, "latent": latent}
 
 
 def diffusion_loss(
@@ -28,16 +76,16 @@ def diffusion_loss(
     return each.mean() if weights is None else (each * weights).mean()
 
 
-def timestep_weights(schedule: NoiseSchedule, timesteps: Tensor, loss: LossSection) -> Tensor | None:
+def timestep_weights(schedule: NoiseSchedule, timesteps: Tensor, options: DiffusionOptions) -> Tensor | None:
     """The weight of each image's L_D (B), or None if all are equal.
 
     min-SNR (arXiv 2303.09556) weights the error of the clean latents by min(SNR, gamma). The weights are converted to
     the prediction type of the model.
     """
-    if loss.weighting == "uniform":
+    if options.weighting == "uniform":
         return None
     snr = schedule.snr(timesteps)
-    of_clean = snr.clamp(max=loss.snr_gamma)
+    of_clean = snr.clamp(max=options.snr_gamma)
     if schedule.prediction_type == "sample":
         return of_clean
     return of_clean / (snr + 1) if schedule.prediction_type == "v_prediction" else of_clean / snr

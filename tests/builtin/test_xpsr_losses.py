@@ -1,4 +1,4 @@
-"""The terms of the loss."""
+"""The loss of XPSR."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ import torch
 from diffusers import DDPMScheduler
 from torch.nn.functional import interpolate
 
+from xpsr_sdk.builtin.xpsr_losses import DiffusionOptions, constraint_losses, diffusion_loss, timestep_weights
 from xpsr_sdk.models.schedule import NoiseSchedule
-from xpsr_sdk.training.config import LossSection
-from xpsr_sdk.training.losses import constraint_losses, diffusion_loss, timestep_weights
 
 T = torch.tensor([0, 200, 600, 999])
 
@@ -35,7 +34,7 @@ def test_the_logarithm_counts_relative_improvements() -> None:
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
 def test_min_snr_weighs_the_clean_error_whatever_is_predicted(kind: str) -> None:
     schedule = NoiseSchedule(DDPMScheduler(prediction_type=kind))
-    weights = timestep_weights(schedule, T, LossSection(weighting="min-snr", snr_gamma=5))
+    weights = timestep_weights(schedule, T, DiffusionOptions(weighting="min-snr", snr_gamma=5))
     assert weights is not None
     clean, noise = torch.randn(4, 1, 2, 2), torch.randn(4, 1, 2, 2)
     noisy = schedule.add_noise(clean, noise, T)
@@ -46,7 +45,7 @@ def test_min_snr_weighs_the_clean_error_whatever_is_predicted(kind: str) -> None
 
 
 def test_uniform_weights_are_none() -> None:
-    assert timestep_weights(NoiseSchedule(DDPMScheduler()), T, LossSection()) is None
+    assert timestep_weights(NoiseSchedule(DDPMScheduler()), T, DiffusionOptions()) is None
 
 
 def test_perfect_heads_have_no_constraint_loss() -> None:
