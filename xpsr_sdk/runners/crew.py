@@ -123,9 +123,10 @@ class Spread(Generic[Input, OneWorker]):
         return True
 
     def _next_for(self, place: int) -> Task[Input] | None:
-        """An input that waits and was not tried at this place, unless there is no other; else a new one."""
+        """An input that waits and was not tried at this place, unless no other worker is ready; else a new one."""
+        is_alone = not any(post.is_ready for post in self._posts.values() if post.place != place)
         for task in self._waiting:
-            if task.place != place or len(self._posts) == 1:
+            if task.place != place or is_alone:
                 self._waiting.remove(task)
                 return task
         return next(map(Task, islice(self._inputs, 1)), None)

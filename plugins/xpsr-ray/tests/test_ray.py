@@ -1,0 +1,125 @@
+"""The runner on real clusters of this machine: one of two workers, and one of two nodes."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+from click.testing import CliRunner
+from ray.cluster_utils import Cluster
+from xpsr_ray import RayRunner
+
+from tests.support import tiny
+from tests.support.doubling import Doubling
+from xpsr_sdk import ConfigError, Registry
+from xpsr_sdk.config import RunnerConfig
+from xpsr_sdk.errors import WorkerLost
+from xpsr_sdk.preparation.prepare import prepare_shards
+from xpsr_sdk.prompts.caption_folder import caption_folder
+from xpsr_sdk.runners.work import Done
+
+pytestmark = pytest.mark.filterwarnings("default")  # Ray's own, of sockets and processes that it leaves to the system
+SMALL: dict[str, Any] = {"object_store_memory": 100 * 2**20, "include_dashboard": False}
+
+
+@pytest.fixture(scope="module")
+def two_workers() -> Iterator[None]:
+    """A cluster of one node with two cores."""
+    ray.init(address="local", num_cpus=2, log_to_driver=False, **SMALL)
+    yield
+    ray.shutdown()
+
+
+def runner(**options: Any) -> RayRunner:
+    return RayRunner(RunnerConfig(runner="ray", workers=2, worker_gpus=0, **options))
+
+
+def run(work: Doubling, numbers: Iterable[int], **options: Any) -> dict[int, Done[int, Any]]:
+    found = list(runner(**options).run(work, numbers))
+    assert sorted(done.given for done in found) == sorted(numbers)
+    return {done.given: done for done in found}
+
+
+def prompts(store: Path) -> list[Any]:
+    with closing(sqlite3.connect(store)) as connection:
+        return connection.execute("SELECT sha256, level, provider, model, text FROM prompts ORDER BY 1, 2").fetchall()
+
+
+@pytest.mark.usefixtures("two_workers")
+def test_each_input_once_and_what_fails_is_a_value(tmp_path: Path) -> None:
+    work = Doubling(tmp_path, broken_at=3)
+    with pytest.warns(UserWarning, match="eight is large"):
+        done = run(work, [1, 2, 3, 4, 7, 8, 9], worker_timeout=1.5)
+    assert {number: done[number].result()[0] for number in (1, 2, 4, 8)} == {1: 2, 2: 4, 4: 8, 8: 16}
+    assert isinstance(done[3].error, WorkerLost)
+    assert "A worker of the cluster is lost" in done[3].reason
+    assert done[7].reason == "ValueError: seven is no number"
+    assert "more than 1.5 seconds" in done[9].reason
+    assert all(len(set(work.tries(number))) == 2 for number in (3, 7, 9))
+    assert all(len(work.tries(number)) == 1 for number in (1, 2, 4, 8))
+
+
+@pytest.mark.usefixtures("two_workers")
+def test_what_cannot_begin_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="3 workers need 3 CPUs, and the cluster has 2"):
+        list(RayRunner(RunnerConfig(runner="ray", workers=3, worker_gpus=0)).run(Doubling(tmp_path), [1]))
+    with pytest.raises(ConfigError, match="There is no such model"):
+        list(runner().run(Doubling(tmp_path, broken_at=0), [1, 2]))
+
+
+@pytest.mark.usefixtures("two_workers")
+def test_prompts_and_shards_are_those_of_one_process(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for seed in range(10):
+        tiny.photo(64, 64, seed).save(photos / f"{seed}.png")
+    (photos / "text.png").write_text("no image")
+    options: dict[str, Any] = {"prompt_provider": {"name": "fixed", "high": "a house"}, "registry": Registry([])}
+    reports, shards = [], []
+    for name, where in (("here", None), ("ray", runner())):
+        output = tmp_path / name
+        store = tmp_path / f"{name}.sqlite"
+        reports.append(caption_folder(photos, store=store, batch_size=2, runner=where, **options))
+        made = prepare_shards(photos, output, photos_a_shard=3, degradation="bicubic", runner=where, **options)
+        shards.append((made, {file.name: file.read_bytes() for file in output.iterdir()}))
+    assert reports[0] == reports[1]
+    assert reports[0].described == 10
+    assert prompts(tmp_path / "here.sqlite") == prompts(tmp_path / "ray.sqlite")
+    assert shards[0] == shards[1]
+    again = caption_folder(photos, store=tmp_path / "ray.sqlite", runner=runner(), **options)
+    assert (again.described, again.known) == (0, 10)
+
+
+@pytest.mark.usefixtures("two_workers")
+def test_the_command_chooses_it_by_name(tmp_path: Path) -> None:
+    from xpsr_sdk.cli.main import xpsr
+
+    tiny.photo(40, 40).save(tmp_path / "a.png")
+    result = CliRunner().invoke(xpsr, ["caption", str(tmp_path), "--runner", "ray", "--worker-gpus", "0"])
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.startswith("1 images described, 0 were before")
+
+
+def test_a_node_that_is_killed_costs_no_input(tmp_path: Path) -> None:
+    ray.shutdown()
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, **SMALL})
+    node = cluster.add_node(num_cpus=1, object_store_memory=SMALL["object_store_memory"])
+    try:
+        cluster.connect()
+        work = Doubling(tmp_path, pause=0.1)
+        found: list[Done[int, Any]] = []
+        for done in runner().run(work, range(10, 40)):
+            found.append(done)
+            if len(found) == 6:
+                cluster.remove_node(node, allow_graceful=False)
+        assert work.warmed() == 2
+        assert sorted(done.result()[0] for done in found) == [2 * number for number in range(10, 40)]
+        assert sum(len(work.tries(number)) > 1 for number in range(10, 40)) <= 1  # the one that was in flight
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
