@@ -63,9 +63,9 @@ $(INSTALLED): pyproject.toml constraints.txt $(PLUGINS:%=%/pyproject.toml)
 	@touch $@
 
 # The oldest versions have no wheels for newer Pythons. Plug-ins come with it, since tests of training use one's fusions;
-# all but xpsr-pyiqa, since pyiqa needs newer versions.
+# all but xpsr-pyiqa and xpsr-ray, since pyiqa and Ray need newer versions.
 $(OLDEST)/.installed: pyproject.toml constraints-oldest.txt $(PLUGINS:%=%/pyproject.toml)
 	test -x $(OLDEST)/$(SCRIPTS)/python || python3.11 -m venv $(OLDEST)
 	$(OLDEST)/$(SCRIPTS)/python -m pip install --quiet --disable-pip-version-check --constraint constraints-oldest.txt \
-	    --editable '.[testing,openai,heic,smolvlm]' $(patsubst %,--editable %,$(filter-out plugins/xpsr-pyiqa,$(PLUGINS)))
+	    --editable '.[testing,openai,heic,smolvlm]' $(patsubst %,--editable %,$(filter-out plugins/xpsr-pyiqa plugins/xpsr-ray,$(PLUGINS)))
 	@touch $@

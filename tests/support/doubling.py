@@ -20,6 +20,7 @@ class Doubling:
 
     notes: Path
     broken_at: int | None = None
+    pause: float = 0.0
 
     @contextmanager
     def warm(self) -> Iterator[Callable[[int], tuple[int, int]]]:
@@ -34,6 +35,7 @@ class Doubling:
             file.write(f"{os.getpid()}\n")
         if number == self.broken_at:
             os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(self.pause)
         if number == 7:
             raise ValueError("seven is no number")
         if number == 8:
