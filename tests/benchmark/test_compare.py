@@ -175,4 +175,4 @@ def test_a_data_set_without_photos_is_told(tmp_path: Path) -> None:
 def test_the_example_is_valid() -> None:
     protocol = read_toml(Protocol, Path("examples/compare.toml"))
     assert list(protocol.data) == ["DRealSR", "RealSR", "DIV2K"]
-    assert protocol.metrics == ("paper-seesr",)
+    assert protocol.metrics == ("paper-osediff",)

@@ -50,6 +50,30 @@ def test_a_bad_photo_is_told_and_the_exit_code_says_so(photo: Path, tmp_path: Pa
     assert "Not measured: bad: " in result.stderr
 
 
+def test_options_of_single_metrics(photo: Path, tmp_path: Path) -> None:
+    options = ("--metrics", "psnr,ssim", "--metric-option", "psnr.channel=rgb", "--metric-option", "psnr.crop=3")
+    result = evaluate(photo, *options, "--json", tmp_path / "figures.json")
+    assert result.exit_code == 0, result.output
+    settings = json.loads((tmp_path / "figures.json").read_text())["settings"]
+    assert settings["psnr (channel=rgb, crop=3)"].startswith("on RGB")
+    assert settings["ssim"].startswith("on Y")
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("channel=rgb", "write METRIC.KEY=VALUE, for instance psnr.channel=rgb."),
+        ("lpips.crop=3", "There are options for the metric 'lpips', which is not chosen: psnr, ssim are."),
+        ("psnr.crop=-3", "The crop is -3: it must be 0 or more pixels."),
+        ("psnr.chanel=y", "chanel"),
+    ],
+)
+def test_wrong_options_of_metrics_are_told(photo: Path, option: str, words: str) -> None:
+    result = evaluate(photo, "--metric-option", option)
+    assert result.exit_code == 2
+    assert words in result.stderr
+
+
 def test_a_device_that_is_not_there_is_wrong_use(photo: Path) -> None:
     result = evaluate(photo, "--device", "cudaa")
     assert result.exit_code == 2

@@ -82,6 +82,7 @@ def test_a_log_has_a_line_for_each_photo(run: Run, photos: Path, tmp_path: Path)
     assert [line["status"] for line in lines[:3]] == ["restored", "failed", "restored"]
     assert sorted(line["status"] for line in lines[3:]) == ["failed", "skipped", "skipped"]
     assert lines[0].items() >= {"photo": str(photos / "one.png"), "width": 80, "height": 64, "seed": 3}.items()
+    assert 0 < lines[0]["peak_memory"] <= lines[2]["peak_memory"] < 100, "GiB"
     assert lines[1]["error"] == f"{photos}/text.png is not an image, or of a type that is not supported."
 
 

@@ -6,11 +6,14 @@ import math
 
 import numpy as np
 import pytest
+import skimage.metrics
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from xpsr_sdk.builtin.niqe import Niqe
+from xpsr_sdk.builtin.pixel_metrics import Psnr, Ssim, SsimOptions
 from xpsr_sdk.builtin.pixel_metrics import luma as luma_of
 from xpsr_sdk.errors import ImageError
 from xpsr_sdk.evaluation.metrics import psnr, ssim
@@ -67,6 +70,33 @@ def test_ssim_is_its_definition_written_out():
             cov = (window * (p - mp) * (q - mq)).sum()
             values.append((2 * mp * mq + c1) * (2 * cov + c2) / ((mp**2 + mq**2 + c1) * (vp + vq + c2)))
     assert ssim(a, b) == pytest.approx(np.mean(values), abs=1e-9)
+
+
+@pytest.mark.parametrize("shape", [(32, 41, 3), (11, 11, 3)])
+def test_figures_are_those_of_scikit_image(shape):
+    a = np.random.default_rng(1).integers(0, 256, shape, np.uint8)
+    b = noisy(a, 25)
+    ssim_options = {"data_range": 255, "gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+    for channel, one, other in (("rgb", a.astype(float), b.astype(float)), ("y", luma(a)[..., 0], luma(b)[..., 0])):
+        assert psnr(a, b, channel=channel) == pytest.approx(
+            skimage.metrics.peak_signal_noise_ratio(one, other, data_range=255)
+        )
+        axis = 2 if one.ndim == 3 else None
+        _, full = skimage.metrics.structural_similarity(one, other, full=True, channel_axis=axis, **ssim_options)
+        assert ssim(a, b, channel=channel) == pytest.approx(full[5:-5, 5:-5].mean())
+
+
+@pytest.mark.parametrize("batch", [1, 8])
+def test_a_batch_changes_no_figure(batch):
+    rng = torch.Generator().manual_seed(0)
+    photos = torch.rand(8, 3, 100, 97, generator=rng, dtype=torch.float64)
+    others = (photos + 0.1 * torch.rand(photos.shape, generator=rng, dtype=torch.float64)).clamp(0, 1)
+    for metric in (Psnr(), Ssim(), Ssim(SsimOptions(as_pyiqa=True)), Niqe()):
+        alone = torch.cat([metric.measure(photos[i : i + 1], others[i : i + 1]) for i in range(8)])
+        together = torch.cat(
+            [metric.measure(*pair) for pair in zip(photos.split(batch), others.split(batch), strict=True)]
+        )
+        torch.testing.assert_close(together, alone, rtol=1e-12, atol=0)
 
 
 @given(image=images, channel=channels)

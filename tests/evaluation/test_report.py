@@ -18,6 +18,7 @@ from rich.console import Console
 from tests.support.registries import registry_with
 from xpsr_sdk import Options, Registry, __version__
 from xpsr_sdk.errors import ConfigError, UnknownComponent
+from xpsr_sdk.evaluation.chosen import check_choices
 from xpsr_sdk.evaluation.matching import match
 from xpsr_sdk.evaluation.metrics import psnr
 from xpsr_sdk.evaluation.report import ImageScores, Report, evaluate_folders
@@ -179,6 +180,30 @@ def test_wrong_options_are_named(folders, options, words):
         evaluate_folders(*folders, **options)
 
 
+def test_a_crop_of_one_metric_goes_before_that_of_all(folders):
+    border = np.full((20, 24, 3), 100, np.uint8)
+    border[:2] = 0
+    Image.fromarray(border).save(folders[1] / "a.png")
+    save(folders[0] / "a.png", 100)
+    choices = [{"name": "psnr", "crop": 2}, "psnr", "ssim"]
+    report = evaluate_folders(folders[0] / "a.png", folders[1] / "a.png", metrics=choices, crop=1)
+    assert report.means["psnr (crop=2)"] == math.inf
+    assert report.means["psnr"] < 40
+    assert "1 pixels left out" in report.settings["ssim"]
+
+
+@pytest.mark.parametrize(
+    ("choice", "words"),
+    [
+        ({"name": "psnr", "crop": -1}, "crop is -1"),
+        ({"name": "psnr", "chanel": "y"}, "chanel"),
+    ],
+)
+def test_wrong_options_of_a_metric_are_found_before_anything_is_restored(choice, words):
+    with pytest.raises(ConfigError, match=words):
+        check_choices([choice], Registry([]))
+
+
 class Mean:
     """A metric without a reference, which counts its calls and refuses dark photos."""
 
@@ -271,9 +296,10 @@ def test_a_store_that_was_cut_off_by_a_kill_is_used_as_far_as_it_goes(folders, t
 
 def test_a_preset_takes_what_there_is(folders):
     report = evaluate_folders(*folders, metrics=["paper-seesr"], registry=Registry([]))
-    assert list(report.settings) == ["psnr", "ssim", "niqe"]
+    assert list(report.settings) == ["psnr (crop=4)", "ssim-pyiqa (crop=4)", "niqe (crop=4)"]
+    assert "; 4 pixels left out at each side" in report.settings["psnr (crop=4)"]
     assert "plug-in xpsr-pyiqa" in report.skipped["lpips"]
-    assert "NIQE needs at least 96 x 96 pixels" in report.failures["a"]
+    assert "NIQE (CROP=4) needs at least 96 x 96 pixels" in report.failures["a"]
 
 
 class Short(Spread):

@@ -19,7 +19,7 @@ from xpsr_sdk.build import build_pipeline
 from xpsr_sdk.config import PipelineConfig, load_config, read_toml
 from xpsr_sdk.data.files import find_images
 from xpsr_sdk.errors import ConfigError, XPSRError, one_line
-from xpsr_sdk.evaluation.chosen import check_names
+from xpsr_sdk.evaluation.chosen import check_choices
 from xpsr_sdk.evaluation.comparison import Comparison, compare_folders
 from xpsr_sdk.evaluation.page import write_page
 from xpsr_sdk.evaluation.tables import csv_table, latex_table
@@ -56,7 +56,7 @@ def run_protocol(
     configs = {name: pipeline_config(name, method, protocol) for name, method in protocol.methods.items()}
     restored = {name: config for name, config in configs.items() if config is not None}
     find_device(protocol.device)
-    check_names(protocol.metrics, registry)
+    check_choices(protocol.metrics, registry)
     _check_folders(protocol)
     for name, config in restored.items():
         _check_records(protocol, name, config)

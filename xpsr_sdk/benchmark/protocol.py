@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from xpsr_sdk.config import Settings
+from xpsr_sdk.config import Component, Settings
 
 
 class DataSet(Settings):
@@ -42,9 +42,11 @@ class Protocol(Settings):
     methods: dict[str, Method] = Field(
         min_length=1, description="The methods, by name; the others are compared with the first."
     )
-    metrics: tuple[str, ...] = Field(("quick",), min_length=1, description="Names of metrics or presets.")
+    metrics: tuple[Component, ...] = Field(
+        ("quick",), min_length=1, description='Metrics or presets, or metrics with options: {name = "psnr", crop = 4}.'
+    )
     channel: Literal["y", "rgb"] = Field("y", description="What PSNR and SSIM measure: luma, or all three channels.")
-    crop: int = Field(0, ge=0, description="Pixels left out at each side, for every metric.")
+    crop: int = Field(0, ge=0, description="Pixels left out at each side, for every metric without a crop of its own.")
     weights: Path | None = Field(None, description="Folder with the weights of the metrics. None: downloads.")
     device: str | None = Field(None, description="Where to restore and measure. None: the first one available.")
     batch: int = Field(1, ge=1, description="How many photos of one size are measured together.")

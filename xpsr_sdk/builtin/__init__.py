@@ -125,6 +125,8 @@ def xpsr_upscalers() -> Iterable[ComponentSpec]:
 def xpsr_metrics() -> Iterable[ComponentSpec]:
     yield ComponentSpec("psnr", f"{__name__}.pixel_metrics:Psnr", "Peak signal-to-noise ratio, in dB.")
     yield ComponentSpec("ssim", f"{__name__}.pixel_metrics:Ssim", "Structural similarity (Wang et al., 2004).")
+    ssim = f"{__name__}.pixel_metrics:Ssim"
+    yield ComponentSpec("ssim-pyiqa", ssim, "SSIM as pyiqa measures it, and as recent papers do.", {"as_pyiqa": True})
     niqe = f"{__name__}.niqe:Niqe"
     yield ComponentSpec("niqe", niqe, "Natural image quality, without a reference (2013), as pyiqa measures it.")
     yield ComponentSpec("niqe-basicsr", niqe, "NIQE as BasicSR measures it, on MATLAB's Y.", {"luma": "ycbcr"})

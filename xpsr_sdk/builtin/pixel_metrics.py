@@ -31,6 +31,16 @@ class ChannelOptions(Options):
     channel: Channel = Field("y", description="What is measured: luma, or all three channels.")
 
 
+class SsimOptions(ChannelOptions):
+    """The options of SSIM."""
+
+    as_pyiqa: bool = Field(
+        False,
+        description="Compute it as pyiqa does: luma is rounded to whole levels, and a structure that is negative "
+        "counts as 0.",
+    )
+
+
 class Psnr:
     """Peak signal-to-noise ratio in dB, with a peak of 255; infinite for equal images.
 
@@ -60,19 +70,23 @@ class Ssim:
     to Structural Similarity", IEEE TIP 2004. See ``xpsr_sdk.Metric`` for the contract.
     """
 
-    Config = ChannelOptions
+    Config = SsimOptions
     needs_reference = True
     lower_is_better = False
     min_side = SSIM_WINDOW
 
-    def __init__(self, config: ChannelOptions | None = None) -> None:
-        self.channel = (config or ChannelOptions()).channel
+    def __init__(self, config: SsimOptions | None = None) -> None:
+        config = config or SsimOptions()
+        self.channel, self._as_pyiqa = config.channel, config.as_pyiqa
         window = f"{SSIM_WINDOW} x {SSIM_WINDOW} Gaussian window, sigma {SSIM_SIGMA}"
-        self.details = f"on {WHERE[self.channel]}, {window}, valid region; xpsr_sdk {__version__}"
+        variant = ", rounded and without negative structure as in pyiqa" if self._as_pyiqa else ""
+        self.details = f"on {WHERE[self.channel]}{variant}, {window}, valid region; xpsr_sdk {__version__}"
 
     def measure(self, images: Tensor, references: Tensor) -> Tensor:
         """The SSIM of each photo, B."""
         x, y = (levels(photo, self.channel).flatten(0, 1)[:, None] for photo in (images, references))
+        if self._as_pyiqa:
+            x, y = x.round(), y.round()
         mean_x, mean_y = _blur(x), _blur(y)
         variance_x = _blur(x * x) - mean_x**2
         variance_y = _blur(y * y) - mean_y**2
@@ -80,6 +94,8 @@ class Ssim:
         c1, c2 = (SSIM_K1 * PEAK) ** 2, (SSIM_K2 * PEAK) ** 2
         luminance = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
         structure = (2 * covariance + c2) / (variance_x + variance_y + c2)
+        if self._as_pyiqa:
+            structure = structure.relu()
         return (luminance * structure).unflatten(0, (len(images), -1)).mean(dim=(1, 2, 3, 4))
 
 

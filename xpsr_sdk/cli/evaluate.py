@@ -10,7 +10,8 @@ import click
 
 from xpsr_sdk.cli.progress import progress_bar
 from xpsr_sdk.cli.runner_options import runner_options
-from xpsr_sdk.cli.terminal import complain, print_table, quiet_option, say, warnings_on_stderr
+from xpsr_sdk.cli.terminal import complain, print_table, quiet_libraries, quiet_option, say, warnings_on_stderr
+from xpsr_sdk.config import set_override
 from xpsr_sdk.evaluation.presets import PRESETS, axes_of_plot, metric_names
 from xpsr_sdk.files.writing import write_whole
 from xpsr_sdk.runners.work import Runner
@@ -37,6 +38,13 @@ FILE = click.Path(dir_okay=False, path_type=Path)
     f"lpips, dists, musiq, fid and many more), or of presets: {', '.join(PRESETS)}.",
 )
 @click.option(
+    "--metric-option",
+    "metric_options",
+    multiple=True,
+    metavar="METRIC.KEY=VALUE",
+    help="An option of one of the metrics: psnr.channel=rgb. Every metric has the option crop. Can be repeated.",
+)
+@click.option(
     "--channel",
     type=click.Choice(["y", "rgb"]),
     default="y",
@@ -48,7 +56,7 @@ FILE = click.Path(dir_okay=False, path_type=Path)
     type=click.IntRange(min=0),
     default=0,
     show_default=True,
-    help="Pixels left out at each side, for every metric.",
+    help="Pixels left out at each side, for every metric without a crop of its own.",
 )
 @click.option("--weights", type=FOLDER, help="Folder with the weights of metrics, to be used instead of downloads.")
 @click.option("--device", default="cpu", show_default=True, help="Where metrics are computed.")
@@ -91,6 +99,7 @@ def evaluate(
     reference: Path | None,
     degraded: Path | None,
     metrics: str,
+    metric_options: tuple[str, ...],
     channel: Channel,
     crop: int,
     weights: Path | None,
@@ -117,16 +126,22 @@ def evaluate(
     read, and a metric whose weights are missing, are told on standard error, and the exit code is 1; all else is
     measured.
     """
+    quiet_libraries()
     from xpsr_sdk.evaluation.chosen import choose_metrics  # imported late, to keep --help quick
     from xpsr_sdk.evaluation.comparison import Comparison, compare_folders
     from xpsr_sdk.evaluation.report import evaluate_folders
     from xpsr_sdk.plugin_system.registry import default_registry
 
     names = [name.strip() for name in metrics.split(",") if name.strip()]
+    options: dict[str, Any] = {}
+    for option in metric_options:
+        if "." not in option.partition("=")[0]:
+            raise click.UsageError(f"--metric-option {option}: write METRIC.KEY=VALUE, for instance psnr.channel=rgb.")
+        set_override(options, option)
     _check_outputs(tables, plots, names)
     registry = default_registry()
     with warnings_on_stderr():
-        chosen, skipped = choose_metrics(names, registry, channel=channel, weights=weights)
+        chosen, skipped = choose_metrics(names, registry, crop=crop, options=options, channel=channel, weights=weights)
     settings: dict[str, Any] = {
         "metrics": chosen, "channel": channel, "crop": crop, "weights": weights, "device": device, "batch": batch,
         "runner": runner, "scores": scores, "registry": registry,

@@ -26,6 +26,7 @@ class Restored(NamedTuple):
     width: int
     height: int
     seconds: float
+    peak_memory: float
     seed: int
     high: str | None
     low: str | None
@@ -70,6 +71,7 @@ class RestorationWork:
     def _restore(self, pipeline: Pipeline, source: Path, target: Path) -> Restored:
         from xpsr_sdk.data.images import check_fits  # imported late, to keep --help quick
         from xpsr_sdk.data.photo import load_photo
+        from xpsr_sdk.hardware.process_memory import peak_memory
 
         file_format = type_of_result(source, target, self.written).removeprefix(".") if target == STANDARD else None
         settings = pipeline.resolve({})
@@ -77,8 +79,8 @@ class RestorationWork:
         check_fits(target, *photo.target_size(settings), file_format)
         result = pipeline.restore([photo], [settings], progress=self.progress)[0]
         result.save(sys.stdout.buffer if file_format else target, file_format, self.written.quality)
-        seconds, prompts = result.timings["total"], result.prompts
-        return Restored(*result.picture.size, seconds, result.seed, prompts.high, prompts.low)
+        seconds, memory, prompts = result.timings["total"], peak_memory(result.plan.device), result.prompts
+        return Restored(*result.picture.size, seconds, memory, result.seed, prompts.high, prompts.low)
 
 
 def opened_photo(source: Path, settings: RestoreConfig) -> Path | Picture:

@@ -247,7 +247,8 @@ class Summary:
         self.restored += 1
         self.seconds += restored.seconds
         self.megapixels += restored.width * restored.height / 1e6
-        self._note(source, target, "restored", **restored._asdict() | {"seconds": round(restored.seconds, 3)})
+        rounded = {"seconds": round(restored.seconds, 3), "peak_memory": round(restored.peak_memory, 3)}
+        self._note(source, target, "restored", **restored._asdict() | rounded)
 
     def fail(self, source: Path, target: Path, reason: str) -> None:
         """Count a photo that could not be restored, and print the reason."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
@@ -15,7 +15,7 @@ from xpsr_sdk.evaluation.presets import PRESETS
 from xpsr_sdk.plugin_system.registry import Registry
 
 MetricChoice = str | Mapping[str, Any]
-"""The name of a metric or of a preset, or ``{"name": ..., <options>}``."""
+"""The name of a metric or of a preset, or ``{"name": ..., <options>}``; the option ``crop`` is for every metric."""
 
 
 @dataclass(frozen=True)
@@ -26,11 +26,20 @@ class ChosenMetric:
         name: Its name, with the options that were given.
         metric: The metric itself.
         component: The plug-in's part with its version, for messages and for the keys of stored figures.
+        own_crop: Pixels that it leaves out at each side; None: as many as the others.
+        crop: Pixels that it leaves out at each side.
     """
 
     name: str
     metric: Metric
     component: str
+    own_crop: int | None = None
+    crop: int = 0
+
+    @property
+    def details(self) -> str:
+        """What exactly is computed."""
+        return f"{self.metric.details}; {self.crop} pixels left out at each side" if self.crop else self.metric.details
 
     @property
     def of_folders(self) -> bool:
@@ -44,10 +53,12 @@ class ChosenMetric:
 
     def check_size(self, width: int, height: int) -> None:
         """Raise ImageError unless photos of that size can be measured."""
-        side = self.metric.min_side
-        if min(width, height) < side:
+        side, left = self.metric.min_side, (width - 2 * self.crop, height - 2 * self.crop)
+        if min(left) <= 0:
+            raise ImageError(f"A crop of {self.crop} leaves nothing of an image of {width} x {height} pixels.")
+        if min(left) < side:
             raise ImageError(
-                f"{self.name.upper()} needs at least {side} x {side} pixels, and this image is {width} x {height}."
+                f"{self.name.upper()} needs at least {side} x {side} pixels, and this image is {left[0]} x {left[1]}."
             )
 
     def figures(self, images: Tensor, references: Tensor | None) -> list[float]:
@@ -87,6 +98,9 @@ class ChosenMetric:
         return float(metric.compare(features, references if metric.needs_reference else None))
 
     def _measured(self, images: Tensor, references: Tensor | None) -> Tensor:
+        inside = slice(self.crop, -self.crop or None)
+        images = images[..., inside, inside]
+        references = None if references is None else references[..., inside, inside]
         try:
             with torch.no_grad():
                 result = self.metric.measure(images, references)
@@ -98,13 +112,20 @@ class ChosenMetric:
 
 
 def choose_metrics(
-    choices: Sequence[MetricChoice | ChosenMetric], registry: Registry, **shared: Any
+    choices: Sequence[MetricChoice | ChosenMetric],
+    registry: Registry,
+    *,
+    crop: int = 0,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+    **shared: Any,
 ) -> tuple[list[ChosenMetric], dict[str, str]]:
     """Build metrics.
 
     Args:
         choices: Names of metrics or presets, mappings with a name and options, or metrics that are built already.
         registry: Where metrics are looked up.
+        crop: Pixels left out at each side by metrics that have no crop of their own.
+        options: More options of single metrics, by the metric's name.
         shared: Options for all metrics that have them, for instance ``channel`` and ``weights``; None is left out.
 
     Returns:
@@ -117,19 +138,23 @@ def choose_metrics(
     """
     if not choices:
         raise ConfigError(f"No metric is given. {_known(registry)}")
+    check_crop(crop)
+    options = options or {}
+    _check_options(choices, options)
     chosen: dict[str, ChosenMetric] = {}
     skipped: dict[str, str] = {}
     for choice in choices:
         if isinstance(choice, ChosenMetric):
-            chosen[choice.name] = choice
+            chosen[choice.name] = replace(choice, crop=crop if choice.own_crop is None else choice.own_crop)
             continue
         members = PRESETS.get(choice) if isinstance(choice, str) else None
-        for member in members or (choice,):
+        for own in members or (choice,):
+            member = _with_options(own, options)
             name = _label(member)
             if name in chosen or name in skipped:
                 continue
             try:
-                chosen[name] = _built(name, member, registry, shared)
+                chosen[name] = _built(name, member, registry, crop, shared)
             except CheckpointError as error:
                 skipped[name] = str(error)
             except PluginError as error:
@@ -141,15 +166,46 @@ def choose_metrics(
     return list(chosen.values()), skipped
 
 
-def check_names(choices: Sequence[MetricChoice], registry: Registry) -> None:
-    """Raise PluginError or ConfigError for names of metrics that are unknown, without building anything.
+def check_choices(choices: Sequence[MetricChoice], registry: Registry) -> None:
+    """Raise PluginError or ConfigError for metrics or options that are unknown, without building anything.
 
     What a preset names may be missing: ``choose_metrics`` leaves it out, and says so.
     """
     for choice in choices:
         if not (isinstance(choice, str) and choice in PRESETS):
             _label(choice)
-            _config_fields(choice if isinstance(choice, str) else choice["name"], registry)
+            options = {"name": choice} if isinstance(choice, str) else dict(choice)
+            _config_fields(options["name"], registry)
+            check_crop(options.pop("crop", 0))
+            registry.config("metric", options)
+
+
+def check_crop(crop: object) -> None:
+    """Raise ConfigError unless it is a number of pixels."""
+    if not isinstance(crop, int) or isinstance(crop, bool) or crop < 0:
+        raise ConfigError(f"The crop is {crop}: it must be 0 or more pixels.")
+
+
+def name_of(choice: MetricChoice | ChosenMetric) -> str:
+    """The name of a metric, without its options."""
+    if isinstance(choice, ChosenMetric):
+        return choice.name.partition(" (")[0]
+    return choice if isinstance(choice, str) else str(choice.get("name"))
+
+
+def _check_options(choices: Sequence[MetricChoice | ChosenMetric], options: Mapping[str, object]) -> None:
+    """Raise ConfigError for options of metrics that are not chosen."""
+    names = [name for choice in choices for name in map(name_of, PRESETS.get(name_of(choice), (choice,)))]
+    for name in options.keys() - set(names):
+        raise ConfigError(f"There are options for the metric {name!r}, which is not chosen: {', '.join(names)} are.")
+
+
+def _with_options(choice: MetricChoice, options: Mapping[str, Mapping[str, Any]]) -> MetricChoice:
+    """A choice, with more options if there are any for its name."""
+    more = options.get(name_of(choice))
+    if not more:
+        return choice
+    return {**({"name": choice} if isinstance(choice, str) else choice), **more}
 
 
 def needed_metrics(choices: Sequence[MetricChoice], registry: Registry, **shared: Any) -> list[ChosenMetric]:
@@ -165,12 +221,16 @@ def needed_metrics(choices: Sequence[MetricChoice], registry: Registry, **shared
     return chosen
 
 
-def _built(name: str, choice: MetricChoice, registry: Registry, shared: Mapping[str, Any]) -> ChosenMetric:
-    given = {"name": choice} if isinstance(choice, str) else dict(choice)
+def _built(name: str, choice: MetricChoice, registry: Registry, crop: int, shared: Mapping[str, Any]) -> ChosenMetric:
+    given: dict[str, Any] = {"name": choice} if isinstance(choice, str) else dict(choice)
+    own_crop = given.pop("crop", None)
+    if own_crop is not None:
+        check_crop(own_crop)
     fields = _config_fields(given["name"], registry)
     options = {key: value for key, value in shared.items() if key in fields and value is not None}
     metric = registry.create("metric", {**options, **given})
-    return ChosenMetric(name, metric, str(registry.find("metric", given["name"])))
+    component = str(registry.find("metric", given["name"]))
+    return ChosenMetric(name, metric, component, own_crop, crop if own_crop is None else own_crop)
 
 
 def _config_fields(name: str, registry: Registry) -> Collection[str]:

@@ -14,15 +14,14 @@ from rich.table import Table
 
 from xpsr_sdk.builtin.pixel_metrics import Channel
 from xpsr_sdk.errors import ConfigError
-from xpsr_sdk.evaluation.chosen import ChosenMetric, MetricChoice, choose_metrics
+from xpsr_sdk.evaluation.chosen import ChosenMetric, MetricChoice
 from xpsr_sdk.evaluation.intervals import Difference, Interval, mean_interval, paired_difference
 from xpsr_sdk.evaluation.matching import Matched, Pair, match_methods
 from xpsr_sdk.evaluation.report import crop_text, decimals, json_numbers, printed
-from xpsr_sdk.evaluation.scoring import FolderScores, ScoringWork, score
-from xpsr_sdk.evaluation.store import ScoreStore
+from xpsr_sdk.evaluation.scoring import FolderScores, score
+from xpsr_sdk.evaluation.setup import scoring_work
 from xpsr_sdk.evaluation.upscale_logs import LoggedPhoto, read_logs
-from xpsr_sdk.hardware.devices import find_device
-from xpsr_sdk.plugin_system.registry import Registry, default_registry
+from xpsr_sdk.plugin_system.registry import Registry
 from xpsr_sdk.runners.local import LocalRunner
 from xpsr_sdk.runners.work import Runner
 
@@ -95,7 +94,7 @@ class Comparison:
 
     def table(self) -> Table:
         """For the terminal: a line a method."""
-        how = "\n".join(f"{chosen.name.upper()}: {chosen.metric.details}" for chosen in self.metrics)
+        how = "\n".join(f"{chosen.name.upper()}: {chosen.details}" for chosen in self.metrics)
         caption = f"Means with 95 % bootstrap intervals.\n{how}\n{crop_text(self.crop)}"
         table = Table(caption=caption, caption_justify="left")
         table.add_column("method")
@@ -135,7 +134,7 @@ class Comparison:
         content = {
             "baseline": self.baseline,
             "methods": {method: self._record(method) for method in self.methods},
-            "settings": {chosen.name: chosen.metric.details for chosen in self.metrics},
+            "settings": {chosen.name: chosen.details for chosen in self.metrics},
             "crop": self.crop,
             "missing": {method: list(names) for method, names in self.matched.missing.items()},
             "skipped": dict(self.skipped),
@@ -183,7 +182,7 @@ def compare_folders(
         input: Folder of the degraded photos, which a report shows.
         metrics: Names of metrics or of presets, mappings with ``"name"`` and options, or metrics that are built.
         channel: What PSNR and SSIM measure: luma (``"y"``) or all three channels (``"rgb"``).
-        crop: Pixels left out at each side, for every metric.
+        crop: Pixels left out at each side, for every metric that has no option ``crop`` of its own.
         weights: Folder with the weights of metrics; ``None`` leaves it to each metric where they come from.
         device: Where to compute.
         batch: How many photos of one size are measured together.
@@ -198,25 +197,20 @@ def compare_folders(
             is left.
         PluginError: There is no such metric, or its plug-in is broken.
     """
-    if crop < 0:
-        raise ConfigError(f"The crop is {crop}: it must be 0 or more pixels.")
     originals, degraded = (None if folder is None else Path(folder) for folder in (reference, input))
     folders = methods if isinstance(methods, Mapping) else _named([Path(folder) for folder in methods])
     matched = match_methods(folders, originals, degraded)
     logged = read_logs(logs)
-    chosen, skipped = choose_metrics(metrics, registry or default_registry(), channel=channel, weights=weights)
-    if reference is None:
-        skipped |= {c.name: "It needs references (--reference)." for c in chosen if c.metric.needs_reference}
-        chosen = [c for c in chosen if not c.metric.needs_reference]
-        if not chosen:
-            raise ConfigError("Every chosen metric needs references: name their folder (--reference).")
-    work = ScoringWork(chosen, crop, find_device(device), batch, ScoreStore(scores))
+    work, skipped = scoring_work(
+        metrics, references=reference is not None, channel=channel, crop=crop, weights=weights, device=device,
+        batch=batch, scores=scores, registry=registry,
+    )  # fmt: skip
     pairs = {
         method: [Pair(name, path, matched.references.get(name)) for name, path in files.items()]
         for method, files in matched.methods.items()
     }
     found = score(work, pairs, runner or LocalRunner(), progress)
-    return Comparison(found, chosen, matched, crop, skipped, logged)
+    return Comparison(found, work.metrics, matched, crop, skipped, logged)
 
 
 def heading(chosen: ChosenMetric) -> str:

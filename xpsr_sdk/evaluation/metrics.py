@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from xpsr_sdk.builtin.pixel_metrics import Channel, ChannelOptions, Psnr, Ssim
+from xpsr_sdk.builtin.pixel_metrics import Channel, ChannelOptions, Psnr, Ssim, SsimOptions
 from xpsr_sdk.errors import ImageError
 
 Image = npt.NDArray[Any]
@@ -44,7 +44,7 @@ def ssim(a: Image, b: Image, *, channel: Channel = "y", crop: int = 0) -> float:
     Raises:
         ImageError: The sizes differ, an image is not H W 3, or less than the window is left after the crop.
     """
-    return _measured(Ssim(ChannelOptions(channel=channel)), a, b, crop)
+    return _measured(Ssim(SsimOptions(channel=channel)), a, b, crop)
 
 
 def cropped(image: Image, crop: int) -> Image:

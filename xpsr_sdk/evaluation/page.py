@@ -160,7 +160,7 @@ def _measured(comparison: Comparison) -> Iterator[str]:
 
 def _how(chosen: ChosenMetric) -> str:
     better = "lower" if chosen.metric.lower_is_better else "higher"
-    return f"<strong>{escaped(chosen.name.upper())}</strong> ({better} is better): {escaped(chosen.metric.details)}"
+    return f"<strong>{escaped(chosen.name.upper())}</strong> ({better} is better): {escaped(chosen.details)}"
 
 
 def _interval(interval: Interval, places: int, signed: bool = False) -> str:

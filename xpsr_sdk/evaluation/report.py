@@ -13,13 +13,11 @@ import torch
 from rich.table import Table
 
 from xpsr_sdk.builtin.pixel_metrics import Channel
-from xpsr_sdk.errors import ConfigError
-from xpsr_sdk.evaluation.chosen import ChosenMetric, MetricChoice, choose_metrics
+from xpsr_sdk.evaluation.chosen import ChosenMetric, MetricChoice
 from xpsr_sdk.evaluation.matching import match
-from xpsr_sdk.evaluation.scoring import FolderScores, ImageScores, ScoringWork, score
-from xpsr_sdk.evaluation.store import ScoreStore
-from xpsr_sdk.hardware.devices import find_device
-from xpsr_sdk.plugin_system.registry import Registry, default_registry
+from xpsr_sdk.evaluation.scoring import FolderScores, ImageScores, score
+from xpsr_sdk.evaluation.setup import scoring_work
+from xpsr_sdk.plugin_system.registry import Registry
 from xpsr_sdk.runners.local import LocalRunner
 from xpsr_sdk.runners.work import Runner
 
@@ -108,7 +106,7 @@ def evaluate_folders(
         hr: Folder of the originals; or one file.
         metrics: Names of metrics or of presets, mappings with ``"name"`` and options, or metrics that are built.
         channel: What PSNR and SSIM measure: luma (``"y"``) or all three channels (``"rgb"``).
-        crop: Pixels left out at each side, for every metric.
+        crop: Pixels left out at each side, for every metric that has no option ``crop`` of its own.
         weights: Folder with the weights of metrics; ``None`` leaves it to each metric where they come from.
         device: Where to compute.
         batch: How many photos of one size are measured together.
@@ -122,18 +120,14 @@ def evaluate_folders(
             the weights of all metrics are missing.
         PluginError: There is no such metric, or its plug-in is broken.
     """
-    if crop < 0:
-        raise ConfigError(f"The crop is {crop}: it must be 0 or more pixels.")
     pairs = match(Path(pred), Path(hr))
-    chosen, skipped = choose_metrics(metrics, registry or default_registry(), channel=channel, weights=weights)
-    work = ScoringWork(chosen, crop, find_device(device), batch, ScoreStore(scores))
+    work, skipped = scoring_work(
+        metrics, references=True, channel=channel, crop=crop, weights=weights, device=device, batch=batch,
+        scores=scores, registry=registry,
+    )  # fmt: skip
     found = score(work, {"": pairs}, runner or LocalRunner(), progress)[""]
-    return Report(found.rows, settings_of(chosen), crop, found.whole, found.failures, skipped)
-
-
-def settings_of(metrics: Sequence[ChosenMetric]) -> dict[str, str]:
-    """For each metric, what exactly is computed."""
-    return {chosen.name: chosen.metric.details for chosen in metrics}
+    settings = {chosen.name: chosen.details for chosen in work.metrics}
+    return Report(found.rows, settings, crop, found.whole, found.failures, skipped)
 
 
 def printed(score: float | None, places: int, signed: bool = False) -> str:

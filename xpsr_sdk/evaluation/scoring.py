@@ -17,7 +17,7 @@ from xpsr_sdk.errors import ImageError, WorkerLost, XPSRError, one_line
 from xpsr_sdk.evaluation.chosen import ChosenMetric
 from xpsr_sdk.evaluation.loading import LoadedPair, as_tensor, batches_of_one_size, loaded_ahead
 from xpsr_sdk.evaluation.matching import Pair
-from xpsr_sdk.evaluation.metrics import Image, cropped
+from xpsr_sdk.evaluation.metrics import Image
 from xpsr_sdk.evaluation.store import ScoreStore, score_key
 from xpsr_sdk.runners.work import Done, Runner
 
@@ -73,14 +73,12 @@ class ScoringWork:
 
     Attributes:
         metrics: The metrics.
-        crop: Pixels left out at each side, for every metric.
         device: Where to compute.
         batch: How many photos of one size are measured together.
         store: Figures that are known already. Workers add none: that is done where ``score`` was called.
     """
 
     metrics: Sequence[ChosenMetric]
-    crop: int
     device: torch.device
     batch: int
     store: ScoreStore
@@ -191,7 +189,7 @@ class _Measurer:
             digests = [None if path is None else sha256_of(path) for path in (pair.pred, pair.hr)]
             for chosen in work.of_images:
                 reference = digests[1] if chosen.metric.needs_reference else None
-                key = score_key(chosen.component, chosen.metric.details, work.crop, str(digests[0]), reference)
+                key = score_key(chosen.component, chosen.metric.details, chosen.crop, str(digests[0]), reference)
                 known = work.store.get(key) if chosen.storable else None
                 if known is None:
                     photo.missing[chosen.name] = key
@@ -207,7 +205,7 @@ class _Measurer:
     def _decode(self, photo: LoadedPair) -> None:
         pair = photo.pair
         image = np.asarray(read_image(pair.pred).image)
-        photo.image = as_tensor(cropped(image, self._work.crop))
+        photo.image = as_tensor(image)
         if pair.hr is None or not any(chosen.metric.needs_reference for chosen in self._work.metrics):
             return
         reference = np.asarray(read_image(pair.hr).image)
@@ -216,7 +214,7 @@ class _Measurer:
                 f"{pair.pred} has {image.shape[1]} x {image.shape[0]} pixels, but {pair.hr} has "
                 f"{reference.shape[1]} x {reference.shape[0]}."
             )
-        photo.reference = as_tensor(cropped(reference, self._work.crop))
+        photo.reference = as_tensor(reference)
 
     def _measure(self, chosen: ChosenMetric, photos: Sequence[LoadedPair]) -> None:
         """One metric of photos of one size; if the batch fails, one after the other, to find the bad one."""

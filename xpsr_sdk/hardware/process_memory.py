@@ -1,4 +1,4 @@
-"""The memory of this process: how much the system's limit leaves free, and the peak so far.
+"""The memory of this process: how much the system's limit leaves free, and the peak so far, there and on a GPU.
 
 Python's ``resource`` module exists only on Linux and macOS, so it is imported where it is used.
 """
@@ -30,3 +30,12 @@ def peak_resident_bytes() -> int:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 2**10
+
+
+def peak_memory(device: object) -> float:
+    """The peak so far, in GiB, of the memory of a GPU or, for another device, of this process."""
+    if str(device).startswith("cuda"):
+        import torch
+
+        return torch.cuda.max_memory_allocated(str(device)) / 2**30
+    return peak_resident_bytes() / 2**30

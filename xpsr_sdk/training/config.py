@@ -218,8 +218,8 @@ class ValidationSection(Settings):
     images: int = Field(16, ge=1, description="How many images are measured; each metric is their mean.")
     shown: int = Field(4, ge=1, description="How many of them are shown in the grid: LR, bicubic, restored, HR.")
     crop: int | None = Field(None, ge=16, description="Side of the crop from the middle, in pixels. None: data.crop.")
-    metrics: tuple[str, ...] = Field(
-        ("psnr", "ssim"), min_length=1, description="Metrics to measure, with the names that xpsr evaluate uses."
+    metrics: tuple[Component, ...] = Field(
+        ("psnr", "ssim"), min_length=1, description="Metrics to measure, as xpsr evaluate and xpsr compare take them."
     )
     weights: Path | None = Field(None, description="Folder with the weights of the metrics. None: they are downloaded.")
     best: str | None = Field(

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from accelerate import Accelerator
 from PIL import Image
 
@@ -23,7 +22,7 @@ from xpsr_sdk.data.images import write_image
 from xpsr_sdk.errors import ImageError, TrainingError
 from xpsr_sdk.evaluation.chosen import ChosenMetric
 from xpsr_sdk.files.writing import write_whole
-from xpsr_sdk.hardware.process_memory import peak_resident_bytes
+from xpsr_sdk.hardware.process_memory import peak_memory
 from xpsr_sdk.training.config import TrainConfig
 from xpsr_sdk.training.files import writing
 
@@ -57,7 +56,7 @@ class RunLog:
 
     def log_step(self, step: int, values: Mapping[str, float]) -> None:
         """Log the values of a step, and the peak memory."""
-        line = {"step": step, **values, "peak_memory": _peak_memory(self._accelerator.device)}
+        line = {"step": step, **values, "peak_memory": peak_memory(self._accelerator.device)}
         if self._accelerator.is_main_process:
             self._append(self._folder / "log.jsonl", line)
         self._accelerator.log({name: value for name, value in line.items() if name != "step"}, step=step)
@@ -120,10 +119,3 @@ def read_lines(file: Path) -> list[dict[str, Any]]:
         if isinstance(values, dict) and type(values.get("step")) is int:
             found.append(values)
     return found
-
-
-def _peak_memory(device: torch.device) -> float:
-    """The peak memory of the GPU or, on a CPU, of this process, in GiB."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**30
-    return peak_resident_bytes() / 2**30

@@ -24,6 +24,7 @@ from xpsr_pyiqa.metric import PyiqaMetric
 from xpsr_pyiqa.names import BUILT_IN, LEFT_OUT, METRICS
 
 from xpsr_sdk import CheckpointError, ConfigError, Registry, evaluate_folders
+from xpsr_sdk.evaluation.chosen import choose_metrics
 from xpsr_sdk.testing import check_distribution, check_metric, tiny
 from xpsr_sdk.toolkit import to_tensor
 
@@ -272,3 +273,17 @@ def test_fid_and_kid_are_their_definitions() -> None:
 def test_fid_reads_the_weights_of_its_folder(tmp_path: Path, registry: Registry) -> None:
     with pytest.raises(CheckpointError, match=r"FID needs the file pt_inception-2015-12-05-6726825d\.pth"):
         registry.create("metric", {"name": "fid", "weights": str(tmp_path)})
+
+
+def test_the_built_in_psnr_and_ssim_are_those_of_the_published_scripts(registry: Registry) -> None:
+    a, b = picture(1), (picture(1) + 0.2 * picture(2).flip(2)).clamp(0, 1).mul(255).round() / 255
+    for name, own, border in (
+        ("psnr", "psnr", 0),
+        ("ssim", "ssim-pyiqa", 0),
+        ("psnr", "psnr", 4),
+        ("ssim", "ssim-pyiqa", 4),
+    ):
+        options = {"test_y_channel": True, "color_space": "ycbcr", "crop_border": border}
+        expected = pyiqa.create_metric(name, device=torch.device("cpu"), **options)(a.float(), b.float())
+        (metric,), _ = choose_metrics([own], registry, crop=border)
+        assert metric.figures(a.double(), b.double()) == pytest.approx(expected.tolist(), rel=1e-5)
