@@ -17,6 +17,8 @@ from xpsr_sdk.runners.work import Done, Input
 
 TRIES = 2
 """How often an input is tried."""
+START = 60.0
+"""Seconds that an input waits for another worker to get ready, which a cluster may have no place for."""
 _log = logging.getLogger(__name__)
 
 
@@ -123,8 +125,9 @@ class Spread(Generic[Input, OneWorker]):
         return True
 
     def _next_for(self, place: int) -> Task[Input] | None:
-        """An input that waits and was not tried at this place, unless no other worker is ready; else a new one."""
-        is_alone = not any(post.is_ready for post in self._posts.values() if post.place != place)
+        """An input that waits and was not tried here, unless no other worker is expected; else a new one."""
+        others = (post for post in self._posts.values() if post.place != place)
+        is_alone = not any(post.is_ready or time.monotonic() - post.since < START for post in others)
         for task in self._waiting:
             if task.place != place or is_alone:
                 self._waiting.remove(task)
@@ -192,8 +195,8 @@ class Spread(Generic[Input, OneWorker]):
         return bool(self._patience and post.task and time.monotonic() - post.since > self._patience)
 
     def _seconds_left(self, posts: Iterable[Post[Input, OneWorker]]) -> float | None:
-        """Until the first of the workers counts as hung."""
-        if not self._patience:
-            return None
-        since = [post.since for post in posts if post.task]
-        return max(0.0, min(since) + self._patience - time.monotonic()) + 0.01 if since else None
+        """How long to wait: until the first of the workers counts as hung, or an input has waited for long enough."""
+        limits = [1.0] if self._waiting else []
+        if self._patience:
+            limits += [max(0.0, p.since + self._patience - time.monotonic()) + 0.01 for p in posts if p.task]
+        return min(limits, default=None)
