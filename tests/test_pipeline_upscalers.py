@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from tests.support import tiny
-from xpsr_sdk import ConfigError, Registry, UnknownComponent, build_pipeline
+from xpsr_sdk import ConfigError, Registry, RestorationQueue, UnknownComponent, build_pipeline
 
 PHOTO = tiny.photo(40, 28)
 
@@ -147,3 +148,27 @@ def test_a_saved_pipeline_keeps_the_upscaler_that_was_named(tmp_path: Path) -> N
     pipe = build_pipeline(model=str(tmp_path / "model"), upscaler="realesrgan-x4plus", device="cpu")
     pipe.save_pretrained(tmp_path / "saved")
     assert build_pipeline(model=str(tmp_path / "saved"), device="cpu").upscaler.scale == 4
+
+
+def test_an_upscaler_alone_moves_to_a_device_and_a_precision() -> None:
+    pipe = build_pipeline(model="none", upscaler=Doubling(), device="cpu").to("meta", torch.float16)
+    assert (pipe.upscaler_device, pipe.upscaler_dtype) == (torch.device("meta"), torch.float16)
+
+
+def test_an_upscaler_alone_can_be_cancelled_between_two_regions() -> None:
+    upscaler = Doubling()
+    pipe = build_pipeline(model="none", upscaler=upscaler, device="cpu", scale=2, region=256, region_overlap=0)
+    begun, go, enlarge = Event(), Event(), upscaler.upscale
+
+    def slow(image: Tensor) -> Tensor:
+        begun.set()
+        assert go.wait(60)
+        return enlarge(image)
+
+    upscaler.upscale = slow  # type: ignore[method-assign]
+    with RestorationQueue(pipe) as queue:
+        future = queue.submit(tiny.photo(600, 28))
+        assert begun.wait(60)
+        future.cancel()
+        go.set()
+    assert len(upscaler.seen) == 1

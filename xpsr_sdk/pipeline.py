@@ -175,6 +175,17 @@ class Pipeline(DiffusionPipeline, StableDiffusionXLLoraLoaderMixin, TextualInver
         self._memory = MemoryState()
         self.set_execution(execution or ExecutionConfig())
 
+    def to(self, *args: Any, **kwargs: Any) -> Pipeline:
+        """Move the networks to a device or into a dtype, as in diffusers; without a model, the upscaler."""
+        super().to(*args, **kwargs)
+        if self.unet is None:
+            for value in (*args, *kwargs.values()):
+                if isinstance(value, torch.dtype):
+                    self.upscaler_dtype = value
+                elif isinstance(value, str | torch.device):
+                    self.upscaler_device = torch.device(value)
+        return self
+
     def __setattr__(self, name: str, value: Any) -> None:
         """Replace a network or the scheduler, as in diffusers: the backbone computes with the new one.
 

@@ -19,6 +19,7 @@ from xpsr_sdk.cli.progress import ProgressLines
 from xpsr_sdk.cli.result_files import plan_result_files
 from xpsr_sdk.config import OutputConfig, PipelineConfig, load_config, read_toml
 from xpsr_sdk.errors import ConfigError
+from xpsr_sdk.files.locks import file_claim
 from xpsr_sdk.models.find_model import find_model
 
 Run = Callable[..., Result]
@@ -168,3 +169,18 @@ def test_misspelt_commands_and_choices() -> None:
         "  dtype: must be 'float32', 'bfloat16' or 'float16', not 'float23'. Did you mean 'float32'?",
         "  execution.ofload: there is no such option. Did you mean 'offload'? Known: compile, offload.",
     ]
+
+
+def test_two_runs_on_one_folder_share_the_work(run: Run, photo: Path, tmp_path: Path) -> None:
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    photos.mkdir()
+    for name in ("1.png", "2.png"):
+        (photos / name).write_bytes(photo.read_bytes())
+    with file_claim(out / "1.png") as is_free:  # as the other run has it
+        assert is_free
+        result = run(photos, "-o", out, "--scale", 1)
+    assert result.exit_code == 0
+    assert "1 of 2 restored" in result.stdout
+    if os.name == "posix":
+        assert "1 left to another run, which is restoring them" in result.stdout
+        assert os.listdir(out) == ["2.png"]

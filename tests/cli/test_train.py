@@ -51,7 +51,7 @@ def test_a_config_becomes_a_checkpoint(config: Path, tmp_path: Path, tiny_model:
         ("steps", "'steps' is not an override: write section.field=value."),
         ("steps.more=1", "steps is not a section"),
         ("model.backbone=residul", "Did you mean 'residual'?"),
-        ("model.base=nowhere", "There is no model 'nowhere': neither a folder nor a preset. Known: nano."),
+        ("model.base=nowhere", "There is no model 'nowhere': neither a folder or file nor a preset. Known: nano."),
         ("device=cudaa", "The device 'cudaa' cannot be used"),
     ],
 )

@@ -64,6 +64,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(
     last = train(run)
     expected, found = weights(whole / "checkpoint-6"), weights(last)
     assert [name for name in expected if not torch.equal(expected[name], found[name])] == []
+    assert (last / "state.pt").read_bytes() == (whole / "checkpoint-6" / "state.pt").read_bytes()
     assert [line["loss"] for line in log_of(tmp_path / "run")] == [line["loss"] for line in log_of(whole)]
     assert sorted(p.name for p in (tmp_path / "run").iterdir()) == ["checkpoint-6", "config.json", "log.jsonl"]
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from xpsr_sdk.cli.result_files import STANDARD, Job, type_of_result
 from xpsr_sdk.config import OutputConfig, PipelineConfig
+from xpsr_sdk.files.locks import file_claim
 from xpsr_sdk.plugin_system.registry import Registry
 
 if TYPE_CHECKING:
@@ -32,6 +34,13 @@ class Restored(NamedTuple):
     low: str | None
 
 
+class Untouched(Enum):
+    """Why a photo was not restored, though nothing failed."""
+
+    EXISTS = "another run has written the result in the meantime"
+    LEFT = "another run is restoring it"
+
+
 def tell_nobody(regions: int, total: int) -> None:
     """Progress that nobody waits for."""
 
@@ -44,16 +53,18 @@ class RestorationWork:
         settings: Those of the pipeline.
         written: Type and names of the results.
         registry: Where the parts of the pipeline are looked up.
+        overwrite: Whether photos are restored whose results exist.
         progress: ``progress(regions, total)``, called in the process of the worker.
     """
 
     settings: PipelineConfig
     written: OutputConfig
     registry: Registry
+    overwrite: bool = False
     progress: Callable[[int, int], None] = tell_nobody
 
     @contextmanager
-    def warm(self) -> Iterator[Callable[[Job], Restored]]:
+    def warm(self) -> Iterator[Callable[[Job], Restored | Untouched]]:
         """See ``Work``."""
         from xpsr_sdk import build_pipeline  # loads torch
         from xpsr_sdk.cli.terminal import quiet_libraries
@@ -61,9 +72,14 @@ class RestorationWork:
         quiet_libraries()
         pipeline = build_pipeline(self.settings, registry=self.registry)
 
-        def restore(job: Job) -> Restored:
-            with warnings.catch_warnings():  # what is told of one photo is told of the next, too
+        def restore(job: Job) -> Restored | Untouched:
+            target = job[1]
+            with ExitStack() as held, warnings.catch_warnings():  # what is told of one photo is told of the next, too
                 warnings.simplefilter("default", UserWarning)
+                if target != STANDARD and not held.enter_context(file_claim(target)):
+                    return Untouched.LEFT
+                if target != STANDARD and target.exists() and not self.overwrite:
+                    return Untouched.EXISTS
                 return self._restore(pipeline, *job)
 
         yield restore

@@ -16,7 +16,7 @@ from xpsr_sdk.cli.components import part_options, with_options
 from xpsr_sdk.cli.interrupts import interrupts
 from xpsr_sdk.cli.options import setting
 from xpsr_sdk.cli.progress import progress_bar
-from xpsr_sdk.cli.restoration import RestorationWork, Restored, opened_photo
+from xpsr_sdk.cli.restoration import RestorationWork, Restored, Untouched, opened_photo
 from xpsr_sdk.cli.result_files import STANDARD, Job, plan_result_files, type_of_result
 from xpsr_sdk.cli.runner_options import runner_options
 from xpsr_sdk.cli.terminal import (
@@ -143,7 +143,7 @@ def upscale(
         if explain:
             _explain_all(settings, todo, registry, summary)
         else:
-            _restore_all(settings, todo, written, registry, runner, summary)
+            _restore_all(settings, todo, written, overwrite, registry, runner, summary)
     if not (explain and todo):
         summary.print()
     if code := summary.exit_code:
@@ -206,6 +206,7 @@ class Summary:
     restored: int = 0
     skipped: int = 0
     failed: int = 0
+    left_to_others: int = 0
     log_failed: bool = False
     interrupted: int = 0
     seconds: float = 0
@@ -230,12 +231,15 @@ class Summary:
         """Whether the result exists already, so that the photo is skipped."""
         exists = target != STANDARD and target.exists()
         if exists:
-            self.skipped += 1
-            self._note(source, target, "skipped")
+            self._skip(source, target)
         return exists
 
-    def add(self, done: Done[Job, Restored]) -> None:
-        """Count a photo that was restored, or could not be."""
+    def _skip(self, source: Path, target: Path) -> None:
+        self.skipped += 1
+        self._note(source, target, "skipped")
+
+    def add(self, done: Done[Job, Restored | Untouched]) -> None:
+        """Count a photo that was restored, or why it was not."""
         source, target = done.given
         if isinstance(done.error, BrokenPipeError):
             raise done.error
@@ -244,6 +248,13 @@ class Summary:
             self.fail(source, target, done.reason if is_told else f"{source}: {done.reason}")
             return
         restored = done.result()
+        if restored is Untouched.EXISTS:
+            self._skip(source, target)
+            return
+        if restored is Untouched.LEFT:
+            self.left_to_others += 1
+            self._note(source, target, "left to another run")
+            return
         self.restored += 1
         self.seconds += restored.seconds
         self.megapixels += restored.width * restored.height / 1e6
@@ -271,7 +282,7 @@ class Summary:
 
     def print(self) -> None:
         """Print the summary, if there are any results."""
-        left = self.photos - self.restored - self.skipped - self.failed
+        left = self.photos - self.restored - self.skipped - self.failed - self.left_to_others
         parts = [f"{self.restored} of {self.photos} restored"]
         if self.restored:
             parts[0] += f" in {self.seconds:.1f} s ({self.seconds / self.megapixels:.1f} s per megapixel)"
@@ -279,9 +290,11 @@ class Summary:
             parts.append(f"{self.skipped} skipped, since they exist (--overwrite restores them again)")
         if self.failed:
             parts.append(f"{self.failed} failed")
+        if self.left_to_others:
+            parts.append(f"{self.left_to_others} left to another run, which is restoring them")
         if left:
             parts.append(f"{left} left")
-        if (self.restored or self.skipped) and not self.as_json:
+        if (self.restored or self.skipped or self.left_to_others) and not self.as_json:
             where = "standard output" if self.where == STANDARD else click.format_filename(self.where)
             say(f"{', '.join(parts)}: {where}", err=self.where == STANDARD)
 
@@ -305,11 +318,12 @@ def _restore_all(
     settings: PipelineConfig,
     jobs: list[Job],
     written: OutputConfig,
+    overwrite: bool,
     registry: Registry,
     runner: Runner,
     summary: Summary,
 ) -> None:
-    """Restore the photos, until Ctrl-C."""
+    """Restore the photos, until Ctrl-C. What another run is restoring is left to it."""
     told = "Stopping after this photo; Ctrl-C again stops at once."
     with progress_bar() as bar, interrupts(told, softly=lambda number: number == signal.SIGINT) as wish:
         task = bar.add_task("", total=len(jobs))
@@ -326,7 +340,7 @@ def _restore_all(
                 bar.update(task, description=f"now {job[0].name}", completed=finished)
                 yield job
 
-        work = RestorationWork(settings, written, registry, *([progress] if runner.in_this_process else []))
+        work = RestorationWork(settings, written, registry, overwrite, *([progress] if runner.in_this_process else []))
         with warnings_on_stderr(), closing(runner.run(work, wanted())) as results:
             for done in results:
                 summary.add(done)

@@ -1,13 +1,15 @@
-"""Tells whether another process works on the same folder."""
+"""Tells whether another process works on the same folder, or on the same file in it."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from xpsr_sdk.errors import XPSRError
+from xpsr_sdk.files.writing import PARTIAL
 
 
 @contextmanager
@@ -33,6 +35,34 @@ def folder_lock(folder: Path, raises: type[XPSRError]) -> Iterator[bool]:
         if handle is not None:
             os.close(handle)
         if is_new:
+            with suppress(OSError):  # unless it was filled
+                folder.rmdir()
+
+
+@contextmanager
+def file_claim(file: Path) -> Iterator[bool]:
+    """Hold the right to write a file for the block; gives False where another process holds it.
+
+    The lock is on a hidden file beside it, which goes at the end; one that a killed process left goes when the same
+    file is claimed again. Folders that are not there are made, and go again if they stay empty. Where nobody can tell
+    (see ``folder_lock``), or nothing can be written, it gives True: whoever writes the file tells what is wrong.
+    """
+    claim = file.with_name(f"{PARTIAL}{hashlib.sha256(os.fsencode(file.name)).hexdigest()[:16]}.lock")
+    made = [folder for folder in file.parents if not folder.exists()]
+    handle, is_held = None, True
+    with suppress(OSError):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if os.name == "posix":
+            handle = os.open(claim, os.O_RDWR | os.O_CREAT, 0o666)
+            is_held = _lock(handle)
+    try:
+        yield is_held
+    finally:
+        if handle is not None:
+            if is_held:
+                claim.unlink(missing_ok=True)
+            os.close(handle)
+        for folder in made:
             with suppress(OSError):  # unless it was filled
                 folder.rmdir()
 

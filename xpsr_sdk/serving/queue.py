@@ -8,8 +8,6 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from torch import Tensor
-
 from xpsr_sdk.data.photo import LoadedPhoto, Photo, load_photo
 from xpsr_sdk.errors import ConfigError, QueueClosed, QueueFull
 from xpsr_sdk.pipeline import Pipeline
@@ -83,7 +81,7 @@ class RestorationQueue:
 
         Returns:
             A future. It can be cancelled until there is a result. If all photos of a batch are cancelled while they are
-            restored, the restoration ends after the current step.
+            restored, the restoration ends after the current step; without a model, after the current region.
 
         Raises:
             ConfigError: A setting is unknown or out of range.
@@ -161,12 +159,15 @@ class RestorationQueue:
         self._waiting = [request for request in self._waiting if not request.future.cancelled()]
 
     def _restore(self, batch: list[Request]) -> list[Result]:
-        def stop_if_unwanted(_step: int, _timestep: int, _latents: Tensor) -> None:
+        def stop_if_unwanted(*_: object) -> None:
             if all(request.future.cancelled() for request in batch):
                 raise _AllCancelled
 
         return self._pipeline.restore(
-            [request.photo for request in batch], [request.settings for request in batch], callback=stop_if_unwanted
+            [request.photo for request in batch],
+            [request.settings for request in batch],
+            callback=stop_if_unwanted,
+            progress=stop_if_unwanted,  # an upscaler alone takes no steps, but goes region by region
         )
 
 

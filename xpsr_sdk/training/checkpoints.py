@@ -13,6 +13,7 @@ import json
 import os
 import re
 import shutil
+import sys
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -76,7 +77,7 @@ class Checkpoints:
         target = self.folder_of(step)
         with writing(target), whole_folder(target) as folder:
             write_models(folder)
-            torch.save(state(), folder / STATE)
+            torch.save(_canonical(state()), folder / STATE)
             _write_manifest(folder)
 
     def read_state(self, checkpoint: Path, device: torch.device) -> dict[str, Any]:
@@ -131,6 +132,19 @@ class Checkpoints:
         folders = self._output.glob("checkpoint-*")
         found = (folder for folder in folders if NAME.fullmatch(folder.name) and (folder / STATE).is_file())
         return sorted(found, key=_step)
+
+
+def _canonical(value: Any) -> Any:
+    """A copy of a state but for its tensors, in which equal values are pickled as equal bytes.
+
+    Pickle writes an object that occurs twice only once, so that the bytes would tell which equal texts and tuples are
+    one object, and that is not the same after a resume.
+    """
+    if isinstance(value, dict):
+        return {_canonical(name): _canonical(inner) for name, inner in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(map(_canonical, value))
+    return sys.intern(value) if type(value) is str else value
 
 
 def _write_manifest(folder: Path) -> None:
