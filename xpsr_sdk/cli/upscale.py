@@ -124,8 +124,9 @@ def upscale(
 ) -> None:
     """Restore and enlarge the photos INPUTS: files, folders (names and subfolders are kept), or - for standard input.
 
-    Photos whose results exist already are skipped. If a photo fails, the command says so and does the others; the exit
-    code is then 1. Ctrl-C stops after the current photo; a second Ctrl-C stops at once. No incomplete file is left.
+    Photos whose results exist already are skipped, and several runs on one folder share the work. If a photo fails, the
+    command says so and does the others; the exit code is then 1. Ctrl-C stops after the current photo; a second Ctrl-C
+    stops at once. No incomplete file is left.
     """
     written = load_config(OutputConfig, {name: options.pop(name) for name in OutputConfig.model_fields}, "xpsr upscale")
     with warnings_on_stderr():

@@ -10,8 +10,19 @@ import torch
 from torch import Tensor
 
 from xpsr_sdk.contracts import FolderMetric, Metric
-from xpsr_sdk.errors import CheckpointError, ConfigError, ImageError, PluginError, UnknownComponent, one_line
+from xpsr_sdk.errors import (
+    CheckpointError,
+    ConfigError,
+    ImageError,
+    PluginError,
+    UnknownComponent,
+    XPSRError,
+    one_line,
+    print_traceback,
+    short,
+)
 from xpsr_sdk.evaluation.presets import PRESETS
+from xpsr_sdk.plugin_system.answers import blamed_on, wrong
 from xpsr_sdk.plugin_system.registry import Registry
 
 MetricChoice = str | Mapping[str, Any]
@@ -70,9 +81,7 @@ class ChosenMetric:
         """
         result = self._measured(images, references if self.metric.needs_reference else None)
         if result.shape != (len(images),):
-            raise PluginError(
-                f"The {self.component} gave figures of shape {tuple(result.shape)}, not ({len(images)},)."
-            )
+            raise wrong("metric", self.metric, f"gave figures of shape {tuple(result.shape)}, not ({len(images)},)")
         if bool(result.isnan().any()):
             raise ImageError(f"{self.name.upper()} has no figure for this image.")
         return result.tolist()
@@ -87,27 +96,37 @@ class ChosenMetric:
         result = self._measured(images, None)
         if result.ndim != 2 or len(result) != len(images):
             shape = f"({len(images)}, D)"
-            raise PluginError(f"The {self.component} gave features of shape {tuple(result.shape)}, not {shape}.")
+            raise wrong("metric", self.metric, f"gave features of shape {tuple(result.shape)}, not {shape}")
         if not bool(result.isfinite().all()):
             raise ImageError(f"{self.name.upper()} has no finite features for this image.")
         return result
 
     def compare(self, features: Tensor, references: Tensor | None) -> float:
-        """The figure of a whole folder."""
+        """The figure of a whole folder.
+
+        Raises:
+            PluginError: The metric fails, or gives no number.
+        """
         metric = cast(FolderMetric, self.metric)
-        return float(metric.compare(features, references if metric.needs_reference else None))
+        with blamed_on("metric", metric):
+            figure = metric.compare(features, references if metric.needs_reference else None)
+        if not isinstance(figure, int | float | Tensor) or (isinstance(figure, Tensor) and figure.numel() != 1):
+            raise wrong("metric", metric, f"gave {short(figure)} as the figure of a folder, not a number")
+        return float(figure)
 
     def _measured(self, images: Tensor, references: Tensor | None) -> Tensor:
         inside = slice(self.crop, -self.crop or None)
         images = images[..., inside, inside]
         references = None if references is None else references[..., inside, inside]
         try:
-            with torch.no_grad():
+            with torch.no_grad(), blamed_on("metric", self.metric):
                 result = self.metric.measure(images, references)
         except Exception as error:  # whatever a metric makes of a photo that it cannot measure, or too little memory
-            raise ImageError(f"{self.name.upper()} failed: {one_line(error)}") from error
+            print_traceback()
+            reason = str(error) if isinstance(error, XPSRError) else one_line(error)
+            raise ImageError(f"{self.name.upper()} failed: {reason}") from error
         if not isinstance(result, Tensor):
-            raise PluginError(f"The {self.component} gave a {type(result).__name__}, not a tensor.")
+            raise wrong("metric", self.metric, f"gave a {type(result).__name__}, not a tensor")
         return result.detach().cpu().double()
 
 

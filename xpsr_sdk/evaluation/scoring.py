@@ -158,7 +158,7 @@ def _folder_scores(work: ScoringWork, photos: Sequence[LoadedPair]) -> FolderSco
             own = torch.cat([feature for feature, _ in features])
             whole[chosen.name] = chosen.compare(own, torch.cat(references) if references else None)
         except Exception as error:  # whatever a metric makes of too few photos
-            failures[f"all photos, {chosen.name}"] = one_line(error)
+            failures[f"all photos, {chosen.name}"] = str(error) if isinstance(error, XPSRError) else one_line(error)
     return FolderScores(rows, whole, failures, in_whole)
 
 
