@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.support.stubs import distribute
-from xpsr_sdk import BrokenPlugin, ComponentSpec, ImageError, Options, Registry, hookimpl
+from tests.support.registries import registry_with
+from xpsr_sdk import BrokenPlugin, ImageError, Options
 from xpsr_sdk.evaluation.chosen import ChosenMetric, needed_metrics
 
 IMAGES = torch.zeros(2, 3, 8, 8)
@@ -35,15 +35,9 @@ class Answering:
         return ANSWER[0]()
 
 
-class Plugin:
-    @hookimpl
-    def xpsr_metrics(self) -> list[ComponentSpec]:
-        return [ComponentSpec(name="answering", target=f"{__name__}:Answering", summary="Of a test.")]
-
-
 @pytest.fixture
 def metric() -> ChosenMetric:
-    (chosen,) = needed_metrics(["answering"], Registry([distribute(Plugin())]))
+    (chosen,) = needed_metrics(["answering"], registry_with("metric", Answering, "answering"))
     return chosen
 
 

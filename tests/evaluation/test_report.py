@@ -248,7 +248,7 @@ def measured(folders, part=Mean, **options):
 def test_a_metric_that_fails_at_a_photo_is_told_and_the_others_are_measured(folders):
     save(folders[0] / "a.png", 3)
     report = measured(folders, batch=2)
-    assert report.failures["a"].endswith("a.png: PART failed: ValueError: too dark")
+    assert "a.png: The metric 'part' of xpsr-test 0 raised ValueError: too dark (" in report.failures["a"]
     assert [row.scores.get("part") for row in report.rows] == [None, pytest.approx(125 / 255)]
     assert report.problems() == [f"a: {report.failures['a']}"]
 

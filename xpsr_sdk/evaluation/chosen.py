@@ -123,8 +123,8 @@ class ChosenMetric:
                 result = self.metric.measure(images, references)
         except Exception as error:  # whatever a metric makes of a photo that it cannot measure, or too little memory
             print_traceback()
-            reason = str(error) if isinstance(error, XPSRError) else one_line(error)
-            raise ImageError(f"{self.name.upper()} failed: {reason}") from error
+            is_told = isinstance(error, XPSRError)
+            raise ImageError(str(error) if is_told else f"{self.name.upper()} failed: {one_line(error)}") from error
         if not isinstance(result, Tensor):
             raise wrong("metric", self.metric, f"gave a {type(result).__name__}, not a tensor")
         return result.detach().cpu().double()
