@@ -82,6 +82,16 @@ def test_what_is_stored_is_not_asked_again(folder: Path, asked: list[tuple[str, 
     assert (again.described, again.known, asked) == (0, 4, [])
 
 
+def test_a_large_photo_is_shown_as_it_is_in_a_restoration(
+    tmp_path: Path, asked: list[tuple[str, tuple[str, ...]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("xpsr_sdk.data.photo.LARGEST_VIEW", 16)
+    tiny.photo(60, 40).save(tmp_path / "large.png")
+    assert caption(tmp_path).described == 1
+    assert asked == [("large.png", ("high",)), ("large.png", ("low",))]  # a small copy, and the middle
+    assert stored(tmp_path, "large.png") == "a house"
+
+
 def test_another_question_or_another_content_is_asked(folder: Path, asked: list[tuple[str, tuple[str, ...]]]) -> None:
     caption(folder, levels=["high"])
     asked.clear()

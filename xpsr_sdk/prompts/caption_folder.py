@@ -14,10 +14,11 @@ from typing import NamedTuple
 from xpsr_sdk.config import Component
 from xpsr_sdk.contracts import Item, PromptKey, PromptLevel, PromptProvider, Prompts
 from xpsr_sdk.data.files import find_images
-from xpsr_sdk.data.images import MAX_TRAINING_MEGAPIXELS, read_image
+from xpsr_sdk.data.images import MAX_TRAINING_MEGAPIXELS, read_picture, sha256_of
+from xpsr_sdk.data.photo import LoadedPhoto
 from xpsr_sdk.errors import ConfigError, ImageError, one_line
 from xpsr_sdk.plugin_system.registry import Registry, default_registry
-from xpsr_sdk.prompts.describe import describe
+from xpsr_sdk.prompts.describe import describe, joined
 from xpsr_sdk.prompts.store import STORE_NAME, PromptStore, SeenImage, StoredPrompt
 from xpsr_sdk.runners.local import LocalRunner
 from xpsr_sdk.runners.work import Done, Runner
@@ -176,35 +177,39 @@ class _Captioner:
     def describe(self, batch: Batch) -> Description:
         """Describe a batch. Contents that are stored already, such as copies, are not described."""
         found = Description({}, {}, {}, {})
-        items: dict[str, Item] = {}
+        views: dict[str, list[tuple[list[PromptLevel], Item]]] = {}
         for photo in batch:
             try:
                 status = photo.file.stat()
-                item = read_image(photo.file, self.work.max_megapixels)
-                content = str(item.sha256)
+                picture = read_picture(photo.file, self.work.max_megapixels)
+                content = sha256_of(photo.file)
+                missing = self._missing(content)
+                if missing and content not in views:  # decoded here, no larger than a provider needs
+                    views[content] = list(LoadedPhoto(picture, photo.file, content).views(missing))
             except (ImageError, OSError) as error:
                 found.failed[photo.file] = str(error) if isinstance(error, ImageError) else one_line(error)
                 continue
             found.images[photo.file] = SeenImage(photo.name, status.st_size, status.st_mtime_ns, content)
-            found.missing[content] = self._missing(content)
-            if found.missing[content]:
-                items.setdefault(content, item)
-        found.answers.update(self._ask(items, found.missing))
+            found.missing[content] = missing
+        found.answers.update(self._ask(views))
         return found
 
     def _missing(self, content: str) -> tuple[PromptLevel, ...]:
         return missing_levels(self.store, self.work.keys, content) if self.sees_store else tuple(self.work.keys)
 
-    def _ask(self, items: Mapping[str, Item], missing: Mapping[str, tuple[PromptLevel, ...]]) -> dict[str, Prompts]:
-        """The provider's answers about each content, at its missing levels."""
-        by_levels: dict[tuple[PromptLevel, ...], list[str]] = defaultdict(list)
-        for content in items:
-            by_levels[missing[content]].append(content)
-        answers: dict[str, Prompts] = {}
-        for levels, contents in by_levels.items():
-            described = describe(self.provider, [items[content] for content in contents], levels)
-            answers |= zip(contents, described, strict=True)
-        return answers
+    def _ask(self, views: Mapping[str, Sequence[tuple[list[PromptLevel], Item]]]) -> dict[str, Prompts]:
+        """The provider's answers about each content, of which it sees views for some levels each."""
+        by_levels: dict[tuple[PromptLevel, ...], list[tuple[str, Item]]] = defaultdict(list)
+        for content, seen in views.items():
+            for levels, item in seen:
+                by_levels[tuple(levels)].append((content, item))
+        answers: dict[str, list[Prompts]] = defaultdict(list)
+        for asked, items in by_levels.items():
+            for (content, _), said in zip(
+                items, describe(self.provider, [item for _, item in items], asked), strict=True
+            ):
+                answers[content].append(said)
+        return {content: joined(said) for content, said in answers.items()}
 
 
 def missing_levels(store: PromptStore, keys: Mapping[PromptLevel, PromptKey], content: str) -> tuple[PromptLevel, ...]:

@@ -59,6 +59,16 @@ def describe(provider: PromptProvider, items: Sequence[Item], levels: Collection
         return [Prompts(errors=dict.fromkeys(levels, printable(reason)))] * len(items)
 
 
+def joined(answers: Sequence[Prompts]) -> Prompts:
+    """Answers about views of one photo as one: of each level, the first description, and all errors."""
+    return Prompts(
+        next((said.high for said in answers if said.high is not None), None),
+        next((said.low for said in answers if said.low is not None), None),
+        {level: who for said in answers for level, who in said.source.items()},
+        {level: why for said in answers for level, why in said.errors.items()},
+    )
+
+
 def _checked(answer: object, levels: Collection[PromptLevel], provider: PromptProvider) -> Prompts:
     """One answer of the provider's with clean descriptions of the asked levels."""
     if not isinstance(answer, Prompts):

@@ -13,7 +13,7 @@ from torch import Tensor
 from xpsr_sdk.contracts import Backbone, Conditioning, PromptLevel, PromptProvider, Prompts
 from xpsr_sdk.data.photo import LoadedPhoto
 from xpsr_sdk.plugin_system.answers import blamed_on, checked_tensor, wrong
-from xpsr_sdk.prompts.describe import describe
+from xpsr_sdk.prompts.describe import describe, joined
 from xpsr_sdk.prompts.weights import escape_weights
 from xpsr_sdk.resolved import ResolvedSettings
 
@@ -49,13 +49,7 @@ def describe_photo(provider: PromptProvider, photo: LoadedPhoto, settings: Resol
 
 def _ask(provider: PromptProvider, photo: LoadedPhoto, missing: Collection[PromptLevel]) -> Prompts:
     """The provider's descriptions of the missing levels, with its errors."""
-    answers = [describe(provider, [item], levels)[0] for levels, item in photo.views(missing)]
-    return Prompts(
-        next((said.high for said in answers if said.high is not None), None),
-        next((said.low for said in answers if said.low is not None), None),
-        {level: who for said in answers for level, who in said.source.items()},
-        {level: why for said in answers for level, why in said.errors.items()},
-    )
+    return joined([describe(provider, [item], levels)[0] for levels, item in photo.views(missing)])
 
 
 def encode_prompts(
