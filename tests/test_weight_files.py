@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from xpsr_sdk.errors import CheckpointError
-from xpsr_sdk.weight_files import read_tensors, read_weights
+from xpsr_sdk.weight_files import read_shapes, read_tensors, read_weights
 
 TENSORS = {"conv.weight": torch.arange(6.0).reshape(2, 3), "conv.bias": torch.ones(2, dtype=torch.float16)}
 FORMS: dict[str, Callable[[Path], object]] = {
@@ -47,7 +47,15 @@ def test_what_is_no_file_of_weights_is_told_in_one_sentence(tmp_path: Path, name
 
 
 def test_a_missing_file_is_told(tmp_path: Path) -> None:
-    with pytest.raises(
-        CheckpointError, match=r"none\.pth cannot be read as weights: FileNotFoundError: .*No such file"
-    ):
+    with pytest.raises(CheckpointError, match=r"none\.pth does not exist"):
         read_weights(tmp_path / "none.pth")
+
+
+def test_a_file_is_read_by_what_is_in_it_and_not_by_its_name(tmp_path: Path) -> None:
+    save_file(TENSORS, tmp_path / "a.ckpt")
+    assert read_tensors(tmp_path / "a.ckpt").keys() == TENSORS.keys()
+    assert read_shapes(tmp_path / "a.ckpt") == {"conv.weight": (2, 3), "conv.bias": (2,)}
+    torch.save(TENSORS, tmp_path / "b.safetensors")
+    for read in (read_tensors, read_shapes):
+        with pytest.raises(CheckpointError, match=r"it is pickled, whatever its name says; named .ckpt, it is read"):
+            read(tmp_path / "b.safetensors")

@@ -194,7 +194,7 @@ def _load(
     parts: Backbone = registry.create("backbone", _with_vae(backbone or of_index, config.vae))
     parts.load(folder, dtype)
     unet, controlnet = _networks(config, folder, registry, dtype, device)
-    check_fit(unet, controlnet, parts, f"{config.checkpoint or folder} does not fit the base model {folder}")
+    check_fit(unet, controlnet, parts, f"{config.checkpoint or folder} does not fit the base model {config.model}")
     pipeline = Pipeline(
         **parts_of(parts),
         unet=unet,
@@ -225,7 +225,7 @@ def _networks(
     checkpoint = config.checkpoint or checkpoint_in(folder)
     if checkpoint is None:
         raise CheckpointError(
-            f"{folder} is a base model: it has no controlnet/. Name an XPSR checkpoint for it (--checkpoint)."
+            f"{config.model} is a base model: it has no controlnet/. Name an XPSR checkpoint for it (--checkpoint)."
         )
     with registry.in_force():
         return read_checkpoint(checkpoint, config.checkpoint_weights, dtype, device)

@@ -36,19 +36,32 @@ def read_shapes(file: Path) -> dict[str, tuple[int, ...]]:
     Raises:
         CheckpointError: The file is missing, damaged or shorter than its header says.
     """
-    if file.suffix.lower() != ".safetensors":
+    if not is_safetensors(file):
         return {name: tuple(tensor.shape) for name, tensor in flat_tensors(read_weights(file)).items()}
-    check_regular(file, CheckpointError)
     try:
         with safe_open(file, framework="pt") as opened:
             return {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
     except Exception as error:
-        raise CheckpointError(f"{file} cannot be read as weights: {one_line(error)}.") from None
+        raise CheckpointError(f"{file} cannot be read as weights: {_reason(file, error)}.") from None
+
+
+def is_safetensors(file: Path) -> bool:
+    """Whether a file is read as safetensors: by its name, or by how it begins (the length of a header, and the header).
+
+    Raises:
+        CheckpointError: There is no such file.
+    """
+    check_regular(file, CheckpointError)
+    if file.suffix.lower() == ".safetensors":
+        return True
+    with file.open("rb") as opened:
+        begin = opened.read(9)
+    return begin[8:] == b"{" and int.from_bytes(begin[:8], "little") < file.stat().st_size
 
 
 def read_metadata(file: Path) -> dict[str, str]:
     """The texts in the header of a safetensors file, or nothing for other files."""
-    if file.suffix.lower() != ".safetensors":
+    if not is_safetensors(file):
         return {}
     with safe_open(file, framework="pt") as opened:
         return dict(opened.metadata() or {})
@@ -75,20 +88,29 @@ def read_weights(file: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: The file is missing or damaged, or would run code when it is read.
     """
-    if file.exists():
-        check_regular(file, CheckpointError)
     try:
-        if file.suffix.lower() == ".safetensors":
+        if is_safetensors(file):
             return load_file(file)
         # torch can map its present format, a zip archive, into memory, but not the format of versions before 1.6.
         weights = torch.load(file, map_location="cpu", weights_only=True, mmap=is_zipfile(file))
-    except UnpicklingError:
-        reason = "it is damaged, or holds more than tensors, and pickled code could do anything"
-        raise CheckpointError(f"{file} cannot be read as weights: {reason}.") from None
-    except Exception as error:  # a file that is not a pickle may cause any, often without a helpful message
-        is_told = isinstance(error, OSError | RuntimeError | ValueError | SafetensorError)
-        reason = one_line(error).removesuffix(".") if is_told else "it is damaged"
+    except CheckpointError:
+        raise
+    except Exception as error:
+        reason = _reason(file, error)
         raise CheckpointError(f"{file} cannot be read as weights: {reason}.") from None
     if not isinstance(weights, dict):
         raise CheckpointError(f"{file} cannot be read as weights: it holds a {type(weights).__name__}.")
     return weights
+
+
+def _reason(file: Path, error: Exception) -> str:
+    """Why a file cannot be read. What is not a pickle may cause any error, often without a helpful message."""
+    with file.open("rb") as opened:
+        is_pickled = is_zipfile(file) or opened.read(1) == b"\x80"
+    if is_pickled and file.suffix.lower() == ".safetensors":
+        return "it is pickled, whatever its name says; named .ckpt, it is read as such, and tensors alone"
+    if isinstance(error, UnpicklingError):
+        unsafe = "it is damaged, or holds more than tensors, and pickled code could do anything"
+        return unsafe if is_pickled else "it is damaged, or holds no weights at all"
+    is_told = isinstance(error, OSError | RuntimeError | ValueError | SafetensorError)
+    return one_line(error).removesuffix(".") if is_told else "it is damaged"

@@ -19,6 +19,7 @@ from xpsr_sdk import CheckpointError, Registry, build_pipeline
 from xpsr_sdk.models.checkpoints import read_json
 from xpsr_sdk.models.find_model import find_checkpoint, find_model
 from xpsr_sdk.models.pretrained import class_in_index, load_network
+from xpsr_sdk.models.single_file import copy_part
 from xpsr_sdk.training.config import ModelSection
 from xpsr_sdk.training.models import build_for_training
 
@@ -102,6 +103,28 @@ def test_a_file_is_a_base_for_training(models: Path) -> None:
     base = load_file(models / "folder" / "unet" / "diffusion_pytorch_model.safetensors")
     assert all(torch.equal(unet.state_dict()[name], base[name]) for name in base)
     assert backbone.scheduler.config.prediction_type == "epsilon"
+
+
+@pytest.mark.parametrize("form", ["folder", "file.safetensors"])
+def test_an_inpainting_model_is_no_base_for_training(tmp_path: Path, form: str) -> None:
+    networks = original_layout.tiny_networks("sd1", in_channels=9)
+    original_layout.write_folder(tmp_path / "folder", "sd1", networks)
+    original_layout.write_file(tmp_path / "file.safetensors", networks)
+    with pytest.raises(CheckpointError, match=r"9 channels of the latents, as an inpainting model|is an inpainting mo"):
+        build_for_training(ModelSection(base=str(tmp_path / form), conditioning_widths=(8, 16)), Registry([]))
+
+
+def test_a_part_is_copied_with_its_weights(models: Path, tmp_path: Path) -> None:
+    """As into a checkpoint that is a whole model."""
+    folder = find_model(models / "file.safetensors")
+    for part in ("vae", "text_encoder", "tokenizer"):
+        copy_part(folder / part, tmp_path / part)
+    for part, name in (("vae", "diffusion_pytorch_model"), ("text_encoder", "model")):
+        expected = load_file(models / "folder" / part / f"{name}.safetensors")
+        cls = class_in_index(read_json(folder / "model_index.json")[part], "")
+        found = load_network(cls, tmp_path / part, torch.float32)
+        assert all(torch.equal(found.state_dict()[key], tensor) for key, tensor in expected.items())
+    assert (tmp_path / "tokenizer" / "vocab.json").is_file()
 
 
 def test_a_file_without_an_autoencoder_says_what_to_name(file: Path, models: Path) -> None:

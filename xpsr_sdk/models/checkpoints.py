@@ -21,6 +21,7 @@ from xpsr_sdk.files.reading import read_json as read_json_file
 from xpsr_sdk.files.writing import whole_folder
 from xpsr_sdk.models.config_files import check_network_config
 from xpsr_sdk.models.controlnet import XPSRControlNet
+from xpsr_sdk.models.file_kinds import kind_by_inputs
 from xpsr_sdk.models.fusion import from_published_name, to_published_name
 from xpsr_sdk.models.network_files import find_network_files, has_network_files
 from xpsr_sdk.models.plugins_file import write_plugins
@@ -84,7 +85,8 @@ def check_fit(unet: XPSRUNet, controlnet: XPSRControlNet, backbone: Any, where: 
     }
     for fact, (made_for, found) in facts.items():
         if made_for != found:
-            raise CheckpointError(f"{where}: it was made for {made_for} {fact}, not {found}.")
+            kind = f", as {kind_by_inputs(made_for)}" if fact.endswith("latents") and found == 4 else ""
+            raise CheckpointError(f"{where}: it was made for {made_for} {fact}{kind}, not {found}.")
 
 
 def read_model(

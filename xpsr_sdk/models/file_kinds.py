@@ -80,15 +80,17 @@ def check_kind(file: Path, wanted: Kind, shapes: Shapes | None = None) -> Shapes
     if wanted == "model":
         inputs = shapes.get(f"{UNET}input_blocks.0.0.weight", (0, 4))[1]
         if inputs != 4:
-            raise CheckpointError(f"{file} {other_inputs(inputs)}")
+            raise CheckpointError(
+                f"{file} is {kind_by_inputs(inputs)}: its U-Net has {inputs} input channels, not 4. Name the model that "
+                "it was made from."
+            )
     return shapes
 
 
-def other_inputs(channels: int) -> str:
-    """The end of a sentence about a model whose U-Net has other than 4 input channels."""
+def kind_by_inputs(channels: int) -> str:
+    """What a model is whose U-Net has not the 4 input channels of Stable Diffusion."""
     kinds = {9: "an inpainting model", 8: "a model that edits pictures by instructions", 5: "a model for depth maps"}
-    kind = kinds.get(channels, "another model than Stable Diffusion's text-to-image")
-    return f"is {kind}: its U-Net has {channels} input channels, not 4. Name the model that it was made from."
+    return kinds.get(channels, "another model than Stable Diffusion's text-to-image")
 
 
 def wrong_kind(file: Path, wanted: str, shapes: Shapes | None = None) -> str:

@@ -85,7 +85,8 @@ def find_lora(name: str) -> Path:
         return folder_on_hub(name, [WEIGHTS]) / WEIGHTS
     if is_hub_name(name) and name.lower().endswith(WEIGHT_FILES):
         return file_on_hub(name)
-    raise ConfigError(f"lora: {path} does not exist.")
+    hint = " The weight after the colon must be a number." if ":" in path.name else ""
+    raise ConfigError(f"lora: {path} does not exist.{hint}")
 
 
 @torch.no_grad()

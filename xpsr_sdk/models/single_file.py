@@ -49,7 +49,8 @@ def folder_of_single_file(file: Path) -> Path:
     file = file.absolute()
     shapes = check_kind(file, "model")
     family = family_of(shapes, file)
-    folder = _temporary_folder()
+    folder = _temporary_folder() / file.stem  # which messages then name
+    folder.mkdir()
     beside = file.with_suffix("")
     if (beside / "model_index.json").is_file():
         shutil.copytree(beside, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.safetensors", "*.bin"))
