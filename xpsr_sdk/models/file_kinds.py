@@ -81,8 +81,8 @@ def check_kind(file: Path, wanted: Kind, shapes: Shapes | None = None) -> Shapes
         inputs = shapes.get(f"{UNET}input_blocks.0.0.weight", (0, 4))[1]
         if inputs != 4:
             raise CheckpointError(
-                f"{file} is {kind_by_inputs(inputs)}: its U-Net has {inputs} input channels, not 4. Name the model that "
-                "it was made from."
+                f"{file} is {kind_by_inputs(inputs)}: its U-Net has {inputs} input channels, not 4. Name the model "
+                "that it was made from."
             )
     return shapes
 
