@@ -34,6 +34,7 @@ from xpsr_sdk.training.config import (
     DataSection,
     LossSection,
     ModelSection,
+    OneStepSection,
     OptimizerSection,
     TrainConfig,
     ValidationSection,
@@ -44,7 +45,8 @@ from xpsr_sdk.training.models import build_for_training
 HERE = Path(__file__).parent
 MODELS: tuple[type[Settings], ...] = (
     RestoreConfig, PipelineConfig, ExecutionConfig, ModelDefaults, Recipe,
-    TrainConfig, ModelSection, DataSection, LossSection, WeightedTerm, OptimizerSection, ValidationSection,
+    TrainConfig, ModelSection, DataSection, LossSection, WeightedTerm, OneStepSection, OptimizerSection,
+    ValidationSection,
     Protocol, DataSet, Method,
 )  # fmt: skip
 TABLE = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)

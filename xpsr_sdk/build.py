@@ -23,7 +23,7 @@ from xpsr_sdk.contracts import Backbone, PromptProvider, Sampler, Upscaler, part
 from xpsr_sdk.engine.memory import is_out_of_memory
 from xpsr_sdk.errors import CheckpointError, ConfigError
 from xpsr_sdk.hardware.devices import find_device, find_dtype
-from xpsr_sdk.models.checkpoints import check_fit, checkpoint_in, read_checkpoint, read_json
+from xpsr_sdk.models.checkpoints import check_fit, checkpoint_in, read_checkpoint, read_json, with_own_defaults
 from xpsr_sdk.models.controlnet import XPSRControlNet
 from xpsr_sdk.models.embedding_files import add_embeddings
 from xpsr_sdk.models.find_model import find_checkpoint, find_model
@@ -85,7 +85,7 @@ def build_pipeline(
         config = config.model_copy(update={"checkpoint": find_checkpoint(config.checkpoint)})
     # Parts are created before the weights are read, so that misspelt names are reported quickly.
     provider = registry.create("prompt_provider", prompt_provider or config.prompt_provider, default="measured")
-    index = read_json(folder / "model_index.json")
+    index = with_own_defaults(read_json(folder / "model_index.json"), config.checkpoint)
     upscaler = upscaler or config.upscaler
     if isinstance(upscaler, str | dict):  # stored in the pipeline's config when it is saved
         index = index | {"defaults": {**(index.get("defaults") or {}), "upscaler": upscaler}}

@@ -405,11 +405,13 @@ class ModelDefaults(Settings):
     num_inference_steps: Steps = Field(20, description="Largest number of model evaluations.")
     guidance_scale: Guidance = Field(5.0, description="Classifier-free guidance scale; 1 turns guidance off.")
     fidelity: Share = Field(0.0, description="1: closest to the input; 0: most realistic.")
-    start: Literal["lr", "mean"] = Field(
+    start: Literal["lr", "mean", "photo"] = Field(
         "lr",
         description="The latents to which noise is added before sampling. lr: those of the upscaled input; the higher"
         " the fidelity, the less noise. mean: the model's estimate of the mean of all sharp photos that fit the input;"
-        " fidelity then says how much of this estimate is blended into the result.",
+        " fidelity then says how much of this estimate is blended into the result. photo: those of the photo itself,"
+        " enlarged bicubically, to which no noise is added; for models that were distilled to one step. fidelity then"
+        " says how much of the photo is blended into the result.",
     )
     photo_share: Share = Field(
         0.0,

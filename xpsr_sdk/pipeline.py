@@ -313,6 +313,11 @@ class Pipeline(DiffusionPipeline, StableDiffusionXLLoraLoaderMixin, TextualInver
         Raises:
             ConfigError: A setting is unknown, out of range, or conflicts with another one.
         """
+        if self.defaults.start == "photo" and not getattr(self.sampler, "distilled", False):
+            raise ConfigError(
+                "This model was distilled to restore a photo in one step, and the chosen sampler removes noise in"
+                " several: choose the sampler one-step."
+            )
         return resolve(self.settings, settings, self.defaults, getattr(self.sampler, "defaults", None))
 
     def explain(self, photo: Photo, **settings: Any) -> MemoryPlan:

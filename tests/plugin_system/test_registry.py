@@ -53,7 +53,7 @@ def test_the_built_in_components(registry: Registry) -> None:
         "backbone": ["residual", "stable-diffusion"],
         "upscaler": ["bicubic", "realesrgan-x4plus", "spandrel"],
         "metric": ["niqe", "niqe-basicsr", "psnr", "ssim"],
-        "loss_term": ["constraint", "diffusion", "perceptual"],
+        "loss_term": ["constraint", "diffusion", "perceptual", "pixel", "score-distillation"],
     }
 
 

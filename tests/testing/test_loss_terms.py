@@ -196,6 +196,10 @@ def test_the_example_of_the_hook_passes(tmp_path: Path, monkeypatch: pytest.Monk
         monkeypatch.delitem(sys.modules, module)
 
 
-@pytest.mark.parametrize("choice", ["diffusion", "constraint", {"name": "perceptual", "metric": "ssim"}], ids=str)
+@pytest.mark.parametrize(
+    "choice",
+    ["constraint", {"name": "perceptual", "metric": "ssim"}, "pixel", "score-distillation"],
+    ids=str,
+)
 def test_the_built_in_ones_pass(choice: Any) -> None:
     check_loss_term(choice, Registry([]))

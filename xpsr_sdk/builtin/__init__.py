@@ -89,6 +89,8 @@ def xpsr_samplers() -> Iterable[ComponentSpec]:
     yield ComponentSpec("lightning", target, "Euler for Lightning LoRAs, in 4 steps (arXiv 2402.13929).", euler | few)
     turbo = {"scheduler": "EulerAncestralDiscreteScheduler", "options": {"timestep_spacing": "trailing"}} | few
     yield ComponentSpec("turbo", target, "Ancestral Euler for Turbo models, in 4 steps (arXiv 2311.17042).", turbo)
+    one_step = "The estimate of a model that was distilled to one evaluation (arXiv 2406.08177)."
+    yield ComponentSpec("one-step", f"{__name__}.one_step_sampler:OneStepSampler", one_step)
 
 
 @hookimpl
@@ -140,3 +142,9 @@ def xpsr_loss_terms() -> Iterable[ComponentSpec]:
     yield ComponentSpec("constraint", f"{losses}:ConstraintLoss", constraint)
     perceptual = f"{__name__}.perceptual_loss:PerceptualLoss"
     yield ComponentSpec("perceptual", perceptual, "A metric, such as LPIPS, of the decoded estimates.")
+    yield ComponentSpec("pixel", f"{__name__}.pixel_loss:PixelLoss", "The error of the decoded estimates.")
+    yield ComponentSpec(
+        "score-distillation",
+        f"{__name__}.score_distillation:ScoreDistillation",
+        "Variational score distillation with the frozen teacher (arXiv 2406.08177).",
+    )

@@ -81,14 +81,19 @@ def _sample_latents(
         condition = condition_of(networks.controlnet, upscaled, resized).to(networks.dtype)
         denoiser = _denoiser(photos, condition, networks, plan, start)
         stack.enter_context(denoiser.caching())
-        of_mean = networks.defaults.start == "mean" and not given
-        photo = _photo_latents(upscaled, resized, networks) if of_mean else None
-        mean = None if photo is None else _estimate_mean(denoiser, photo, networks)
-        latents = torch.cat(given) if given else _start_latents(start, upscaled, generators, noise, mean, networks)
+        begins = "latents" if given else networks.defaults.start
+        photo = _photo_latents(upscaled, resized, networks) if begins in ("mean", "photo") else None
+        mean = _estimate_mean(denoiser, photo, networks) if begins == "mean" and photo is not None else None
+        if given:
+            latents = torch.cat(given)
+        elif begins == "photo" and photo is not None:
+            latents = photo
+        else:
+            latents = _start_latents(start, upscaled, generators, noise, mean, networks)
         if start >= 0:
             latents = _sampled(sampler, denoiser, latents, settings.num_inference_steps, generators, callback)
-        if photo is not None and mean is not None:
-            faithful = torch.lerp(mean, photo, networks.defaults.photo_share)
+        if photo is not None:
+            faithful = photo if mean is None else torch.lerp(mean, photo, networks.defaults.photo_share)
             # arXiv 2107.02555: a line to the mean has the smallest error for each degree of realism.
             latents = torch.lerp(latents, faithful, settings.fidelity)
         return latents
@@ -136,8 +141,8 @@ def start_timestep(networks: Networks, settings: ResolvedSettings, with_latents:
     if with_latents:
         return networks.schedule.last
     noise = 1 - settings.fidelity
-    if networks.defaults.start == "mean" and noise:
-        noise = 1  # such a model starts from pure noise, and fidelity blends the results
+    if networks.defaults.start != "lr" and noise:
+        noise = 1  # such a model starts from its one noise level, and fidelity blends the results
     return round(noise * networks.defaults.noisiest_start * (networks.schedule.last + 1)) - 1
 
 

@@ -29,6 +29,8 @@ from xpsr_sdk.models.single_file import is_noted, read_noted
 from xpsr_sdk.models.unet import XPSRUNet
 from xpsr_sdk.weight_files import read_tensors
 
+DEFAULTS = "defaults.json"
+"""What a checkpoint says about itself: the defaults of its model that differ from those of the base model."""
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 Model = TypeVar("Model", bound=ModelMixin)
 
@@ -63,6 +65,17 @@ def write_checkpoint(folder: Path, unet: XPSRUNet, controlnet: XPSRControlNet) -
 def checkpoint_in(folder: Path) -> Path | None:
     """The XPSR checkpoint that the folder of a model holds itself: the folder, or None for a base model."""
     return folder if (folder / "controlnet").is_dir() else None
+
+
+def with_own_defaults(index: Mapping[str, Any], checkpoint: Path | None) -> dict[str, Any]:
+    """The ``model_index.json`` of a base model, with the defaults that a checkpoint has of its own.
+
+    Raises:
+        CheckpointError: They are damaged.
+    """
+    if checkpoint is None or not (checkpoint / DEFAULTS).exists():
+        return dict(index)
+    return {**index, "defaults": {**(index.get("defaults") or {}), **read_json(checkpoint / DEFAULTS)}}
 
 
 def check_fit(unet: XPSRUNet, controlnet: XPSRControlNet, backbone: Any, where: str) -> None:

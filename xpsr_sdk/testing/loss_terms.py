@@ -199,6 +199,7 @@ def _mean(bench: _Bench) -> None:
 def _gradients(bench: _Bench) -> None:
     term, step = bench.build(), bench.step()
     own = {name: parameter for name, parameter in term.named_parameters() if parameter.requires_grad}
+    _train(term)  # before which a critic may agree with the frozen network that it starts from
     with bench.clause("gradients"):
         loss = bench.loss(term, step)
         require(loss.requires_grad, "it gave a loss without gradients")
@@ -209,6 +210,14 @@ def _gradients(bench: _Bench) -> None:
     with bench.clause("trained parameters"):
         without = [name for name, g in zip(own, found[len(of_model) :], strict=True) if g is None]
         require(not without, f"{', '.join(without[:3])} require gradients but get none")
+
+
+@torch.no_grad()
+def _train(term: nn.Module) -> None:
+    """Change the trained parameters, as training would."""
+    for parameter in term.parameters():
+        if parameter.requires_grad:
+            parameter.add_(0.01 * torch.randn_like(parameter))
 
 
 def _frozen(bench: _Bench) -> None:
@@ -224,9 +233,7 @@ def _state(bench: _Bench) -> None:
     with bench.clause("state"):
         term, fresh, step = bench.build(), bench.build(seed=1), bench.step()
         bench.loss(term, step)
-        for parameter in term.parameters():
-            if parameter.requires_grad:
-                parameter.add_(0.01 * torch.randn_like(parameter))
+        _train(term)
         frozen = {name for name, parameter in term.named_parameters() if not parameter.requires_grad}
         fresh.load_state_dict({n: x for n, x in term.state_dict().items() if n not in frozen}, strict=False)
         second = bench.step((2, 3))

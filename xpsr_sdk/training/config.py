@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
@@ -186,6 +186,21 @@ def _in_toml(value: Any) -> str:
     return json.dumps(value, default=str)
 
 
+class OneStepSection(Settings):
+    """Distillation to one step: the model learns to restore a photo in one evaluation, from its own latents."""
+
+    timestep: int | None = Field(
+        None, ge=0, description="The timestep at which the model is evaluated. None: the last of the schedule."
+    )
+
+    def defaults(self, last: int) -> dict[str, Any]:
+        """The defaults of the model that such a run makes. ``last`` is the last timestep of the schedule."""
+        share = (min(last if self.timestep is None else self.timestep, last) + 1) / (last + 1)
+        return {"start": "photo", "noisiest_start": share, "fidelity": 0.0, "sampler": "one-step"} | {
+            "num_inference_steps": 1, "guidance_scale": 1.0,
+        }  # fmt: skip
+
+
 class OptimizerSection(Settings):
     """How it is minimised."""
 
@@ -265,5 +280,15 @@ class TrainConfig(Settings):
     model: ModelSection
     data: DataSection
     loss: LossSection = LossSection()
+    one_step: OneStepSection | None = Field(
+        None, description="Distillation to one step. None: the model learns to remove noise in several."
+    )
     optimizer: OptimizerSection = OptimizerSection()
     validation: ValidationSection | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        idle = self.loss.model_fields_set & {"noisiest_timestep", "mean_share", "estimate_share"}
+        if self.one_step and idle:
+            raise ValueError(f"loss.{sorted(idle)[0]} is about noise, and one_step adds none: leave one of them out.")
+        return self

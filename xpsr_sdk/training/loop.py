@@ -26,7 +26,8 @@ from xpsr_sdk.engine.nonfinite import is_finite
 from xpsr_sdk.errors import TrainingError
 from xpsr_sdk.files.locks import folder_lock
 from xpsr_sdk.models.blocks import checkpoint_gradients
-from xpsr_sdk.models.checkpoints import read_json, write_model
+from xpsr_sdk.models.checkpoints import DEFAULTS, read_json, with_own_defaults, write_model
+from xpsr_sdk.models.lora import LORA_PATTERN, add_lora, merged_state
 from xpsr_sdk.models.plugins_file import write_plugins
 from xpsr_sdk.models.schedule import NoiseSchedule
 from xpsr_sdk.models.single_file import copy_part
@@ -37,7 +38,6 @@ from xpsr_sdk.training.config import ModelSection, TrainConfig
 from xpsr_sdk.training.data import TrainingData, batches
 from xpsr_sdk.training.failed_step import write_failed_step
 from xpsr_sdk.training.failures import Failures
-from xpsr_sdk.training.lora import LORA_PATTERN, add_lora, merged_state
 from xpsr_sdk.training.models import build_for_training, trained_index, trained_upscaler
 from xpsr_sdk.training.objective import Objective, StepInputs
 from xpsr_sdk.training.optimizer import gradient_norms, learning_rate, make_optimizer, select_parameters
@@ -139,7 +139,7 @@ class TrainingRun:
             self.model_index = trained_index(config.model)
         elif self.accelerator.is_main_process:
             _warn_of_other_parts(config.model)
-        objective = Objective(model, config.loss, self.terms)
+        objective = Objective(model, config.loss, self.terms, one_step=config.one_step is not None)
         for network in (self.unet, self.controlnet, *self.text_encoders.values()):
             network.train()  # the terms of the loss decide themselves about their own networks
         leave_shards_alone(objective)
@@ -242,7 +242,7 @@ class TrainingRun:
         hr, resized, upscaled = (image.to(self.device) for image in (batch.hr, batch.resized, batch.upscaled))
         with torch.no_grad(), blamed_on("backbone", self.backbone):
             latents = self.backbone.encode(hr, upscaled, generators)
-            photo = self.backbone.encode(2 * resized - 1, upscaled) if self._estimates_the_mean else latents
+            photo = self.backbone.encode(2 * resized - 1, upscaled) if self._reads_the_photo else latents
         noise = torch.stack([torch.randn(latents.shape[1:], generator=g) for g in generators]).to(latents)
         drop = self.config.data.prompt_dropout
         with torch.set_grad_enabled(self.trains_text), self.accelerator.autocast():
@@ -257,8 +257,10 @@ class TrainingRun:
         )  # fmt: skip
 
     @property
-    def _estimates_the_mean(self) -> bool:
-        return self.config.loss.mean_share > 0 or self.config.loss.estimate_share > 0
+    def _reads_the_photo(self) -> bool:
+        """Whether the model is given the latents of the photo itself, to estimate the mean or the result from them."""
+        loss = self.config.loss
+        return self.config.one_step is not None or loss.mean_share > 0 or loss.estimate_share > 0
 
     def losses(self, inputs: StepInputs) -> dict[str, Tensor]:
         """Each term of the loss, with its weight, and their sum."""
@@ -284,13 +286,17 @@ class TrainingRun:
             for name, network in (("unet", self.unet), ("controlnet", self.controlnet)):
                 write_model(network, folder / name, gathered(merged_state(network)))
             write_plugins(folder, (self.unet, self.controlnet, self.backbone))
+            if self.config.one_step:
+                own = json.dumps(self.config.one_step.defaults(self.schedule.last), indent=2) + "\n"
+                (folder / DEFAULTS).write_text(own, encoding="utf-8")
             if self.trains_text:  # a complete model, which a later run can use as its base
                 for part in parts_of(self.backbone):
                     if part in self.text_encoders:
                         self.text_encoders[part].save_pretrained(folder / part)
                     else:
                         copy_part(self.config.model.base_folder / part, folder / part)
-                index = json.dumps(self.model_index, indent=2) + "\n"
+                assert self.model_index is not None
+                index = json.dumps(with_own_defaults(self.model_index, folder), indent=2) + "\n"
                 (folder / "model_index.json").write_text(index, encoding="utf-8")
 
     def state_dict(self) -> dict[str, Any]:
@@ -433,6 +439,8 @@ class TrainingRun:
 
     def _timestep(self, generator: torch.Generator) -> Tensor:
         loss, last = self.config.loss, self.schedule.last
+        if one_step := self.config.one_step:
+            return torch.tensor(last if one_step.timestep is None else min(one_step.timestep, last))
         noisiest = last if loss.noisiest_timestep is None else min(loss.noisiest_timestep, last)
         timestep = torch.randint(noisiest + 1, (), generator=generator)
         for_mean = torch.rand((), generator=generator) < loss.mean_share

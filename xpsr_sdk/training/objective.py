@@ -68,10 +68,19 @@ class Step:
         start: The latents that noise was added to, B C h w.
         noisy: The noisy latents, B C h w.
         heads: Whether the ControlNet computes what only training reads.
+        one_step: Whether the estimates are to have detail even at the last timestep.
     """
 
-    def __init__(self, inputs: StepInputs, model: TrainedModel, start: Tensor, noisy: Tensor, heads: bool) -> None:
-        self._inputs, self._model, self._start = inputs, model, start
+    def __init__(
+        self,
+        inputs: StepInputs,
+        model: TrainedModel,
+        start: Tensor,
+        noisy: Tensor,
+        heads: bool = False,
+        one_step: bool = False,
+    ) -> None:
+        self._inputs, self._model, self._start, self._one_step = inputs, model, start, one_step
         self.hr, self.resized, self.upscaled = inputs.hr, inputs.resized, inputs.upscaled
         self.latents, self.timesteps, self.noisy = inputs.latents, inputs.timesteps, noisy
         control = self.control(model.controlnet, noisy, inputs.timesteps, heads)
@@ -111,7 +120,7 @@ class Step:
     @cached_property
     def has_detail(self) -> Tensor:
         """See ``xpsr_sdk.TrainingStep``."""
-        return self.timesteps < self._model.schedule.last
+        return (self.timesteps < self._model.schedule.last) | self._one_step
 
     @cached_property
     def images(self) -> Tensor:
@@ -137,25 +146,37 @@ class Objective(nn.Module):
         model: The model. Its text encoders are not called here, but DDP must average their gradients.
         loss: How noise is added.
         terms: The terms of the loss.
+        one_step: Whether the model learns to restore in one evaluation, from the latents of the photo itself.
     """
 
-    def __init__(self, model: TrainedModel, loss: LossSection, terms: Terms) -> None:
+    def __init__(self, model: TrainedModel, loss: LossSection, terms: Terms, one_step: bool = False) -> None:
         super().__init__()
         self.unet, self.controlnet = model.unet, model.controlnet
         self.text_encoders = nn.ModuleList(text_encoders_of(model.backbone).values())
-        self.model, self.loss, self.terms = model, loss, terms
+        self.model, self.loss, self.terms, self.one_step = model, loss, terms, one_step
 
     def forward(self, inputs: StepInputs) -> dict[str, Tensor]:
         """Compute each term of the loss, with its weight, and their sum."""
+        step = self._of_photo(inputs) if self.one_step else self._of_noise(inputs)
+        terms = self.terms(step, inputs.positions)
+        return {"loss": torch.stack(list(terms.values())).sum(), **terms}
+
+    def _of_photo(self, inputs: StepInputs) -> Step:
+        """The evaluation of a model that restores in one step."""
+        # Its input is the photo's latents. What they lack of the HR latents is the noise of this timestep.
+        signal, level = self.model.schedule.levels(inputs.timesteps, inputs.photo)
+        inputs = replace(inputs, noise=(inputs.photo - signal * inputs.latents) / level)
+        return Step(inputs, self.model, inputs.latents, inputs.photo, self.terms.read_heads, one_step=True)
+
+    def _of_noise(self, inputs: StepInputs) -> Step:
+        """The evaluation of a model that removes noise, or estimates the mean."""
         schedule, t = self.model.schedule, inputs.timesteps
         start = self._start(inputs)
         noisy = schedule.add_noise(start, inputs.noise, t)
         if self.loss.mean_share:
             # At the last timestep there is almost no signal, so the best prediction is the mean, which needs no noise.
             noisy = torch.where((t == schedule.last).view(-1, 1, 1, 1), inputs.photo, noisy)
-        step = Step(inputs, self.model, start, noisy, heads=self.terms.read_heads)
-        terms = self.terms(step, inputs.positions)
-        return {"loss": torch.stack(list(terms.values())).sum(), **terms}
+        return Step(inputs, self.model, start, noisy, self.terms.read_heads)
 
     @torch.no_grad()
     def _start(self, inputs: StepInputs) -> Tensor:
@@ -167,5 +188,5 @@ class Objective(nn.Module):
         some = inputs.where(chosen)
         some = replace(some, timesteps=torch.full_like(some.timesteps, last))
         start = inputs.latents.clone()
-        start[chosen] = Step(some, self.model, some.photo, some.photo, heads=False).clean
+        start[chosen] = Step(some, self.model, some.photo, some.photo).clean
         return start

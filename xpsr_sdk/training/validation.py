@@ -25,6 +25,7 @@ from xpsr_sdk.evaluation.chosen import ChosenMetric, needed_metrics
 from xpsr_sdk.evaluation.scoring import mean_figures
 from xpsr_sdk.library_internals import compilation_kept
 from xpsr_sdk.models.checkpoints import read_json
+from xpsr_sdk.models.schedule import NoiseSchedule
 from xpsr_sdk.pipeline import Pipeline
 from xpsr_sdk.plugin_system.registry import Registry
 from xpsr_sdk.training.config import TrainConfig
@@ -71,7 +72,9 @@ class Validation:
         names = [chosen.name for chosen in self.metrics]
         if section.best is not None and section.best not in names:
             raise ConfigError(f"validation.best: {section.best!r} is not measured. {did_you_mean(section.best, names)}")
-        self._index = read_json(config.model.base_folder / "model_index.json")
+        self._defaults = read_json(config.model.base_folder / "model_index.json").get("defaults") or {}
+        if config.one_step:
+            self._defaults = self._defaults | config.one_step.defaults(NoiseSchedule(backbone.scheduler).last)
         self.images = self._held_out_images()
 
     @property
@@ -111,7 +114,7 @@ class Validation:
         parts = self._backbone
         pipeline = Pipeline(
             **parts_of(parts), unet=unet, controlnet=controlnet,
-            backbone=trained_backbone(self._config.model), defaults=self._index.get("defaults"),
+            backbone=trained_backbone(self._config.model), defaults=self._defaults,
         )  # fmt: skip
         pipeline.configure(
             backbone=parts,
