@@ -41,6 +41,7 @@ from xpsr_sdk.models.loading import without_bars
 from xpsr_sdk.models.plugins_file import says_what_to_install, write_plugins
 from xpsr_sdk.models.pretrained import class_in_index, load_network
 from xpsr_sdk.models.schedule import NoiseSchedule
+from xpsr_sdk.models.single_file import NOTE
 from xpsr_sdk.plugin_system.answers import working_on
 from xpsr_sdk.plugin_system.registry import Registry, default_registry
 from xpsr_sdk.plugin_system.scope import create_part
@@ -67,7 +68,7 @@ def _checked_networks(folder: Path, index: Mapping[str, Any], options: dict[str,
     variant, device_map = options.pop("variant", None), options.pop("device_map", None)
     networks = {}
     for name in index:
-        has_weights = any((folder / name).glob("*.safetensors")) or any((folder / name).glob("*.bin"))
+        has_weights = any(any((folder / name).glob(files)) for files in ("*.safetensors", "*.bin", NOTE))
         if name not in options and has_weights:
             dtype: Any = of_all.get(name, of_all.get("default", torch.float32)) if isinstance(of_all, dict) else of_all
             cls = class_in_index(index[name], f"{folder / 'model_index.json'}, {name},")

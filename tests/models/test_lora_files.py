@@ -59,6 +59,10 @@ def peft(factors: dict[tuple[str, str], tuple[Tensor, Tensor]]) -> Tensors:
     }
 
 
+def peft_with_alpha(factors: dict[tuple[str, str], tuple[Tensor, Tensor]]) -> Tensors:
+    return peft(factors) | {f"{part}.{name}.alpha": torch.tensor(ALPHA) for part, name in factors}
+
+
 @pytest.fixture(scope="module")
 def plain() -> Pipeline:
     return build_pipeline(tiny.sd_config())
@@ -86,7 +90,7 @@ def merged(plain: Pipeline, scale: float) -> dict[tuple[str, str], Tensor]:
     }
 
 
-@pytest.mark.parametrize(("style", "scale"), [(kohya, ALPHA / RANK), (peft, 1.0)])
+@pytest.mark.parametrize(("style", "scale"), [(kohya, ALPHA / RANK), (peft, 1.0), (peft_with_alpha, ALPHA / RANK)])
 def test_a_lora_is_merged_with_its_weight(
     plain: Pipeline, write: Callable[..., str], style: Callable[..., Tensors], scale: float
 ) -> None:

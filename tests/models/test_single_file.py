@@ -20,6 +20,7 @@ from xpsr_sdk.models.checkpoints import read_json
 from xpsr_sdk.models.find_model import find_checkpoint, find_model
 from xpsr_sdk.models.pretrained import class_in_index, load_network
 from xpsr_sdk.models.single_file import copy_part
+from xpsr_sdk.models.single_file_configs import configs_of, family_of
 from xpsr_sdk.training.config import ModelSection
 from xpsr_sdk.training.models import build_for_training
 
@@ -75,6 +76,44 @@ def test_a_file_holds_the_networks_of_its_folder(tmp_path: Path, family: str) ->
             assert found.config.hidden_act == network.config.hidden_act
     predicts = read_json(folder / "scheduler" / "scheduler_config.json")["prediction_type"]
     assert predicts == ("v_prediction" if family == "sd2" else "epsilon")
+
+
+@pytest.mark.parametrize("family", ["sd1", "sd2", "xl"])
+def test_the_configs_are_those_of_the_published_models(family: str) -> None:
+    """In full size, on the meta device."""
+    common = {"in_channels": 4, "out_channels": 4, "layers_per_block": 2}
+    three = {"block_out_channels": [320, 640, 1280], "transformer_layers_per_block": [1, 2, 10]}
+    four = {"block_out_channels": [320, 640, 1280, 1280]}
+    unet = {
+        "sd1": four | {"cross_attention_dim": 768, "attention_head_dim": 8},
+        "sd2": four | {"cross_attention_dim": 1024, "attention_head_dim": [5, 10, 20, 20]},
+        "xl": three
+        | {"cross_attention_dim": 2048, "attention_head_dim": [5, 10, 20], "addition_embed_type": "text_time"}
+        | {"addition_time_embed_dim": 256, "projection_class_embeddings_input_dim": 2816},
+    }[family] | common
+    clip_l = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072}
+    clip_h = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
+    clip_g = {"hidden_size": 1280, "num_hidden_layers": 32, "num_attention_heads": 20, "intermediate_size": 5120}
+    networks = original_layout.full_size_networks(
+        family,
+        unet | {"use_linear_projection": family != "sd1"},
+        {"text_encoder": clip_h if family == "sd2" else clip_l}
+        | ({"text_encoder_2": clip_g} if family == "xl" else {}),
+    )
+    shapes = {name: tuple(tensor.shape) for name, tensor in original_layout.original_tensors(networks).items()}
+    assert family_of(shapes, Path("it")) == family
+    found = configs_of(shapes, family_of(shapes, Path("it")), {}, Path("it"))
+    assert {name: found["unet"].get(name) for name in unet} == unet
+    assert (
+        found["text_encoder"] | (clip_h | {"num_hidden_layers": 23} if family == "sd2" else clip_l)
+        == (
+            found["text_encoder"]  # of the layers of SD 2.x, the last one is not used
+        )
+    )
+    if family == "xl":
+        assert found["text_encoder_2"] | clip_g | {"projection_dim": 1280} == found["text_encoder_2"]
+    assert found["vae"]["block_out_channels"] == [128, 256, 512, 512]
+    assert found["vae"]["layers_per_block"] == 2
 
 
 def test_the_tokenizer_of_a_file_is_that_of_clip(models: Path) -> None:

@@ -61,6 +61,31 @@ def tiny_networks(family: str, **unet: Any) -> dict[str, Any]:
     return networks
 
 
+def full_size_networks(family: str, unet: dict[str, Any], texts: dict[str, dict[str, int]]) -> dict[str, Any]:
+    """Networks of other sizes, without weights, on the meta device."""
+    depths = len(unet["block_out_channels"])
+    crosses = [False, True, True] if family == "xl" else [True] * (depths - 1) + [False]
+    down = tuple("CrossAttnDownBlock2D" if crosses_text else "DownBlock2D" for crosses_text in crosses)
+    up = tuple(level.replace("Down", "Up") for level in reversed(down))
+    with torch.device("meta"):
+        networks: dict[str, Any] = {
+            "unet": UNet2DConditionModel(**unet, down_block_types=down, up_block_types=up),
+            "vae": AutoencoderKL(
+                block_out_channels=(128, 256, 512, 512),
+                down_block_types=("DownEncoderBlock2D",) * 4,
+                up_block_types=("UpDecoderBlock2D",) * 4,
+                layers_per_block=2,
+            ),
+        }
+        for name, sizes in texts.items():
+            activation = "quick_gelu" if name == "text_encoder" and family != "sd2" else "gelu"
+            config = CLIPTextConfig(
+                vocab_size=49408, hidden_act=activation, projection_dim=sizes["hidden_size"], **sizes
+            )
+            networks[name] = (CLIPTextModel if name == "text_encoder" else CLIPTextModelWithProjection)(config)
+    return networks
+
+
 def write_folder(folder: Path, family: str, networks: dict[str, Any], **options: Any) -> None:
     """Write a model in the diffusers layout. ``options`` are those of ``save_pretrained``."""
     index: dict[str, Any] = {"_class_name": f"StableDiffusion{'XL' if family == 'xl' else ''}Pipeline"}

@@ -125,13 +125,16 @@ def _read(file: Path, unet_config: Any) -> tuple[Layers, list[str]]:
         unknown = []
     layers: Layers = {}
     for name, tensor in _named_as_in_peft(tensors).items():
-        end = next((end for end in (_DOWN, _UP) if name.endswith(end)), None)
+        end = next((end for end in (_DOWN, _UP, ".alpha") if name.endswith(end)), None)
         if end:
             layers.setdefault(name.removesuffix(end), {})[end] = tensor
         else:
             unknown.append(name)
-    for name in [name for name, factors in layers.items() if len(factors) < 2]:
+    for name in [name for name, factors in layers.items() if not {_DOWN, _UP} <= factors.keys()]:
         unknown += [name + end for end in layers.pop(name)]
+    for factors in layers.values():
+        if ".alpha" in factors:
+            factors[_UP] = factors[_UP] * (factors[".alpha"] / len(factors[_DOWN]))
     if settings := read_metadata(file).get("lora_adapter_metadata"):
         _scale_as_peft(layers, parse_json(settings.encode(), f"{file}, lora_adapter_metadata", CheckpointError))
     return layers, unknown
@@ -140,11 +143,11 @@ def _read(file: Path, unet_config: Any) -> tuple[Layers, list[str]]:
 def _from_kohya(tensors: dict[str, Tensor], file: Path, unet_config: Any) -> tuple[dict[str, Tensor], list[str]]:
     """The tensors under diffusers' names, with alpha by rank in the second factor, and the names of other tensors."""
     own = {name: tensor for name, tensor in tensors.items() if name.startswith(_KOHYA)}
-    for name in [name for name in own if name.endswith(".alpha")]:
+    for name in [name for name in own if name.endswith(".alpha")]:  # which diffusers gives back in another form
         layer, alpha = name.removesuffix(".alpha"), float(own.pop(name))
         down, up = own.get(f"{layer}.lora_down.weight"), own.get(f"{layer}.lora_up.weight")
         if down is not None and up is not None:
-            own[f"{layer}.lora_up.weight"] = up * (alpha / down.shape[0])
+            own[f"{layer}.lora_up.weight"] = up * (alpha / len(down))
     try:
         named, _ = StableDiffusionXLLoraLoaderMixin.lora_state_dict(own, unet_config=unet_config)
     except (ValueError, KeyError, IndexError) as error:
