@@ -123,7 +123,7 @@ def of(pyproject: Path) -> Iterator[Plugin]:
         return import_module(module)
 
     project = tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"]
-    for module in project["entry-points"]["xpsr_sdk"].values():
+    for module in project["entry-points"].get("xpsr_sdk", {}).values():  # runners have a group of their own
         yield Plugin(project["name"], project["version"], partial(load, module))
 
 

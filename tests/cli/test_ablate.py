@@ -53,6 +53,11 @@ def test_every_variant_is_trained_and_compared(file: Path, tmp_path: Path) -> No
     content = json.loads((out / "ablation.json").read_text())
     assert content["steps"] == 2
     assert len(content["rows"]) == table.count("\n") - 2
+    report = (out / "report.html").read_text(encoding="utf-8")
+    assert "Differences from full" in report
+    assert report.count('type="range"') == 1, "one held-out image"
+    figure = content["rows"][1]["scores"]["psnr"][0]
+    assert f"<td>{figure:.2f}</td>" in report or f'<td class="best">{figure:.2f}</td>' in report
     pytest.importorskip("matplotlib")
     with Image.open(out / "ablation.png") as plot:
         assert plot.width > plot.height

@@ -32,7 +32,8 @@ def ablate(
 
     OVERRIDES replace single fields: batch_size=2 validation.folders=[\'photos\']. So does --steps.
 
-    Writes ablation.md, ablation.json, ablation.png (which needs xpsr-sdk[plot]) and a folder for each run. If it was
+    Writes ablation.md, ablation.json, ablation.png (which needs xpsr-sdk[plot]), a report with pictures (report.html)
+    and a folder for each run. If it was
     stopped, the same command continues.
     """
     run = read_toml(TrainConfig, config, (*overrides, *([f"steps={steps}"] if steps else [])))

@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 
 from xpsr_sdk.config import load_config
 from xpsr_sdk.errors import ConfigError, did_you_mean
+from xpsr_sdk.evaluation.comparison import compare_folders
+from xpsr_sdk.evaluation.page import write_page
 from xpsr_sdk.evaluation.plots import pyplot
 from xpsr_sdk.evaluation.report import decimals
 from xpsr_sdk.files.writing import write_whole
@@ -21,7 +24,7 @@ from xpsr_sdk.plugin_system.registry import Registry, default_registry
 from xpsr_sdk.training.config import TrainConfig
 from xpsr_sdk.training.loop import train
 from xpsr_sdk.training.models import trained_backbone
-from xpsr_sdk.training.run_log import read_lines
+from xpsr_sdk.training.run_log import read_lines, write_numbered
 from xpsr_sdk.training.validation import Validation
 
 FULL = "full"
@@ -114,8 +117,8 @@ def ablate(
     """Train the model as it is and with each change, and compare the results.
 
     All variants are trained for the same number of steps on the same images. The function writes ``ablation.json``,
-    ``ablation.md``, ``ablation.png`` and a folder for each run to ``output``. Finished runs are not trained again, so
-    the same call continues after it was stopped.
+    ``ablation.md``, ``ablation.png``, a report with pictures (``report.html``) and a folder for each run to
+    ``output``. Finished runs are not trained again, so the same call continues after it was stopped.
 
     Args:
         config: The run. Its validation section names the held-out images.
@@ -134,7 +137,7 @@ def ablate(
         raise ConfigError("There are no held-out images to measure: name them with validation.folders=[...].")
     variants = _variants(config, over, registry)
     total, done = config.steps * seeds * len(variants), 0
-    rows, losses = [], {}
+    rows, losses, restored = [], {}, {}
     for name, changes in variants.items():
         scores: dict[str, list[float]] = {}
         for seed in range(seeds):
@@ -151,12 +154,18 @@ def ablate(
             for metric in figures:
                 if metric != "step":
                     scores.setdefault(metric, []).append(figures[metric])
+            label = name if seeds == 1 else f"{name}, seed {run.seed}"
+            restored[label] = folder / "validation" / f"step-{config.steps}"
         rows.append(VariantScores(name, scores))
         log = read_lines(output / _slug(name) / f"seed-{config.seed}" / "log.jsonl")
         losses[name] = [(line["step"], line["loss"]) for line in log]
-    baseline, lower = _bicubic(config, registry)
+    validation = _validation(config, registry)
+    figures, enlarged = validation.bicubic()
+    baseline = VariantScores(BICUBIC, {metric: [figure] for metric, figure in figures.items()})
+    lower = frozenset(chosen.name for chosen in validation.metrics if chosen.metric.lower_is_better)
     result = Ablation([baseline, *rows], losses, config.steps, config.validation.images, lower)
     _write(result, output)
+    _write_report(validation, {BICUBIC: enlarged}, restored, output)
     return result
 
 
@@ -177,21 +186,40 @@ def _changed(config: TrainConfig, changes: Changes, output: Path, seed: int) -> 
     values = config.model_dump(exclude_unset=True)
     values |= {"output": output, "seed": seed, "checkpoint_every": config.steps, "keep_checkpoints": 1}
     values["log_every"] = min(config.log_every, config.steps)
-    values["validation"]["every"] = config.steps
+    values["validation"] |= {"every": config.steps, "keep": True}
     for field, value in changes.items():
         section, _, name = field.partition(".")
         values.setdefault(section, {})[name] = value
     return load_config(TrainConfig, values, "The variant")
 
 
-def _bicubic(config: TrainConfig, registry: Registry) -> tuple[VariantScores, frozenset[str]]:
-    """The scores of bicubic enlargement, and the metrics for which lower scores are better."""
+def _validation(config: TrainConfig, registry: Registry) -> Validation:
+    """The held-out images and the metrics of the runs."""
     backbone = registry.create("backbone", trained_backbone(config.model))
     backbone.load(config.model.base_folder, torch.float32, from_scratch=config.model.from_scratch)
-    validation = Validation(config, backbone, registry)
-    scores = {metric: [figure] for metric, figure in validation.bicubic().items()}
-    lower = frozenset(chosen.name for chosen in validation.metrics if chosen.metric.lower_is_better)
-    return VariantScores(BICUBIC, scores), lower
+    return Validation(config, backbone, registry)
+
+
+def _write_report(
+    validation: Validation,
+    enlarged: Mapping[str, Sequence[Image.Image]],
+    restored: Mapping[str, Path],
+    output: Path,
+) -> None:
+    """The report of ``xpsr evaluate`` on the held-out images; runs that kept no images are left out.
+
+    Raises:
+        ImageError: A file cannot be written.
+    """
+    held_out = output / "held-out"
+    pictures = {"hr": [image.hr for image in validation.images], "lr": [image.lr for image in validation.images]}
+    for name, images in {**pictures, **enlarged}.items():
+        write_numbered(images, held_out / name)
+    kept = {name: folder for name, folder in restored.items() if folder.is_dir()}
+    methods = kept | {name: held_out / name for name in enlarged}
+    metrics = validation.metrics
+    found = compare_folders(methods, reference=held_out / "hr", input=held_out / "lr", metrics=metrics)
+    write_page(found, output / "report.html")
 
 
 def _cells(metric: str, row: VariantScores, full: VariantScores) -> tuple[str, str]:

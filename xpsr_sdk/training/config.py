@@ -232,6 +232,7 @@ class ValidationSection(Settings):
     every: int = Field(1000, ge=1, description="Steps between two validations.")
     images: int = Field(16, ge=1, description="How many images are measured; each metric is their mean.")
     shown: int = Field(4, ge=1, description="How many of them are shown in the grid: LR, bicubic, restored, HR.")
+    keep: bool = Field(False, description="Write all restored images, to validation/step-N/ of the output.")
     crop: int | None = Field(None, ge=16, description="Side of the crop from the middle, in pixels. None: data.crop.")
     metrics: tuple[Component, ...] = Field(
         ("psnr", "ssim"), min_length=1, description="Metrics to measure, as xpsr evaluate and xpsr compare take them."

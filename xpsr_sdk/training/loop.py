@@ -373,9 +373,9 @@ class TrainingRun:
         # A sharded network needs all processes.
         if not is_done and (self.shards or self.accelerator.is_main_process):
             with self.ema_weights():
-                metrics, grid = validation.run(self.unet, self.controlnet, self.accelerator.autocast())
+                metrics, grid, restored = validation.run(self.unet, self.controlnet, self.accelerator.autocast())
             if self.accelerator.is_main_process:
-                self.log.log_validation(self.step, metrics, grid)
+                self.log.log_validation(self.step, metrics, grid, restored if section.keep else ())
         self.accelerator.wait_for_everyone()
 
     def any_process(self, wish: bool) -> bool:

@@ -10,7 +10,7 @@ trackers/              TensorBoard's files, if it is installed
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,10 +61,13 @@ class RunLog:
             self._append(self._folder / "log.jsonl", line)
         self._accelerator.log({name: value for name, value in line.items() if name != "step"}, step=step)
 
-    def log_validation(self, step: int, metrics: Mapping[str, float], grid: Image.Image) -> None:
-        """Log the metrics of held-out images, and a picture of some. The line is written last: it marks the end."""
+    def log_validation(
+        self, step: int, metrics: Mapping[str, float], grid: Image.Image, restored: Sequence[Image.Image] = ()
+    ) -> None:
+        """Log the metrics of held-out images, and pictures. The line is written last: it marks the end."""
         try:
             write_image(grid, self._folder / "validation" / f"step-{step}.png")
+            write_numbered(restored, self._folder / "validation" / f"step-{step}")
         except ImageError as error:
             raise TrainingError(str(error)) from error
         self._append(self._folder / "validation.jsonl", {"step": step, **metrics})
@@ -106,6 +109,16 @@ class RunLog:
             write_whole(file, lambda out: out.write(text.encode()))
         except ImageError as error:
             raise TrainingError(str(error)) from error
+
+
+def write_numbered(images: Sequence[Image.Image], folder: Path) -> None:
+    """Write images as ``0000.png``, ``0001.png`` and so on.
+
+    Raises:
+        ImageError: A file cannot be written.
+    """
+    for number, image in enumerate(images):
+        write_image(image, folder / f"{number:04}.png")
 
 
 def read_lines(file: Path) -> list[dict[str, Any]]:

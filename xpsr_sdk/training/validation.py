@@ -86,8 +86,8 @@ class Validation:
     @torch.no_grad()
     def run(
         self, unet: torch.nn.Module, controlnet: torch.nn.Module, autocast: AbstractContextManager[Any]
-    ) -> tuple[dict[str, float], Image.Image]:
-        """The mean of each metric, and a picture of some images."""
+    ) -> tuple[dict[str, float], Image.Image, list[Image.Image]]:
+        """The mean of each metric, a picture of some images, and all restored images."""
         networks = unet, controlnet
         modes = [network.training for network in networks]
         unet.eval(), controlnet.eval()
@@ -100,11 +100,12 @@ class Validation:
             [image.lr.resize(image.hr.size, Image.Resampling.NEAREST), _bicubic(image), result, image.hr]
             for image, result in islice(zip(self.images, restored, strict=True), self._section.shown)
         ]
-        return self._metrics(restored), sheet(COLUMNS, rows)
+        return self._metrics(restored), sheet(COLUMNS, rows), restored
 
-    def bicubic(self) -> dict[str, float]:
-        """The mean of each metric for bicubic enlargement."""
-        return self._metrics([_bicubic(image) for image in self.images])
+    def bicubic(self) -> tuple[dict[str, float], list[Image.Image]]:
+        """The mean of each metric for bicubic enlargement, and the images."""
+        enlarged = [_bicubic(image) for image in self.images]
+        return self._metrics(enlarged), enlarged
 
     def _metrics(self, restored: Sequence[Image.Image]) -> dict[str, float]:
         pairs = [(np.asarray(a), np.asarray(image.hr)) for a, image in zip(restored, self.images, strict=True)]
