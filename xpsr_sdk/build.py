@@ -21,6 +21,7 @@ from xpsr_sdk.config import (
 )
 from xpsr_sdk.contracts import Backbone, PromptProvider, Sampler, Upscaler, parts_of
 from xpsr_sdk.engine.memory import is_out_of_memory
+from xpsr_sdk.engine.quantized import check_quantization
 from xpsr_sdk.errors import CheckpointError, ConfigError
 from xpsr_sdk.hardware.devices import find_device, find_dtype
 from xpsr_sdk.models.checkpoints import check_fit, checkpoint_in, read_checkpoint, read_json, with_own_defaults
@@ -80,6 +81,7 @@ def build_pipeline(
     device = find_device(config.device)
     if config.model == "none":
         return _upscaler_alone(config, registry, upscaler, device)
+    check_quantization(config.execution.quantize, device)
     folder = find_model(config.model)
     if config.checkpoint:
         config = config.model_copy(update={"checkpoint": find_checkpoint(config.checkpoint)})
@@ -95,7 +97,9 @@ def build_pipeline(
         chosen_sampler = registry.create("sampler", sampler or config.sampler or defaults.sampler)
     named = config.dtype or defaults.dtype
     dtype = getattr(torch, named) if named else find_dtype(device)
-    weights_on = device if config.execution.offload is None else torch.device("cpu")
+    # Weights that do not go to the device as they are would not always fit there.
+    changed = config.execution.offload or config.execution.quantize
+    weights_on = torch.device("cpu") if changed else device
     with _explaining_lack_of_memory(device), without_bars(), says_what_to_install(folder, config.checkpoint):
         pipeline, parts = _load(config, folder, index, dtype, weights_on, registry, backbone or config.backbone)
     pipeline.configure(
@@ -162,7 +166,8 @@ def _explaining_lack_of_memory(device: torch.device) -> Iterator[None]:
             raise
         raise ConfigError(
             f"The model does not fit into the memory of {device}: set offload (model or group), which keeps unused "
-            "weights in host memory, or a dtype of 16 bits, which needs half of the memory."
+            "weights in host memory, a dtype of 16 bits, which needs half of the memory, or quantize (int8 or nf4), "
+            "which needs still less."
         ) from error
 
 

@@ -31,6 +31,7 @@ MetadataTreatment = Literal["keep", "strip"]
 Speed = Literal["exact", "balanced", "fast"]
 Compile = Literal["default", "reduce-overhead", "max-autotune"]
 Offload = Literal["model", "group"]
+Quantization = Literal["int8", "fp8", "nf4"]
 
 
 def ascending(interval: tuple[float, float]) -> tuple[float, float]:
@@ -223,6 +224,12 @@ class ExecutionConfig(Settings):
         None,
         description="What is kept in host memory and moved to the device only when it is needed: whole models "
         "(model), or groups of their layers (group). None: nothing.",
+    )
+    quantize: Quantization | None = Field(
+        None,
+        description="How the weights of the U-Net, the ControlNet and the text encoders are kept: in 8 bits (int8; "
+        "fp8 on GPUs) or in 4 bits (nf4; needs the extra bitsandbytes). It saves memory, costs some time, and changes "
+        "the photo a little. None: in the precision of the computation.",
     )
 
     @model_validator(mode="after")

@@ -29,6 +29,7 @@ from xpsr_sdk.engine.execution import ALL, Optimizations, prepare_networks
 from xpsr_sdk.engine.networks import MemoryState, Networks
 from xpsr_sdk.engine.plan import MemoryPlan, plan_memory
 from xpsr_sdk.engine.prepared import PreparedPhoto, batches_of_one_shape
+from xpsr_sdk.engine.quantized import quantize_networks
 from xpsr_sdk.engine.regions import Region, plan_regions
 from xpsr_sdk.engine.restoring import Progress, Restoration
 from xpsr_sdk.engine.sampling import start_timestep
@@ -220,8 +221,9 @@ class Pipeline(DiffusionPipeline, StableDiffusionXLLoraLoaderMixin, TextualInver
             kwargs: As in diffusers.
 
         Raises:
-            ConfigError: A LoRA is loaded, with which the model could not be read again.
+            ConfigError: A LoRA is loaded, or weights are quantised, with which the model could not be read again.
         """
+        self._refuse_if_quantized("The weights of a model cannot be saved")
         loras = {
             name
             for part in (self.unet, self.text_encoder, self.text_encoder_2)
@@ -235,10 +237,45 @@ class Pipeline(DiffusionPipeline, StableDiffusionXLLoraLoaderMixin, TextualInver
         super().save_pretrained(save_directory, **kwargs)
         write_plugins(Path(save_directory), (self.unet, self.controlnet, self.backbone, self.upscaler, self.sampler))
 
+    def fuse_lora(self, *args: Any, **kwargs: Any) -> None:
+        """Write the loaded LoRAs into the weights, as in diffusers.
+
+        Raises:
+            ConfigError: The weights are quantised.
+        """
+        self._refuse_if_quantized("A LoRA cannot be written into the weights")
+        super().fuse_lora(*args, **kwargs)
+
+    def unfuse_lora(self, *args: Any, **kwargs: Any) -> None:
+        """Take the LoRAs out of the weights again, as in diffusers.
+
+        Raises:
+            ConfigError: The weights are quantised.
+        """
+        self._refuse_if_quantized("A LoRA cannot be taken out of the weights")
+        super().unfuse_lora(*args, **kwargs)
+
+    def _refuse_if_quantized(self, what: str) -> None:
+        if kind := self.execution.quantize:
+            raise ConfigError(f"{what} after they were quantised ({kind}): do it in a pipeline without quantize.")
+
     def set_execution(self, execution: ExecutionConfig, optimizations: Optimizations = ALL) -> None:
-        """Set how the networks are executed. ``optimizations`` is for the benchmark."""
+        """Set how the networks are executed. ``optimizations`` is for the benchmark.
+
+        Raises:
+            ConfigError: The weights are quantised, and another ``quantize`` is asked for.
+        """
+        before = getattr(self, "execution", execution).quantize
+        if before and before != execution.quantize:
+            raise ConfigError(
+                f"The weights are quantised already ({before}), and cannot be quantised as {execution.quantize}: build "
+                "the pipeline again."
+            )
         self.execution, self._optimizations = execution, optimizations
         if self.unet is not None:
+            if execution.quantize:
+                networks = (self.unet, self.controlnet, self.text_encoder, self.text_encoder_2)
+                quantize_networks([part for part in networks if part is not None], execution.quantize)
             prepare_networks(self.unet, self.controlnet, self.vae, execution, optimizations)
 
     @overload

@@ -29,7 +29,6 @@ from xpsr_sdk.cli.terminal import (
 )
 from xpsr_sdk.config import (
     ExecutionConfig,
-    Offload,
     OutputConfig,
     PipelineConfig,
     load_config,
@@ -41,6 +40,10 @@ from xpsr_sdk.errors import ConfigError, ImageError, WorkerLost, XPSRError, visi
 from xpsr_sdk.files.reading import check_regular
 from xpsr_sdk.plugin_system.registry import Registry, default_registry
 from xpsr_sdk.runners.work import Done, Runner
+
+
+EXECUTION = ("offload", "quantize")
+"""The options that set fields of ``execution``."""
 
 
 @click.command()
@@ -106,6 +109,7 @@ from xpsr_sdk.runners.work import Done, Runner
 @setting(PipelineConfig, "dtype")
 @setting(PipelineConfig, "speed")
 @setting(ExecutionConfig, "offload")
+@setting(ExecutionConfig, "quantize")
 @runner_options
 @click.option("--explain", is_flag=True, help="Print how each photo would be cut to fit into memory; restore nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print a line of JSON for each photo instead of the summary.")
@@ -116,7 +120,6 @@ def upscale(
     overwrite: bool,
     log: Path | None,
     config: Path | None,
-    offload: Offload | None,
     explain: bool,
     as_json: bool,
     runner: Runner,
@@ -135,7 +138,7 @@ def upscale(
     if not runner.in_this_process and STANDARD in jobs[0]:
         raise ConfigError("Standard input and output belong to this process: leave out --runner and --workers.")
     registry = default_registry()
-    settings = _settings(config, offload, options, registry)
+    settings = _settings(config, options, registry)
     summary = Summary(len(jobs), jobs[0][1] if len(jobs) == 1 else output, _opened(log), as_json)
     todo = [job for job in jobs if not summary.fail_missing(*job)]
     todo = todo if overwrite else [job for job in todo if not summary.skip_existing(*job)]
@@ -158,18 +161,15 @@ def _warn_of_quality(written: OutputConfig, jobs: list[Job]) -> None:
         complain(f"Warning: --quality has no effect on {listed(types)} files, which lose nothing.")
 
 
-def _settings(
-    file: Path | None, offload: Offload | None, options: dict[str, Any], registry: Registry
-) -> PipelineConfig:
+def _settings(file: Path | None, options: dict[str, Any], registry: Registry) -> PipelineConfig:
     """The settings of the file, overridden by the options. Misspelt names are reported before any model is loaded."""
     of_file = read_toml(PipelineConfig, file) if file else None
     for kind in ("prompt_provider", "sampler", "upscaler"):
         flag, chosen = kind.replace("_", "-"), options.pop(f"{kind}_option")
         options[kind] = with_options(flag, options[kind], chosen, getattr(of_file, kind, None))
     execution = of_file.execution.model_dump(exclude_unset=True) if of_file else {}
-    settings = with_settings(
-        of_file, options | {"execution": execution | ({"offload": offload} if offload else {})}, "xpsr upscale"
-    )
+    given = {name: value for name in EXECUTION if (value := options.pop(name)) is not None}
+    settings = with_settings(of_file, options | {"execution": execution | given}, "xpsr upscale")
     for kind in ("backbone", "prompt_provider", "sampler", "upscaler"):
         choice = getattr(settings, kind)
         name = choice.get("name") if isinstance(choice, dict) else choice
