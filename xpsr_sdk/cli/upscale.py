@@ -41,7 +41,6 @@ from xpsr_sdk.files.reading import check_regular
 from xpsr_sdk.plugin_system.registry import Registry, default_registry
 from xpsr_sdk.runners.work import Done, Runner
 
-
 EXECUTION = ("offload", "quantize")
 """The options that set fields of ``execution``."""
 

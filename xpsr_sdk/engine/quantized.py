@@ -69,10 +69,9 @@ class Nf4Weights(nn.Module):
 
     def forward(self, packed: Tensor, scale: Tensor) -> Tensor:
         """The weights, in the precision of the scales."""
-        state = _bitsandbytes().QuantState(
-            absmax=scale.float(), shape=self.shape, dtype=scale.dtype, blocksize=BLOCK, quant_type="nf4"
-        )
-        weight: Tensor = _bitsandbytes().dequantize_4bit(packed, state)
+        # The operation itself, since the function around it cannot be compiled.
+        dequantize = torch.ops.bitsandbytes.dequantize_4bit.default
+        weight: Tensor = dequantize(packed, scale.float(), BLOCK, "nf4", self.shape, scale.dtype)
         return weight.movedim(-1, 1)
 
 
@@ -83,7 +82,8 @@ def quantize_networks(networks: Iterable[nn.Module], kind: Quantization) -> None
         ConfigError: bitsandbytes is needed and not installed.
     """
     for network in networks:
-        for layer in list(network.modules()):
+        layers: list[Any] = list(network.modules())
+        for layer in layers:
             # A layer with quantised weights has another class.
             if type(layer) in (nn.Linear, nn.Conv2d) and layer.weight.numel() >= SMALLEST:
                 layer.weight.requires_grad_(False)
