@@ -97,9 +97,8 @@ def test_weights_may_wait_in_host_memory(run: Run, photos: Path, tmp_path: Path,
 
 
 def test_weights_are_quantised_if_that_gains_anything(run: Run, photos: Path, tmp_path: Path) -> None:
-    done = run(photos / "one.png", "-o", tmp_path / "out.png", "--quantize", "int8", "--log", tmp_path / "log.jsonl")
+    done = run(photos / "one.png", "-o", tmp_path / "out.png", "--quantize", "int8")
     assert done.exit_code == 0, done.stderr
-    assert '"quantize": "int8"' in (tmp_path / "log.jsonl").read_text()
     refused(run(photos / "one.png", "-o", tmp_path / "x.png", "--quantize", "fp8"), "which gains nothing on cpu")
 
 
