@@ -39,6 +39,7 @@ def test_importing_the_package_loads_nothing_but_the_standard_library(module: st
         COMMAND.format(arguments=["plugins", "--json"]),
         COMMAND.format(arguments=["upscale", "--help"]),
         COMMAND.format(arguments=["evaluate", "--help"]),
+        COMMAND.format(arguments=["web", "--help"]),
     ],
 )
 def test_looking_around_loads_no_models(code: str) -> None:

@@ -89,6 +89,7 @@ class RestoreConfig(Settings):
     )
     num_inference_steps: Steps | None = Field(
         None,
+        title="Steps",
         description="Largest number of model evaluations. A sampler that evaluates the model twice in each step, "
         "such as heun, takes half as many steps. (diffusers counts steps, not evaluations.) None: the default of the "
         "sampler or, if it has none, of the model.",
@@ -178,6 +179,34 @@ class RestoreConfig(Settings):
     )
     negative: str | None = Field(None, description="Negative high-level prompt. None: the model's default.")
     low_negative: str | None = Field(None, description="Negative low-level prompt. None: the model's default.")
+
+
+ONLY_WITH_MODEL = frozenset(
+    {
+        "checkpoint",
+        "prompt_provider",
+        "sampler",
+        "num_inference_steps",
+        "guidance_scale",
+        "guidance_interval",
+        "reuse_interval",
+        "speed",
+        "conditioning_scale",
+        "seed",
+        "tile",
+        "tile_overlap",
+        "tile_batch",
+        "vae_rows",
+        "prompt",
+        "low_prompt",
+        "positive",
+        "negative",
+        "low_negative",
+        "long_prompts",
+        "prompt_weights",
+    }
+)
+"""Settings without any effect if there is no diffusion model, and only an upscaler enlarges the photo."""
 
 
 class OutputConfig(Settings):

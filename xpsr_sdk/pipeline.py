@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Unpack, overload
@@ -187,6 +188,23 @@ class Pipeline(DiffusionPipeline, StableDiffusionXLLoraLoaderMixin, TextualInver
                 elif isinstance(value, str | torch.device):
                     self.upscaler_device = torch.device(value)
         return self
+
+    def with_parts(
+        self,
+        *,
+        prompt_provider: PromptProvider | None = None,
+        sampler: Sampler | None = None,
+        upscaler: Upscaler | None = None,
+    ) -> Pipeline:
+        """A pipeline with other parts and the same networks, so that only one of both may be used at a time.
+
+        None means the part of this pipeline.
+        """
+        twin = copy(self)
+        twin.prompt_provider = prompt_provider or self.prompt_provider
+        twin.sampler = sampler or self.sampler
+        twin.upscaler = upscaler or self.upscaler
+        return twin
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Replace a network or the scheduler, as in diffusers: the backbone computes with the new one.

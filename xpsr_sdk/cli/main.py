@@ -23,6 +23,7 @@ SUMMARIES = {
     "evaluate": "Measure restored photos, and compare methods.",
     "compare": "Restore data sets with several methods, and compare them.",
     "data": "Prepare the photos and prompts that training needs.",
+    "web": "Restore photos on a web page.",
     "plugins": "List the parts that can be chosen, and their options.",
 }
 """Each subcommand and its line in the help. The command NAME is in the module ``xpsr_sdk.cli.NAME``."""

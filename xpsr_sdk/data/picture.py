@@ -80,6 +80,14 @@ class Picture:
         """A rectangle of the picture."""
         return replace(self, pixels=self.pixels.crop(left, top, width, height))
 
+    def without_metadata(self) -> Picture:
+        """The picture without EXIF, XMP, IPTC and comments, which a decoded file also has in its pixels."""
+        pixels = self.pixels.copy()
+        for name in pixels.get_fields():
+            if name.startswith(METADATA):
+                pixels.remove(name)
+        return replace(self, pixels=pixels, metadata={})
+
     def shrunk(self, side: int) -> Picture:
         """The picture, made smaller if a side is longer than ``side``."""
         factor = side / max(self.size)

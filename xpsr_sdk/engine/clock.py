@@ -9,6 +9,8 @@ from contextlib import contextmanager
 
 import torch
 
+from xpsr_sdk.engine.watching import tell
+
 
 class Clock:
     """Adds up the seconds of named stages.
@@ -25,6 +27,7 @@ class Clock:
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Time the block."""
+        tell(name)
         began = time.perf_counter()
         try:
             yield

@@ -13,6 +13,7 @@ from torch import Tensor
 from xpsr_sdk.engine.execution import ALL, Optimizations
 from xpsr_sdk.engine.text_cache import cached_text
 from xpsr_sdk.engine.tiling import Tile, gaussian_weights
+from xpsr_sdk.engine.watching import tell
 from xpsr_sdk.models.added_conditioning import Added
 from xpsr_sdk.models.controlnet import XPSRControlNet
 from xpsr_sdk.models.schedule import NoiseSchedule
@@ -111,7 +112,7 @@ class GuidedDenoiser:
         self._high, self._low, self._added = high, low, added or {}
         self._guidance_scale, self._conditioning_scale = guidance_scale, conditioning_scale
         self._guidance_interval, self._reuse_interval = guidance_interval, reuse_interval
-        self._evaluations = 0
+        self._evaluations = self._told = 0
         self._compiled, self._optimizations = compiled, optimizations
         self._texts: dict[tuple[int, int], tuple[Tensor, Tensor | None, Added]] = {}
         self._text_ids: set[int] = set()
@@ -141,7 +142,7 @@ class GuidedDenoiser:
 
     def restart(self) -> None:
         """Make the next evaluation a full one, because its timestep is far from the last."""
-        self._evaluations = 0
+        self._evaluations = self._told = 0
         for batch in self._batches:
             batch.deep = None
 
@@ -181,6 +182,8 @@ class GuidedDenoiser:
 
     def _predict_tiles(self, x: Tensor, t: Tensor | int, batch: TileBatch, groups: int, full: bool) -> Tensor:
         """Predict for each tile of every image: a batch of tiles * B, ordered by tile."""
+        tell("denoise", self._told, len(self._batches))
+        self._told += 1
         if self._compiled:  # both networks belong to one step, since the U-Net reads the ControlNet's results
             torch.compiler.cudagraph_mark_step_begin()
         x = self._in_memory_format(x.repeat(groups, 1, 1, 1))

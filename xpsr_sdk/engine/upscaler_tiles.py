@@ -10,6 +10,7 @@ from torch import Tensor
 from xpsr_sdk.contracts import Upscaler
 from xpsr_sdk.data.images import resize
 from xpsr_sdk.engine.tiling import Tile
+from xpsr_sdk.engine.watching import tell
 from xpsr_sdk.plugin_system.answers import blamed_on, checked_tensor
 
 SMALLEST_UPSCALER_TILE = 32
@@ -36,11 +37,13 @@ def upscale_in_tiles(upscaler: Upscaler, images: Tensor, side: int) -> Tensor:
     if max(height, width) <= side:
         return _enlarged(upscaler, images)
     whole = images.new_empty(*images.shape[:2], height * scale, width * scale)
-    for tile in _tiles(height, width, side):
+    tiles = list(_tiles(height, width, side))
+    for done, tile in enumerate(tiles, start=1):
         top, left = max(tile.top - halo, 0), max(tile.left - halo, 0)
         around = Tile(top, left, min(tile.bottom + halo, height), min(tile.right + halo, width))
         inner = Tile(tile.top - top, tile.left - left, tile.bottom - top, tile.right - left)
         tile.of(whole, scale).copy_(inner.of(_enlarged(upscaler, around.of(images)), scale))
+        tell("upscale", done, len(tiles))
     return whole
 
 

@@ -1,4 +1,4 @@
-"""A queue for one loaded pipeline. It accepts requests from many threads, and batches those that are compatible."""
+"""A queue for loaded pipelines. It accepts requests from many threads, and batches those that are compatible."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import threading
 from collections.abc import Hashable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Self
 
 from xpsr_sdk.data.photo import LoadedPhoto, Photo, load_photo
+from xpsr_sdk.engine.watching import Watch, watched_by
 from xpsr_sdk.errors import ConfigError, QueueClosed, QueueFull
 from xpsr_sdk.pipeline import Pipeline
 from xpsr_sdk.resolved import ResolvedSettings
@@ -24,12 +26,14 @@ class Request:
 
     photo: LoadedPhoto
     settings: ResolvedSettings
+    pipeline: Pipeline
+    watch: Watch | None = None
     # The future is never marked as running, so that it can be cancelled until there is a result.
     future: Future[Result] = field(default_factory=Future)
 
     def kind(self) -> Hashable:
         """Requests of the same kind can go through the networks together."""
-        return (self.photo.picture.size, *self.settings.model_dump(exclude=MAY_DIFFER).values())
+        return (id(self.pipeline), self.photo.picture.size, *self.settings.model_dump(exclude=MAY_DIFFER).values())
 
     def finish(self, outcome: Result | BaseException) -> None:
         """Set the result or the error. If the future was cancelled, only tell those who wait that it has ended."""
@@ -42,7 +46,7 @@ class Request:
 
 
 class RestorationQueue:
-    """Restores photos for many threads with one pipeline. Nothing else may use the pipeline at the same time.
+    """Restores photos for many threads. Nothing else may use its pipelines at the same time.
 
     >>> with RestorationQueue(build_pipeline()) as queue:                  # doctest: +SKIP
     ...     futures = [queue.submit(path, seed=1) for path in paths]
@@ -52,7 +56,7 @@ class RestorationQueue:
     change how sums are rounded, and so the levels of a result, by a few of 255 in float32.
 
     Args:
-        pipeline: A pipeline from ``build_pipeline``.
+        pipeline: A pipeline from ``build_pipeline``. None: each photo comes with its own.
         max_batch: At most so many photos go through the networks together. They must have the same size and settings.
         queue_size: At most so many requests may wait.
 
@@ -60,7 +64,7 @@ class RestorationQueue:
         ConfigError: One of the numbers is less than 1.
     """
 
-    def __init__(self, pipeline: Pipeline, *, max_batch: int = 4, queue_size: int = 64) -> None:
+    def __init__(self, pipeline: Pipeline | None = None, *, max_batch: int = 4, queue_size: int = 64) -> None:
         for name, number in (("max_batch", max_batch), ("queue_size", queue_size)):
             if number < 1:
                 raise ConfigError(f"{name} is {number}: it must be at least 1.")
@@ -71,26 +75,40 @@ class RestorationQueue:
         self._worker = threading.Thread(target=self._work, name="xpsr-queue", daemon=True)
         self._worker.start()
 
-    def submit(self, photo: Photo, *, timeout: float | None = None, **settings: Any) -> Future[Result]:
+    def submit(
+        self,
+        photo: Photo,
+        *,
+        timeout: float | None = None,
+        pipeline: Pipeline | None = None,
+        watch: Watch | None = None,
+        **settings: Any,
+    ) -> Future[Result]:
         """Put a photo into the queue.
 
         Args:
             photo: A path, a PIL image or an item.
             timeout: Seconds to wait for space in the queue. 0: do not wait. None: wait without a limit.
+            pipeline: The pipeline that restores it. None: the queue's own.
+            watch: Told how far the restoration is, in the queue's own thread: ``watch(stage, done, total)``. See
+                ``xpsr_sdk.engine.watching``; there is also the stage ``regions``.
             settings: Fields of ``xpsr_sdk.config.RestoreConfig``.
 
         Returns:
             A future. It can be cancelled until there is a result. If all photos of a batch are cancelled while they are
-            restored, the restoration ends after the current step; without a model, after the current region.
+            restored, the restoration ends after the current tile.
 
         Raises:
-            ConfigError: A setting is unknown or out of range.
+            ConfigError: A setting is unknown or out of range, or there is no pipeline.
             ImageError: The photo cannot be read.
             QueueFull: There was no space in the queue.
             QueueClosed: The queue is closed.
         """
-        chosen = self._pipeline.resolve(settings)
-        request = Request(load_photo(photo, chosen), chosen)
+        pipeline = pipeline or self._pipeline
+        if pipeline is None:
+            raise ConfigError("The queue has no pipeline of its own: give one with the photo.")
+        chosen = pipeline.resolve(settings)
+        request = Request(load_photo(photo, chosen), chosen, pipeline, watch)
         with self._changed:
             # If a callback of a result submits a photo, it runs in the worker, which must not wait for itself.
             timeout = 0 if threading.current_thread() is self._worker else timeout
@@ -103,6 +121,12 @@ class RestorationQueue:
             self._changed.notify_all()
         request.future.add_done_callback(self._one_is_done)
         return request.future
+
+    def place(self, future: Future[Result]) -> int | None:
+        """How many requests are before this one; None if it is being restored, or has ended."""
+        with self._changed:
+            waiting = [request.future for request in self._waiting]
+        return waiting.index(future) if future in waiting else None
 
     def _one_is_done(self, future: Future[Result]) -> None:
         if future.cancelled():
@@ -159,16 +183,19 @@ class RestorationQueue:
         self._waiting = [request for request in self._waiting if not request.future.cancelled()]
 
     def _restore(self, batch: list[Request]) -> list[Result]:
-        def stop_if_unwanted(*_: object) -> None:
+        def watch(stage: str, done: int, total: int) -> None:
             if all(request.future.cancelled() for request in batch):
                 raise _AllCancelled
+            for request in batch:
+                if request.watch:
+                    request.watch(stage, done, total)
 
-        return self._pipeline.restore(
-            [request.photo for request in batch],
-            [request.settings for request in batch],
-            callback=stop_if_unwanted,
-            progress=stop_if_unwanted,  # an upscaler alone takes no steps, but goes region by region
-        )
+        with watched_by(watch):
+            return batch[0].pipeline.restore(
+                [request.photo for request in batch],
+                [request.settings for request in batch],
+                progress=partial(watch, "regions"),
+            )
 
 
 class _AllCancelled(Exception):

@@ -1,0 +1,76 @@
+"""``xpsr web``: how the server begins and ends."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+from click.testing import CliRunner
+
+from xpsr_sdk.cli.main import xpsr
+from xpsr_sdk.web.files import PREFIX
+
+
+def test_others_are_let_in_only_with_a_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XPSR_WEB_AUTH", raising=False)
+    result = CliRunner().invoke(xpsr, ["web", "--host", "0.0.0.0"])
+    assert result.exit_code == 2
+    assert "a password is required: set XPSR_WEB_AUTH=name:password" in result.stderr
+    (tmp_path / "users").write_text("# comment\nann\n")
+    result = CliRunner().invoke(xpsr, ["web", "--auth-file", str(tmp_path / "users")])
+    assert (result.exit_code, "line 2, is not name:password" in result.stderr) == (2, True)
+    monkeypatch.setenv("XPSR_WEB_AUTH", "ann:")
+    result = CliRunner().invoke(xpsr, ["web"])
+    assert (result.exit_code, "XPSR_WEB_AUTH, line 1" in result.stderr) == (2, True)
+    assert "--auth " not in CliRunner().invoke(xpsr, ["web", "--help"]).stdout
+
+
+def test_a_port_that_is_taken_and_a_limit_out_of_range_are_told() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        result = CliRunner().invoke(xpsr, ["web", "--port", str(port), "--model", "none"])
+    assert result.exit_code == 2
+    assert f"127.0.0.1:{port} cannot be listened at" in result.stderr
+    assert CliRunner().invoke(xpsr, ["web", "--keep-minutes", "0"]).exit_code == 2
+    assert "no model 'nan0'" in CliRunner().invoke(xpsr, ["web", "--model", "nan0"]).stderr
+
+
+def started(folder: Path) -> tuple[subprocess.Popen[str], str]:
+    """A server in a process of its own, and its address."""
+    command = [sys.executable, "-m", "xpsr_sdk", "web", "--port", "0", "--model", "none"]
+    environment = os.environ | {"TMPDIR": str(folder)}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    found = re.search(r"http://127\.0\.0\.1:\d+", line)
+    assert found, line
+    return process, found[0]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM that a process can act on")
+def test_a_server_that_ends_or_is_killed_leaves_nothing(tmp_path: Path) -> None:
+    def left() -> list[str]:
+        return [each.name for each in tmp_path.iterdir() if each.name.startswith(PREFIX)]
+
+    killed, address = started(tmp_path)
+    assert httpx.get(f"{address}/health").json()["status"] == "ok"
+    assert httpx.get(f"{address}/health", headers={"Host": "evil.example"}).status_code == 403
+    killed.kill()
+    killed.communicate()
+    before = left()
+    assert len(before) == 1
+    ended, address = started(tmp_path)
+    assert len(left()) == 1
+    assert left() != before
+    ended.send_signal(signal.SIGTERM)
+    ended.communicate(timeout=30)
+    assert left() == []

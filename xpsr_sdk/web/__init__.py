@@ -1,0 +1,1 @@
+"""``xpsr web``: a page on which photos are restored, and its API."""

@@ -1,0 +1,325 @@
+"""Takes the visitors' photos, puts them into the queue, keeps the results, and gives each visitor only their own."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from xpsr_sdk.config import PipelineConfig, RestoreConfig
+from xpsr_sdk.contracts import Prompts
+from xpsr_sdk.data.images import read_picture
+from xpsr_sdk.data.photo import load_photo
+from xpsr_sdk.errors import ImageError, QueueFull, XPSRError, one_line, print_traceback
+from xpsr_sdk.result import Result
+from xpsr_sdk.serving.queue import RestorationQueue
+from xpsr_sdk.web.dials import Dials
+from xpsr_sdk.web.files import Storage, StoredPhoto, opened_photo, shown_name, write_for_page, write_thumbnail
+from xpsr_sdk.web.jobs import ENDED, Job
+from xpsr_sdk.web.limits import Limits
+from xpsr_sdk.web.models import Models
+
+Recipe = Callable[[PipelineConfig, str, int], Mapping[str, str]]
+"""``recipe(config, photo, seed)``: how to make a result again."""
+OLDEST_FIRST_SECONDS = 5.0
+"""How often old files are looked for."""
+
+
+class NotThere(XPSRError):
+    """There is no such photo or result, or it is somebody else's."""
+
+
+class Desk:
+    """Everything that happens between an upload and a download.
+
+    Args:
+        dials: Reads settings.
+        models: Loads models.
+        limits: What is allowed.
+        recipe: How to make a result again.
+    """
+
+    def __init__(self, dials: Dials, models: Models, limits: Limits, recipe: Recipe) -> None:
+        self._dials, self._models, self._limits, self._recipe = dials, models, limits, recipe
+        self.storage = Storage(limits.max_disk_gb * 1e9)
+        self._queue = RestorationQueue(max_batch=1, queue_size=limits.queue_size)
+        self._photos: dict[str, StoredPhoto] = {}
+        self._jobs: dict[str, Job] = {}
+        self._times: dict[str, float] = {}
+        self._lock = threading.RLock()
+        self._starter = ThreadPoolExecutor(1, "xpsr-web-start")  # one, so that photos keep their order
+        self._savers = ThreadPoolExecutor(1, "xpsr-web-save")  # so that the next photo need not wait
+        self._in_thread = threading.local()
+        self._closed = threading.Event()
+        threading.Thread(target=self._sweep, name="xpsr-web-sweep", daemon=True).start()
+
+    def close(self) -> None:
+        """Cancel everything, and delete all files."""
+        self._closed.set()
+        for job in list(self._jobs.values()):
+            self._cancel(job)
+        self._starter.shutdown(cancel_futures=True)
+        self._queue.close(cancel_waiting=True)
+        self._savers.shutdown(cancel_futures=True)
+        self.storage.close()
+
+    @contextmanager
+    def hearing_warnings(self) -> Iterator[None]:
+        """Within the block, warnings about a photo become notes of its job, such as that memory ran out."""
+        before = warnings.showwarning
+
+        def hear(message: Warning | str, category: type[Warning], *where: Any, **how: Any) -> None:
+            job: Job | None = getattr(self._in_thread, "job", None)
+            if job is None:
+                before(message, category, *where, **how)
+            elif issubclass(category, UserWarning) and str(message) not in job.notes:
+                job.notes.append(str(message).replace(str(job.photo.file), job.photo.name))
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", UserWarning)
+            warnings.showwarning = hear
+            yield
+
+    def warm_up(self) -> None:
+        """Load the first model in the background."""
+        self._starter.submit(self._models.pipeline, self._dials.read({}))
+
+    def add_photo(self, visitor: str, file: Path, name: str) -> StoredPhoto:
+        """Take a file that was uploaded.
+
+        Raises:
+            ImageError: It is no still image, or it is too large.
+        """
+        photo = opened_photo(file, shown_name(name), visitor, self._limits.max_megapixels)
+        with self._lock:
+            self._photos[photo.id] = photo
+            self._touch(photo)
+        return photo
+
+    def photo(self, visitor: str, photo_id: str) -> StoredPhoto:
+        """A photo of the visitor's.
+
+        Raises:
+            NotThere: There is none of this name.
+        """
+        with self._lock:
+            photo = self._photos.get(photo_id)
+            if photo is None or photo.visitor != visitor:
+                raise NotThere("There is no such photo: it was deleted, or is another visitor's.")
+            self._touch(photo)
+            return photo
+
+    def photos(self, visitor: str) -> list[StoredPhoto]:
+        """All photos of the visitor's, oldest first."""
+        with self._lock:
+            return [photo for photo in self._photos.values() if photo.visitor == visitor]
+
+    def restore(self, visitor: str, photo_id: str, given: Mapping[str, Any], title: str = "") -> Job:
+        """Put a photo into the queue.
+
+        Raises:
+            NotThere: There is no such photo.
+            ConfigError: A setting is wrong.
+            ImageError: The result would be too large or too small.
+            QueueFull: Too many photos wait.
+        """
+        photo = self.photo(visitor, photo_id)
+        config = self._dials.read(given)
+        self._check_size(photo, config)
+        kept = {name: value for name, value in given.items() if value is not None}
+        job = Job(photo, config, kept, title, self._limits.minutes_each)
+        with self._lock:
+            waiting = [other for other in self._jobs.values() if other.state not in ENDED]
+            if len(waiting) >= self._limits.queue_size:
+                raise QueueFull(f"{len(waiting)} photos are waiting, which is the most: try again later.")
+            if sum(other.photo.visitor == visitor for other in waiting) >= self._limits.photos_each:
+                raise QueueFull(f"{self._limits.photos_each} of your photos are waiting, which is the most.")
+            self._jobs[job.id] = job
+        self._starter.submit(self._start, job)
+        return job
+
+    def job(self, visitor: str, job_id: str) -> Job:
+        """A job of the visitor's.
+
+        Raises:
+            NotThere: There is none of this name.
+        """
+        with self._lock:
+            job = self._jobs.get(job_id)
+            if job is None or job.photo.visitor != visitor:
+                raise NotThere("There is no such result: it was deleted, or is another visitor's.")
+            self._touch(job.photo)
+            return job
+
+    def jobs(self, visitor: str) -> list[dict[str, Any]]:
+        """What the page is told of all jobs of the visitor's, oldest first."""
+        with self._lock:
+            return [self.about(job) for job in self._jobs.values() if job.photo.visitor == visitor]
+
+    def about(self, job: Job) -> dict[str, Any]:
+        """What the page is told of a job, with its place in the queue."""
+        with self._lock:
+            before = list(self._jobs.values())
+            before = before[: before.index(job)] if job in before else []
+            return job.about(sum(other.state not in ENDED for other in before))
+
+    @property
+    def waiting(self) -> int:
+        """How many photos wait or are being restored."""
+        with self._lock:
+            return sum(job.state not in ENDED for job in self._jobs.values())
+
+    def cancel(self, visitor: str, job_id: str) -> None:
+        """End a job that has not ended, else delete it with its result."""
+        job = self.job(visitor, job_id)
+        if job.state in ENDED:
+            with self._lock:
+                self._jobs.pop(job_id, None)
+            for file in job.photo.folder.glob(f"{job.id}*"):
+                file.unlink(missing_ok=True)
+        else:
+            self._cancel(job)
+
+    def delete_photo(self, visitor: str, photo_id: str) -> None:
+        """Delete a photo with all its results."""
+        self._delete(self.photo(visitor, photo_id))
+
+    def view(self, visitor: str, photo_id: str, small: bool) -> Path:
+        """A photo as browsers can show it."""
+        photo = self.photo(visitor, photo_id)
+        picture = read_picture(photo.file, self._limits.max_megapixels)
+        write = write_thumbnail if small else write_for_page
+        return write(picture, photo.folder, "small" if small else "view")
+
+    def result(self, visitor: str, job_id: str) -> Job:
+        """A job of the visitor's that has a result.
+
+        Raises:
+            NotThere: There is none of this name, or it has no result yet.
+        """
+        job = self.job(visitor, job_id)
+        if job.state != "done" or job.file is None or not job.file.exists():
+            raise NotThere("There is no result yet.")
+        return job
+
+    def _check_size(self, photo: StoredPhoto, config: PipelineConfig) -> None:
+        """Refuse at once what would be refused when it is restored."""
+        width, height = load_photo(photo.file, config).target_size(config)
+        if width * height > self._limits.max_result_megapixels * 1e6:
+            raise ImageError(
+                f"The result of {photo.name} would be {width}x{height}, which is {width * height / 1e6:.1f} megapixels:"
+                f" {self._limits.max_result_megapixels:g} is the most here."
+            )
+
+    def _cancel(self, job: Job) -> None:
+        if job.future:
+            job.future.cancel()
+        job.finish("cancelled")
+
+    def _start(self, job: Job) -> None:
+        """Load the model, and put the photo into the queue of restorations."""
+        if job.state in ENDED:
+            return
+        self._in_thread.job = job
+        try:
+            if not self._models.is_warm(job.config):
+                job.state, job.stage = "loading", "Loading the model"
+            pipeline = self._models.pipeline(job.config)
+            given = job.config.model_dump(include=set(RestoreConfig.model_fields), exclude_none=True)
+            settings = given | {"metadata": "keep"}  # what is kept is chosen at the download
+            job.plan(pipeline.resolve(settings).num_inference_steps)
+            if job.state not in ENDED:
+                job.state, job.stage = "waiting", ""
+                job.future = self._queue.submit(
+                    job.photo.file, pipeline=pipeline, watch=partial(self._follow, job), **settings
+                )
+                job.future.add_done_callback(partial(self._restored, job))
+        except Exception as error:
+            self._fail(job, error)
+        finally:
+            self._in_thread.job = None
+        if job.state in ENDED and job.future:  # cancelled in between
+            job.future.cancel()
+
+    def _follow(self, job: Job, stage: str, done: int, total: int) -> None:
+        self._in_thread.job = job
+        job.watch(stage, done, total)
+
+    def _restored(self, job: Job, future: Future[Result]) -> None:
+        if future.cancelled():
+            job.finish("cancelled")
+        elif error := future.exception():
+            self._fail(job, error)
+        elif not self._closed.is_set():
+            job.state, job.stage = "saving", "Saving"
+            self._savers.submit(self._save, job, future.result())
+
+    def _save(self, job: Job, result: Result) -> None:
+        self._in_thread.job = job
+        try:
+            file = job.photo.folder / f"{job.id}.png"
+            result.save(file)
+            write_for_page(result.picture, job.photo.folder, f"{job.id}-view")
+            write_thumbnail(result.picture, job.photo.folder, f"{job.id}-small")
+            width, height = result.picture.size
+            job.details = {
+                "width": width,
+                "height": height,
+                "seconds": round(result.timings["total"], 1),
+                "seed": None if job.config.model == "none" else result.seed,
+                "prompts": _described(result.prompts),
+                "tiles": result.plan.tiles,
+                "device": result.plan.device,
+                **self._recipe(job.config, job.photo.name, result.seed),
+            }
+            job.file = file
+            job.finish("done")
+        except Exception as error:
+            self._fail(job, error)
+        finally:
+            self._in_thread.job = None
+
+    def _fail(self, job: Job, error: BaseException) -> None:
+        print_traceback()
+        words = str(error) if isinstance(error, XPSRError) else one_line(error)
+        job.finish("failed", words.replace(str(job.photo.file), job.photo.name))
+
+    def _touch(self, photo: StoredPhoto) -> None:
+        self._times[photo.id] = time.monotonic()
+
+    def _delete(self, photo: StoredPhoto) -> None:
+        with self._lock:
+            for job in [job for job in self._jobs.values() if job.photo is photo]:
+                self._cancel(job)
+                del self._jobs[job.id]
+            self._photos.pop(photo.id, None)
+            self._times.pop(photo.id, None)
+        shutil.rmtree(photo.folder, ignore_errors=True)
+
+    def _sweep(self) -> None:
+        """Delete what nobody has asked for in a while, until the desk is closed."""
+        while not self._closed.wait(OLDEST_FIRST_SECONDS):
+            old = time.monotonic() - 60 * self._limits.keep_minutes
+            with self._lock:
+                busy = {job.photo.id for job in self._jobs.values() if job.state not in ENDED}
+                gone = [photo for photo in self._photos.values() if self._times[photo.id] < old]
+            for photo in gone:
+                if photo.id not in busy:
+                    self._delete(photo)
+
+
+def _described(prompts: Prompts) -> dict[str, dict[str, str | None]]:
+    """The descriptions under the names of the settings that replace them, each with who gave it."""
+    found: dict[str, dict[str, str | None]] = {}
+    if prompts.high is not None:
+        found["prompt"] = {"text": prompts.high, "source": prompts.source.get("high")}
+    if prompts.low is not None:
+        found["low_prompt"] = {"text": prompts.low, "source": prompts.source.get("low")}
+    return found
