@@ -181,34 +181,6 @@ class RestoreConfig(Settings):
     low_negative: str | None = Field(None, description="Negative low-level prompt. None: the model's default.")
 
 
-ONLY_WITH_MODEL = frozenset(
-    {
-        "checkpoint",
-        "prompt_provider",
-        "sampler",
-        "num_inference_steps",
-        "guidance_scale",
-        "guidance_interval",
-        "reuse_interval",
-        "speed",
-        "conditioning_scale",
-        "seed",
-        "tile",
-        "tile_overlap",
-        "tile_batch",
-        "vae_rows",
-        "prompt",
-        "low_prompt",
-        "positive",
-        "negative",
-        "low_negative",
-        "long_prompts",
-        "prompt_weights",
-    }
-)
-"""Settings without any effect if there is no diffusion model, and only an upscaler enlarges the photo."""
-
-
 class OutputConfig(Settings):
     """How results are written."""
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic.errors import PydanticUserError
 
+from xpsr_sdk.build import OF_MODELS
 from xpsr_sdk.config import PRESETS, ModelDefaults, PipelineConfig, read_defaults
 from xpsr_sdk.errors import ConfigError, XPSRError
 from xpsr_sdk.models.checkpoints import checkpoint_in, read_json
@@ -19,6 +20,8 @@ UPSCALER_ALONE = "none"
 """The name of the model that stands for an upscaler without a diffusion model."""
 PARTS = ("upscaler", "prompt_provider", "sampler")
 """The kinds of parts that visitors may choose."""
+ONLY_WITH_MODEL = {*OF_MODELS, "checkpoint", "seed"}
+"""Settings without effect if the upscaler is alone."""
 SIMPLE = {"boolean", "integer", "number"}
 """The JSON types of options that visitors may set. Texts might be the path of a file, or an address."""
 

@@ -20,6 +20,7 @@ from xpsr_sdk.data.photo import load_photo
 from xpsr_sdk.errors import ImageError, QueueFull, XPSRError, one_line, print_traceback
 from xpsr_sdk.result import Result
 from xpsr_sdk.serving.queue import RestorationQueue
+from xpsr_sdk.web.catalogue import UPSCALER_ALONE
 from xpsr_sdk.web.dials import Dials
 from xpsr_sdk.web.files import Storage, StoredPhoto, opened_photo, shown_name, write_for_page, write_thumbnail
 from xpsr_sdk.web.jobs import ENDED, Job
@@ -273,7 +274,7 @@ class Desk:
                 "width": width,
                 "height": height,
                 "seconds": round(result.timings["total"], 1),
-                "seed": None if job.config.model == "none" else result.seed,
+                "seed": None if job.config.model == UPSCALER_ALONE else result.seed,
                 "prompts": _described(result.prompts),
                 "tiles": result.plan.tiles,
                 "device": result.plan.device,

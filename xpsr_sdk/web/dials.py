@@ -8,7 +8,6 @@ from typing import Any
 
 from xpsr_sdk.config import (
     DEFAULT_SCALE,
-    ONLY_WITH_MODEL,
     Component,
     OutputConfig,
     PipelineConfig,
@@ -17,7 +16,7 @@ from xpsr_sdk.config import (
 )
 from xpsr_sdk.errors import ConfigError, did_you_mean, short
 from xpsr_sdk.resolved import SIZES, resolve
-from xpsr_sdk.web.catalogue import PARTS, Catalogue, Model
+from xpsr_sdk.web.catalogue import ONLY_WITH_MODEL, PARTS, UPSCALER_ALONE, Catalogue, Model
 from xpsr_sdk.web.limits import Limits
 
 OF_OPERATOR = {"max_megapixels", "max_result_megapixels", "tile_batch", "vae_rows"}
@@ -83,7 +82,7 @@ class Dials:
         defaults = model.defaults.model_dump(include={*self.names}) | {"scale": DEFAULT_SCALE, "speed": "exact"}
         parts = {"upscaler": _own_part(model.defaults.upscaler), "sampler": _own_part(model.defaults.sampler)}
         parts["prompt_provider"] = next(iter(self._catalogue.parts["prompt_provider"]))
-        without = sorted(ONLY_WITH_MODEL) if model.place == "none" else []
+        without = sorted(ONLY_WITH_MODEL) if model.place == UPSCALER_ALONE else []
         return {
             "name": model.name,
             "defaults": defaults | parts,
@@ -103,7 +102,7 @@ class Dials:
         """
         values = {name: value for name, value in given.items() if value is not None}
         model = self._chosen_model(values.pop("model", None))
-        if model.place == "none":
+        if model.place == UPSCALER_ALONE:
             values = {name: value for name, value in values.items() if name not in ONLY_WITH_MODEL}
         read: dict[str, Any] = {"model": model.place}
         if "checkpoint" in values:
@@ -121,10 +120,9 @@ class Dials:
         own = self._base.model_dump(exclude_unset=True)
         if any(name in values for name in SIZES):
             own = {name: value for name, value in own.items() if name not in SIZES}
-        if model.place == "none":
-            own = {
-                name: value for name, value in own.items() if name not in ONLY_WITH_MODEL | {"backbone", "execution"}
-            }
+        if model.place == UPSCALER_ALONE:
+            kept = {*RestoreConfig.model_fields, "upscaler", "device", "dtype"} - ONLY_WITH_MODEL
+            own = {name: value for name, value in own.items() if name in kept}
         limits = self._limits.model_dump(include={"max_megapixels", "max_result_megapixels"})
         config = load_config(PipelineConfig, own | read | values | limits, "What was chosen")
         resolve(RestoreConfig(), config.model_dump(include=set(RestoreConfig.model_fields)), model.defaults)

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from xpsr_sdk.config import PipelineConfig
 from xpsr_sdk.errors import XPSRError
 from xpsr_sdk.result import Result
+from xpsr_sdk.web.catalogue import UPSCALER_ALONE
 from xpsr_sdk.web.files import StoredPhoto
 
 State = Literal["waiting", "loading", "restoring", "saving", "done", "failed", "cancelled"]
@@ -105,7 +106,7 @@ class Job:
             words += f": step {min(step + 1, self._evaluations)} of {self._evaluations}"
             words += f", tile {tile + 1} of {total}" if total > 1 else ""
             return begun + (SHARES["decode"] - begun) * min(done / (total * self._evaluations), 1), words
-        last = 1.0 if self.config.model == "none" else SHARES["denoise"]
+        last = 1.0 if self.config.model == UPSCALER_ALONE else SHARES["denoise"]
         return begun + (last - begun) * done / total, f"{words}: tile {min(done + 1, total)} of {total}"
 
     def plan(self, evaluations: int) -> None:

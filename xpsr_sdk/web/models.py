@@ -8,7 +8,7 @@ from collections import OrderedDict
 from typing import Any
 
 from xpsr_sdk.build import build_pipeline
-from xpsr_sdk.config import PipelineConfig
+from xpsr_sdk.config import PipelineConfig, RestoreConfig
 from xpsr_sdk.pipeline import Pipeline
 from xpsr_sdk.plugin_system.registry import Registry
 from xpsr_sdk.web.catalogue import PARTS
@@ -65,7 +65,7 @@ class Models:
 
 def _of_networks(config: PipelineConfig) -> PipelineConfig:
     """The settings that decide which networks are loaded, and how. Without a model there are none."""
-    fields = {"model", "checkpoint", "checkpoint_weights", "backbone", "device", "dtype", "execution"}
+    fields = PipelineConfig.model_fields.keys() - RestoreConfig.model_fields.keys() - set(PARTS)
     return PipelineConfig(**config.model_dump(include=fields, exclude_unset=True))
 
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
-from xpsr_sdk.config import ONLY_WITH_MODEL, PipelineConfig
-from xpsr_sdk.web.catalogue import PARTS
+from xpsr_sdk.config import PipelineConfig, RestoreConfig
+from xpsr_sdk.web.catalogue import ONLY_WITH_MODEL, UPSCALER_ALONE
 
 OF_MACHINE = {"device", "dtype", "execution"}
 """Settings of the server's machine rather than of the photo."""
@@ -38,9 +38,9 @@ class Recipe:
         file = PurePosixPath(photo).name
         result = f"{PurePosixPath(file).stem}-restored.png"
         settings = config.model_dump(exclude_unset=True, exclude_none=True, exclude=self._left_out)
-        if config.model != "none":
+        if config.model != UPSCALER_ALONE:
             settings["seed"] = seed
-        settings = {n: v for n, v in settings.items() if config.model != "none" or n not in ONLY_WITH_MODEL}
+        settings = {n: v for n, v in settings.items() if config.model != UPSCALER_ALONE or n not in ONLY_WITH_MODEL}
         settings["model"] = _short(config.model)
         if config.checkpoint:
             settings["checkpoint"] = _short(str(config.checkpoint))
@@ -63,13 +63,16 @@ def _words(option: str, value: Any) -> Iterator[str]:
         for own, chosen in value.items():
             if own != "name":
                 yield from (f"{option}-option", f"{own}={str(chosen).lower() if isinstance(chosen, bool) else chosen}")
+    elif isinstance(value, tuple):
+        for each in value:
+            yield from (option, str(each))
     else:
         yield from (option, str(value))
 
 
 def _python(file: str, result: str, settings: Mapping[str, Any]) -> str:
-    of_pipeline = {n: v for n, v in settings.items() if n in {"model", "checkpoint", "checkpoint_weights", *PARTS}}
-    of_photo = {n: v for n, v in settings.items() if n not in of_pipeline}
+    of_photo = {name: value for name, value in settings.items() if name in RestoreConfig.model_fields}
+    of_pipeline = {name: value for name, value in settings.items() if name not in of_photo}
     return "\n".join(
         [
             "from xpsr_sdk import build_pipeline",

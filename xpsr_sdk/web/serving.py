@@ -65,6 +65,7 @@ def _listening(host: str, port: int) -> socket.socket:
     try:
         found.bind((host, port))
     except OSError as error:
+        found.close()
         raise ConfigError(
             f"{host}:{port} cannot be listened at: {error.strerror}. Another --port may be free."
         ) from None
