@@ -15,6 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from xpsr_sdk.cli.main import xpsr
+from xpsr_sdk.files.leftovers import temporary_name
 from xpsr_sdk.web.files import PREFIX
 
 
@@ -44,33 +45,22 @@ def test_a_port_that_is_taken_and_a_limit_out_of_range_are_told() -> None:
     assert "no model 'nan0'" in CliRunner().invoke(xpsr, ["web", "--model", "nan0"]).stderr
 
 
-def started(folder: Path) -> tuple[subprocess.Popen[str], str]:
-    """A server in a process of its own, and its address."""
-    command = [sys.executable, "-m", "xpsr_sdk", "web", "--port", "0", "--model", "none"]
-    environment = os.environ | {"TMPDIR": str(folder)}
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
-    assert process.stdout is not None
-    line = process.stdout.readline()
-    found = re.search(r"http://127\.0\.0\.1:\d+", line)
-    assert found, line
-    return process, found[0]
-
-
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM that a process can act on")
-def test_a_server_that_ends_or_is_killed_leaves_nothing(tmp_path: Path) -> None:
-    def left() -> list[str]:
-        return [each.name for each in tmp_path.iterdir() if each.name.startswith(PREFIX)]
-
-    killed, address = started(tmp_path)
-    assert httpx.get(f"{address}/health").json()["status"] == "ok"
-    assert httpx.get(f"{address}/health", headers={"Host": "evil.example"}).status_code == 403
-    killed.kill()
-    killed.communicate()
-    before = left()
-    assert len(before) == 1
-    ended, address = started(tmp_path)
-    assert len(left()) == 1
-    assert left() != before
-    ended.send_signal(signal.SIGTERM)
-    ended.communicate(timeout=30)
-    assert left() == []
+def test_the_server_ends_with_its_files_and_removes_those_of_one_that_was_killed(tmp_path: Path) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    of_killed = tmp_path / temporary_name(PREFIX).replace(str(os.getpid()), str(ended.pid), 1)
+    of_killed.mkdir()
+    command = [sys.executable, "-m", "xpsr_sdk", "web", "--port", "0", "--model", "none"]
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as server:
+        assert server.stdout is not None
+        found = re.search(r"http://127\.0\.0\.1:\d+", server.stdout.readline())
+        assert found
+        assert not of_killed.exists()
+        assert httpx.get(f"{found[0]}/health", timeout=60).json()["status"] == "ok"
+        assert httpx.get(f"{found[0]}/health", headers={"Host": "evil.example"}, timeout=60).status_code == 403
+        assert [each for each in tmp_path.iterdir() if each.name.startswith(PREFIX)] != []
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(60) == 143
+    assert [each for each in tmp_path.iterdir() if each.name.startswith(PREFIX)] == []

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from xpsr_sdk.cli.interrupts import interrupts
 from xpsr_sdk.cli.options import setting
 from xpsr_sdk.cli.terminal import quiet_libraries, say
 from xpsr_sdk.cli.upscale import upscale
@@ -95,16 +96,18 @@ def web(
     flags = options_of_upscale()
     catalogue = Catalogue(registry, base, models, models_dir, providers)
     dials = Dials(catalogue, base, allowed, flags)
-    serve(
-        dials,
-        Models(registry, allowed.warm_models),
-        allowed,
-        Recipe(base, flags),
-        users,
-        host,
-        port,
-        tell=lambda address: say(f"The page is at {address} (Ctrl-C ends it)."),
-    )
+    models_of_page, recipe = Models(registry, allowed.warm_models), Recipe(base, flags)
+    with interrupts("", softly=lambda number: False):  # so that temporary files leave
+        serve(
+            dials,
+            models_of_page,
+            allowed,
+            recipe,
+            users,
+            host,
+            port,
+            tell=lambda address: say(f"The page is at {address} (Ctrl-C ends it)."),
+        )
 
 
 def options_of_upscale() -> dict[str, str]:

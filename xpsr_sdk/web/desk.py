@@ -63,6 +63,8 @@ class Desk:
 
     def close(self) -> None:
         """Cancel everything, and delete all files."""
+        if self._closed.is_set():
+            return
         self._closed.set()
         for job in list(self._jobs.values()):
             self._cancel(job)

@@ -50,9 +50,12 @@ def serve(
         uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2, server_header=False, lifespan="on")
     )
     desk.warm_up()
-    with listening, desk.hearing_warnings():
-        tell(address)
-        server.run(sockets=[listening])
+    try:
+        with listening, desk.hearing_warnings():
+            tell(address)
+            server.run(sockets=[listening])
+    finally:
+        desk.close()
 
 
 def _listening(host: str, port: int) -> socket.socket:
