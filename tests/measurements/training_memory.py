@@ -1,12 +1,13 @@
-"""What training XPSR on Stable Diffusion 1.5 takes, at full size, without its weights.
+"""What training XPSR on Stable Diffusion 1.5 or XL takes, at full size, without its weights.
 
     python -m tests.measurements.training_memory
+    python -m tests.measurements.training_memory --base sdxl
     python -m tests.measurements.training_memory --operations
     python -m tests.measurements.training_memory --step --optimizer adamw-8bit
 
-The first counts parameters and, on tensors without content, every byte of a step; the second, likewise, what each part
-of a step at 512 x 512 pixels computes. The third takes a real step on the CPU with random weights, at 256 x 256 pixels
-in bfloat16, and prints how much memory the process had at most.
+The first two count parameters and, on tensors without content, every byte of a restoration and of a step; the third,
+likewise, what each part of a step of SD 1.5 at 512 x 512 pixels computes. The last takes a real step of SD 1.5 on the
+CPU with random weights, at 256 x 256 pixels in bfloat16, and prints how much memory the process had at most.
 """
 
 from __future__ import annotations
@@ -28,9 +29,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from tests.support import tiny
+from tests.support.full_size import CLIP_L, SD15_UNET, SDXL_UNET, VAE, networks
 from xpsr_sdk import Registry
 from xpsr_sdk.config import load_config
 from xpsr_sdk.contracts import TrainedModel
+from xpsr_sdk.engine.memory import activation_bytes, weight_bytes
+from xpsr_sdk.models.added_conditioning import empty_added
 from xpsr_sdk.models.blocks import checkpoint_gradients
 from xpsr_sdk.models.controlnet import XPSRControlNet
 from xpsr_sdk.models.schedule import NoiseSchedule
@@ -42,37 +46,57 @@ from xpsr_sdk.training.objective import Objective, StepInputs
 from xpsr_sdk.training.optimizer import select_parameters
 from xpsr_sdk.training.terms import Terms
 
-SD15_UNET: dict[str, Any] = {"sample_size": 64, "cross_attention_dim": 768, "attention_head_dim": 8}
 SD15_SCHEDULE: dict[str, Any] = {
     "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "num_train_timesteps": 1000
-}  # fmt: skip
-SD15_VAE: dict[str, Any] = {
-    "block_out_channels": (128, 256, 512, 512), "layers_per_block": 2, "latent_channels": 4, "sample_size": 512,
-    "down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4,
-}  # fmt: skip
-SD15_TEXT: dict[str, Any] = {
-    "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12,
-    "projection_dim": 768, "vocab_size": 49408,
 }  # fmt: skip
 XPSR = ("controlnet.*", "unet.*pixel_attentions*")
 
 
-def networks() -> tuple[XPSRUNet, XPSRControlNet]:
-    """XPSR on Stable Diffusion 1.5, on the device and in the mode of the caller."""
-    base = UNet2DConditionModel(**SD15_UNET)
+BASES: dict[str, Any] = {
+    "sd15": {"unet": SD15_UNET, "fusion": None, "sizes": ((256, 1), (512, 1), (512, 2))},
+    "sdxl": {"unet": SDXL_UNET, "fusion": {"name": "xpsr", "depth": 1}, "sizes": ((512, 1), (1024, 1))},
+}
+"""The base models, the fusions in their examples/configs, and the sizes and batches to count."""
+
+
+def networks_on(base: str) -> tuple[XPSRUNet, XPSRControlNet]:
+    """Fresh XPSR parts on a base, on the device and in the mode of the caller."""
     with Registry([]).in_force():
-        return XPSRUNet.from_base(base), XPSRControlNet.from_unet(base)
+        return networks(BASES[base]["unet"], BASES[base]["fusion"])
 
 
-def parameters() -> dict[str, float]:
+def parameters(base: str) -> dict[str, float]:
     """Millions of parameters."""
     with torch.device("meta"):
-        unet, controlnet = networks()
+        unet, controlnet = networks_on(base)
     pixel = sum(p.numel() for name, p in unet.named_parameters() if ".pixel_attentions." in name)
     fusion = sum(p.numel() for name, p in controlnet.named_parameters() if ".fusions." in name)
     counts = {"ControlNet": sum(p.numel() for p in controlnet.parameters()), "of it fusion": fusion}
     counts |= {"U-Net": sum(p.numel() for p in unet.parameters()), "of it pixel attention": pixel}
     return {name: count / 1e6 for name, count in counts.items()}
+
+
+def restoration(base: str, size: int) -> dict[str, float]:
+    """GiB of the weights, and of the features in a pass with guidance and in decoding, in bfloat16."""
+    with torch.device("meta"):
+        (unet, controlnet), vae = networks_on(base), AutoencoderKL(**VAE)
+        for network in (unet, controlnet, vae):
+            torch.nn.Module.to(network, torch.bfloat16)  # diffusers' own ``to`` warns
+        x, text, picture = (
+            torch.empty(2, *shape, dtype=torch.bfloat16)
+            for shape in ((4, size // 8, size // 8), (77, unet.config.cross_attention_dim), (3, size, size))
+        )
+        added: Any = {"added_cond_kwargs": empty_added(unet, 2)}
+
+        def predict() -> None:
+            out = controlnet(x, 500, text, picture, text, **added)
+            unet(x, 500, text, text, out.down_block_res_samples, out.mid_block_res_sample, **added)
+
+        return {
+            "weights": sum(map(weight_bytes, (unet, controlnet, vae))) / GIB,
+            "features": activation_bytes(predict, (unet, controlnet)) / GIB,
+            "decoder": activation_bytes(lambda: vae.decode(x[:1]), (vae,)) / GIB,
+        }
 
 
 def objective_of(unet: XPSRUNet, controlnet: XPSRControlNet, text_encoder: torch.nn.Module) -> Objective:
@@ -82,17 +106,18 @@ def objective_of(unet: XPSRUNet, controlnet: XPSRControlNet, text_encoder: torch
     return Objective(model, LossSection(), Terms(LossSection(), model, Registry([]), seed=0))
 
 
-def inputs_of(batch: int, size: int) -> StepInputs:
+def inputs_of(unet: XPSRUNet, batch: int, size: int) -> StepInputs:
     """The inputs of a step, without content."""
     image, latents = torch.zeros(batch, 3, size, size), torch.zeros(batch, 4, size // 8, size // 8)
-    whole, text = torch.zeros(batch, dtype=torch.long), torch.zeros(batch, 77, 768)
-    return StepInputs(image, image, image, latents, latents, latents, whole, text, text, whole > 0, whole)
+    whole, text = torch.zeros(batch, dtype=torch.long), torch.zeros(batch, 77, unet.config.cross_attention_dim)
+    added = {name: torch.zeros(x.shape) for name, x in empty_added(unet, batch).items()}
+    return StepInputs(image, image, image, latents, latents, latents, whole, text, text, whole > 0, whole, added)
 
 
-def memory(size: int, batch: int, checkpointing: bool, optimizer: str = "adamw") -> StepMemory:
+def memory(base: str, size: int, batch: int, checkpointing: bool, optimizer: str = "adamw") -> StepMemory:
     """A step in bfloat16, counted on tensors without content; frozen weights are held in bfloat16, too."""
     with FakeTensorMode(allow_non_fake_inputs=True):
-        unet, controlnet = networks()
+        unet, controlnet = networks_on(base)
         trained = select_parameters({"unet": unet, "controlnet": controlnet}, XPSR)
         for parameter in unet.parameters():
             if not parameter.requires_grad and parameter.ndim > 1:
@@ -101,7 +126,7 @@ def memory(size: int, batch: int, checkpointing: bool, optimizer: str = "adamw")
             checkpoint_gradients(unet)
             checkpoint_gradients(controlnet)
         objective = objective_of(unet, controlnet, torch.nn.Identity())
-        inputs = inputs_of(batch, size)
+        inputs = inputs_of(unet, batch, size)
 
         def loss() -> torch.Tensor:
             with torch.autocast("cpu", torch.bfloat16):
@@ -113,11 +138,11 @@ def memory(size: int, batch: int, checkpointing: bool, optimizer: str = "adamw")
 def operations() -> dict[str, float]:
     """10^12 floating-point operations for an image of 512 x 512 pixels, by part of the step."""
     with FakeTensorMode(allow_non_fake_inputs=True):
-        vae, text_encoder = AutoencoderKL(**SD15_VAE), CLIPTextModel(CLIPTextConfig(**SD15_TEXT))
-        unet, controlnet = networks()
+        vae, text_encoder = AutoencoderKL(**VAE), CLIPTextModel(CLIPTextConfig(**CLIP_L))
+        unet, controlnet = networks_on("sd15")
         select_parameters({"unet": unet, "controlnet": controlnet}, XPSR)
         objective = objective_of(unet, controlnet, text_encoder)
-        image, inputs = torch.zeros(1, 3, 512, 512), inputs_of(1, 512)
+        image, inputs = torch.zeros(1, 3, 512, 512), inputs_of(unet, 1, 512)
 
         def encode() -> None:
             with torch.no_grad():
@@ -156,8 +181,8 @@ def _config(folder: Path, optimizer: str, size: int, ema: bool) -> TrainConfig:
     tiny.write_configs(base)
     with torch.device("meta"):
         UNet2DConditionModel(**SD15_UNET).save_config(base / "unet")
-    CLIPTextConfig(**SD15_TEXT).save_pretrained(base / "text_encoder")
-    AutoencoderKL(**SD15_VAE).to(torch.bfloat16).save_pretrained(base / "vae")
+    CLIPTextConfig(**CLIP_L).save_pretrained(base / "text_encoder")
+    AutoencoderKL(**VAE).to(torch.bfloat16).save_pretrained(base / "vae")
     DDIMScheduler(**SD15_SCHEDULE).save_pretrained(base / "scheduler")
     photos.mkdir()
     pixels = np.random.default_rng(0).integers(0, 256, (size, size, 3), dtype=np.uint8)
@@ -174,6 +199,7 @@ def _config(folder: Path, optimizer: str, size: int, ema: bool) -> TrainConfig:
 
 def main() -> None:
     parser = ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--base", default="sd15", choices=list(BASES), help="whose memory is counted")
     parser.add_argument("--step", action="store_true", help="take a real step")
     parser.add_argument("--operations", action="store_true", help="count floating-point operations")
     parser.add_argument("--optimizer", default="adamw", choices=["adamw", "adamw-8bit"])
@@ -188,13 +214,16 @@ def main() -> None:
         for name, count in operations().items():
             print(f"{name:26} {count:6.2f} TFLOP")
         return
-    for name, millions in parameters().items():
+    for name, millions in parameters(arguments.base).items():
         print(f"{name:22} {millions:8.1f} M")
-    for size, batch in ((256, 1), (512, 1), (512, 2)):
+    for size in (512, 1024):
+        found = {name: f"{gib:.2f} GiB" for name, gib in restoration(arguments.base, size).items()}
+        print(f"Restoring {size} x {size}: {found}", flush=True)
+    for size, batch in BASES[arguments.base]["sizes"]:
         for checkpointing in (False, True):
-            found = memory(size, batch, checkpointing, arguments.optimizer)
+            counted = memory(arguments.base, size, batch, checkpointing, arguments.optimizer)
             how = "with" if checkpointing else "without"
-            print(f"{size} x {size}, batch {batch}, {how} gradient checkpointing: {dict(found.rows())}", flush=True)
+            print(f"{size} x {size}, batch {batch}, {how} gradient checkpointing: {dict(counted.rows())}", flush=True)
 
 
 if __name__ == "__main__":

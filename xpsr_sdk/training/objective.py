@@ -181,6 +181,8 @@ class Objective(nn.Module):
     @torch.no_grad()
     def _start(self, inputs: StepInputs) -> Tensor:
         """The latents that noise is added to: those of the HR images, or for some images the estimated mean."""
+        if not self.loss.estimate_share:
+            return inputs.latents
         last = self.model.schedule.last
         chosen = inputs.from_estimate & (inputs.timesteps < last)
         if not chosen.any():
