@@ -28,13 +28,14 @@ if TYPE_CHECKING:
     from xpsr_sdk.builtin.measured import MEASURED_PHRASES
     from xpsr_sdk.builtin.samplers import DiffusersSampler
     from xpsr_sdk.builtin.stable_diffusion import StableDiffusion
+    from xpsr_sdk.builtin.stable_diffusion_xl import StableDiffusionXL
     from xpsr_sdk.data.files import find_images
     from xpsr_sdk.data.images import read_image, to_image, to_tensor
     from xpsr_sdk.errors import config_error, did_you_mean, one_line, short
     from xpsr_sdk.hardware.devices import find_device
     from xpsr_sdk.models.checkpoints import read_json
     from xpsr_sdk.models.fusion import from_published_name, init_fusions, to_published_name, transformer_like
-    from xpsr_sdk.models.pretrained import check_loaded
+    from xpsr_sdk.models.pretrained import check_loaded, load_network
     from xpsr_sdk.plugin_system.scope import create_part
 
 __all__ = [
@@ -45,6 +46,7 @@ __all__ = [
     "DrawnDegradation",
     "ResizeMode",
     "StableDiffusion",
+    "StableDiffusionXL",
     "check_batch",
     "check_image",
     "check_loaded",
@@ -57,6 +59,7 @@ __all__ = [
     "init_fusions",
     "jpeg",
     "kernels",
+    "load_network",
     "one_line",
     "read_image",
     "read_json",
@@ -77,12 +80,13 @@ HOME_OF = homes_of(
         "builtin.measured": "MEASURED_PHRASES",
         "builtin.samplers": "DiffusersSampler",
         "builtin.stable_diffusion": "StableDiffusion",
+        "builtin.stable_diffusion_xl": "StableDiffusionXL",
         "data.files": "find_images",
         "data.images": "read_image to_image to_tensor",
         "errors": "config_error did_you_mean one_line short",
         "hardware.devices": "find_device",
         "models.checkpoints": "read_json",
-        "models.pretrained": "check_loaded",
+        "models.pretrained": "check_loaded load_network",
         "models.fusion": "from_published_name init_fusions to_published_name transformer_like",
         "plugin_system.scope": "create_part",
     }

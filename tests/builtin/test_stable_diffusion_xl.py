@@ -17,14 +17,18 @@ from peft.utils import get_peft_model_state_dict
 from torch import Tensor
 
 from tests.support import tiny
+from tests.support.full_size import SDXL_UNET, networks
 from tests.support.training_runs import config, log_of
 from xpsr_sdk import Pipeline, Registry, build_pipeline
 from xpsr_sdk.builtin.stable_diffusion_xl import StableDiffusionXL
+from xpsr_sdk.config import read_toml
 from xpsr_sdk.engine.denoiser import GuidedDenoiser
 from xpsr_sdk.engine.tiling import plan_tiles
+from xpsr_sdk.models.checkpoints import write_checkpoint
 from xpsr_sdk.models.controlnet import XPSRControlNet
 from xpsr_sdk.models.unet import XPSRUNet
 from xpsr_sdk.testing import check_backbone
+from xpsr_sdk.training.config import TrainConfig
 from xpsr_sdk.training.dry_run import dry_run
 from xpsr_sdk.training.loop import train
 
@@ -168,6 +172,39 @@ def test_what_is_added_follows_its_prompt_through_guidance_and_tiles(base: Path)
     tiles = plan_tiles(12, 8, 8, 4)
     one, several = (predict(slice(0, 2), [0, 1], tiles=tiles, tile_batch=count) for count in (1, 4))
     torch.testing.assert_close(several, one, atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_sampling_before_training_is_that_of_diffusers(base: Path, diffusers_pipe: Any, tmp_path: Path) -> None:
+    original = UNet2DConditionModel.from_pretrained(base / "unet")
+    controlnet = XPSRControlNet.from_unet(original, tiny.CONDITIONING_WIDTHS)
+    write_checkpoint(tmp_path / "fresh", XPSRUNet.from_base(original, pixel_attention=False), controlnet)
+    sampler = {"name": "diffusers", "scheduler": "EulerDiscreteScheduler"}
+    pipe = build_pipeline(model=str(base), checkpoint=tmp_path / "fresh", device="cpu", sampler=sampler)
+    latents, seen = torch.randn(1, 4, 10, 8, generator=torch.Generator().manual_seed(0)), []
+    pipe(
+        tiny.photo(16, 20), scale=2, latents=latents, num_inference_steps=3, guidance_scale=4, prompt="a house",
+        positive="", negative="noise", callback=lambda _step, _timestep, x: seen.append(x),
+    )  # fmt: skip
+    diffusers_pipe.set_progress_bar_config(disable=True)
+    expected = diffusers_pipe(
+        "a house", negative_prompt="noise", height=40, width=32, original_size=(1024, 1024), target_size=(1024, 1024),
+        num_inference_steps=3, guidance_scale=4, latents=latents, output_type="latent",
+    ).images  # fmt: skip
+    torch.testing.assert_close(seen[-1], expected, atol=1e-4, rtol=1e-4)
+
+
+def test_the_full_size_is_that_of_sdxl() -> None:
+    with torch.device("meta"):
+        unet, controlnet = networks(SDXL_UNET, {"name": "xpsr", "depth": 1})
+
+    def count(network: torch.nn.Module, part: str = "") -> int:
+        return sum(p.numel() for name, p in network.named_parameters() if part in name)
+
+    pixel = count(unet, ".pixel_attentions.")
+    assert count(unet) - pixel == 2_567_463_684  # as published
+    assert (pixel, count(controlnet), count(controlnet, ".fusions.")) == (140_019_520, 1_513_309_377, 262_031_360)
+    assert read_toml(TrainConfig, Path("examples/configs/xpsr-sdxl.toml")).model.fusion == {"name": "xpsr", "depth": 1}
 
 
 def test_it_is_trained_and_restores(pipe: Pipeline, checkpoint: Path) -> None:

@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from xpsr_sdk.builtin.clip_windows import Windows, in_windows
+from xpsr_sdk.builtin.text_windows import Windows, in_windows
 from xpsr_sdk.config import LongPrompts
 from xpsr_sdk.contracts import Conditioning, Options
 from xpsr_sdk.errors import CheckpointError, ConfigError, XPSRError, one_line
@@ -148,13 +148,17 @@ class StableDiffusion:
         return Conditioning(windows.joined(self.text_encoder(windows.ids_for(self.text_encoder))[0]))
 
     def windows(self, tokenizer: Any, texts: Sequence[str], long_prompts: LongPrompts, weighted: bool) -> Windows:
-        """Texts in windows of ``max_tokens``. Warns once of a cut: captions are often too long, folders have many."""
+        """Texts in windows of ``max_tokens``, for a text encoder and its tokenizer.
+
+        ``windows.ids_for(encoder)`` are the tokens, and ``windows.joined(embeddings)`` are the embeddings of the texts,
+        with their weights. The first text that is cut causes a warning: captions are often too long.
+        """
         windows = in_windows(tokenizer, self.max_tokens, texts, long_prompts, weighted)
         if windows.cut and not self._warned_of_cut:
             self._warned_of_cut = True
             text, length = windows.cut
             warnings.warn(
-                f"A prompt of {length} tokens was cut to {self.max_tokens - 2}: {text[:60]!r}...; "
+                f"A prompt of {length} tokens was cut to {windows.room}: {text[:60]!r}...; "
                 "long_prompts = 'chunks' reads all of it. There is no warning for further prompts that are cut.",
                 stacklevel=3,
             )

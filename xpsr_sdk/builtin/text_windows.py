@@ -1,4 +1,4 @@
-"""Texts for a CLIP text encoder: in windows of the length that it reads, and with weights on their words."""
+"""Texts for a text encoder: in windows of the length that it reads, and with weights on their words."""
 
 from __future__ import annotations
 
@@ -22,12 +22,14 @@ class Windows:
         ids: The tokens of all windows, those of the first text first: (B * windows of a text) T.
         weights: The weight of each token, of the same shape.
         texts: B.
+        room: How many tokens of a text a window holds.
         cut: The first text that was cut, with the number of its tokens. None: no text was.
     """
 
     ids: list[list[int]]
     weights: list[list[float]]
     texts: int
+    room: int
     cut: tuple[str, int] | None
 
     def ids_for(self, encoder: nn.Module) -> Tensor:
@@ -54,20 +56,30 @@ class Windows:
 def in_windows(
     tokenizer: Any, max_tokens: int, texts: Sequence[str], long_prompts: LongPrompts, weighted: bool
 ) -> Windows:
-    """Split texts into windows of ``max_tokens`` tokens, including the start and end tokens.
+    """Split texts into windows of ``max_tokens`` tokens, including the start and end tokens that a tokenizer has.
 
     A text is padded to a window. A longer text is cut to one window or, with ``"chunks"``, gets several; all texts get
     as many as the longest one.
     """
-    room = max_tokens - 2  # without the start and end tokens
+    first, last = _mark(tokenizer, "bos", "cls"), _mark(tokenizer, "eos", "sep")
+    room = max_tokens - len(first) - len(last)
     tokens = [_tokens(tokenizer, text, weighted) for text in texts]
     count = max(1, *(-(-len(of_text) // room) for of_text in tokens)) if long_prompts == "chunks" else 1
     cut = ((text, len(of_text)) for text, of_text in zip(texts, tokens, strict=True) if len(of_text) > count * room)
     windows = [of_text[i * room :][:room] for of_text in tokens for i in range(count)]
-    first, last, padding = (getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad"))
-    ids = [[first, *(token for token, _ in w), last, *[padding] * (room - len(w))] for w in windows]
-    weights = [[1.0, *(weight for _, weight in w), *[1.0] * (room + 1 - len(w))] for w in windows]
-    return Windows(ids, weights, len(texts), next(cut, None))
+    ids, weights = [], []
+    for window in windows:
+        padding = [tokenizer.pad_token_id] * (room - len(window))
+        ids.append([*first, *(token for token, _ in window), *last, *padding])
+        after = [1.0] * (len(last) + len(padding))
+        weights.append([*[1.0] * len(first), *(weight for _, weight in window), *after])
+    return Windows(ids, weights, len(texts), room, next(cut, None))
+
+
+def _mark(tokenizer: Any, *names: str) -> list[int]:
+    """The special token with the first of these names that the tokenizer has, as a list of at most one."""
+    found = (getattr(tokenizer, f"{name}_token_id", None) for name in names)
+    return [token for token in found if token is not None][:1]
 
 
 def _tokens(tokenizer: Any, text: str, weighted: bool) -> list[tuple[int, float]]:
