@@ -248,6 +248,21 @@ def test_another_file_is_named_in_a_sentence(file: Path, change: Callable[[Tenso
         find_checkpoint(file)
 
 
+def test_a_folder_that_holds_something_else_is_named(models: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"is no model, but holds files: name one of them \(file.safetensors\)"):
+        find_model(models)
+    with pytest.raises(CheckpointError, match=r"is an autoencoder .* alone, not the folder of a whole model"):
+        find_model(models / "folder" / "vae")
+    save_file({"lora_unet_a.lora_up.weight": torch.zeros(1)}, tmp_path / "pytorch_lora_weights.safetensors")
+    with pytest.raises(CheckpointError, match=r"is a LoRA, not the folder of a whole model: name it as lora"):
+        find_model(str(tmp_path))
+    (tmp_path / "run" / "checkpoint-5" / "unet").mkdir(parents=True)
+    with pytest.raises(CheckpointError, match=r"run is the folder of a run: .* such as .*checkpoint-5\."):
+        find_checkpoint(tmp_path / "run")
+    with pytest.raises(CheckpointError, match=r"unet is the folder of one network: name .*, .*checkpoint\."):
+        find_checkpoint(models / "checkpoint" / "unet")
+
+
 @pytest.mark.parametrize("size", [0, 7, 5000, -10])
 def test_a_truncated_file_is_damaged(file: Path, size: int) -> None:
     file.write_bytes(file.read_bytes()[:size])

@@ -7,9 +7,10 @@ from typing import Any
 
 from xpsr_sdk.config import PRESETS
 from xpsr_sdk.errors import CheckpointError, ConfigError, did_you_mean
-from xpsr_sdk.models.file_kinds import WEIGHT_FILES, wrong_kind
+from xpsr_sdk.models.file_kinds import WEIGHT_FILES, kind_of, wrong_kind
 from xpsr_sdk.models.hub import CHECKPOINT_FILES, HUB_FILES, file_on_hub, folder_on_hub, is_hub_name
 from xpsr_sdk.models.single_file import folder_of_single_file
+from xpsr_sdk.weight_files import read_shapes
 
 
 def find_model(name: str | Path, **hub_options: Any) -> Path:
@@ -31,12 +32,13 @@ def find_model(name: str | Path, **hub_options: Any) -> Path:
 
     Raises:
         ConfigError: There is no such model.
-        CheckpointError: The file holds something else, such as a LoRA.
+        CheckpointError: The file, or the folder, holds something else, such as a LoRA.
     """
     presets = sorted(index.parent.name for index in PRESETS.glob("*/model_index.json"))
     if name in presets:
         return PRESETS / name
     if name != "" and (found := Path(name).expanduser()).is_dir():
+        _check_folder(found)
         return found
     if name != "" and found.is_file():
         return folder_of_single_file(found)
@@ -54,11 +56,29 @@ def find_checkpoint(name: Path) -> Path:
 
     Raises:
         ConfigError: It is neither here nor on the hub.
-        CheckpointError: It is a file.
+        CheckpointError: It is a file, or a folder within or above a checkpoint.
     """
     if name.is_file():
         raise CheckpointError(wrong_kind(name, "a folder with unet/ and controlnet/, as a checkpoint is"))
+    if (name / "config.json").is_file():
+        raise CheckpointError(f"{name} is the folder of one network: name that of the checkpoint, {name.parent}.")
+    saved = sorted(name.glob("checkpoint-*/unet"), key=lambda unet: unet.stat().st_mtime)
+    if saved and not (name / "unet").is_dir():
+        raise CheckpointError(
+            f"{name} is the folder of a run: name one of its checkpoints, such as {saved[-1].parent}."
+        )
     posix = name.as_posix()
     if not name.exists() and posix.count("/") == 1 and is_hub_name(posix):
         return folder_on_hub(posix, CHECKPOINT_FILES)
     return name
+
+
+def _check_folder(folder: Path) -> None:
+    """Raise ``CheckpointError`` if a folder holds files of weights instead of a model."""
+    files = sorted(folder.glob("*.safetensors"))
+    if (folder / "model_index.json").exists() or not files:
+        return
+    if kind_of(read_shapes(files[0])) == "model":
+        names = ", ".join(file.name for file in files[:5]) + (", ..." if len(files) > 5 else "")
+        raise CheckpointError(f"{folder} is no model, but holds files: name one of them ({names}).")
+    raise CheckpointError(wrong_kind(files[0], "the folder of a whole model"))
