@@ -269,8 +269,10 @@ class Upscaler(Protocol):
 class Metric(Protocol):
     """Measures photos: one figure for each, or one for a whole folder (see ``FolderMetric``).
 
-    Weights are found when the metric is built: ``CheckpointError`` says what is missing. The metric computes on the
-    device of the images.
+    Weights are found when the metric is built: ``CheckpointError`` says what is missing. If its ``Config`` has an
+    option ``weights``, that gets the folder which users name for all metrics (``xpsr evaluate --weights``), or None; an
+    option ``channel`` gets ``--channel``. The metric computes on the device of the images. The border that users leave
+    out (``crop``) is cut off before.
     """
 
     needs_reference: bool
@@ -282,7 +284,8 @@ class Metric(Protocol):
     details: str
     """Everything that changes the figures, in one line: the variant, the library with its version, and the SHA-256 of
     the weights. Reports print it, and stored figures are computed again when it changes. A metric that cannot tell its
-    weights exactly has an attribute ``storable``, which is False: its figures are not stored."""
+    weights exactly has an attribute ``storable``, which is False: its figures are not stored. One whose code or weights
+    may not be used for everything has an attribute ``license``, which says so in a line that reports print."""
 
     def measure(self, images: torch.Tensor, references: torch.Tensor | None) -> torch.Tensor:
         """Measure a batch; each photo by itself.

@@ -25,6 +25,7 @@ from xpsr_sdk.evaluation.presets import PRESETS
 from xpsr_sdk.plugin_system.answers import blamed_on, wrong
 from xpsr_sdk.plugin_system.registry import Registry
 
+LEFT_OUT = "pixels left out at each side"
 MetricChoice = str | Mapping[str, Any]
 """The name of a metric or of a preset, or ``{"name": ..., <options>}``; the option ``crop`` is for every metric."""
 
@@ -50,7 +51,12 @@ class ChosenMetric:
     @property
     def details(self) -> str:
         """What exactly is computed."""
-        return f"{self.metric.details}; {self.crop} pixels left out at each side" if self.crop else self.metric.details
+        return f"{self.metric.details}; {self.crop} {LEFT_OUT}" if self.crop else self.metric.details
+
+    @property
+    def license(self) -> str:
+        """What may be done with it, if the metric says so."""
+        return str(getattr(self.metric, "license", ""))
 
     @property
     def of_folders(self) -> bool:

@@ -95,7 +95,7 @@ class Comparison:
     def table(self) -> Table:
         """For the terminal: a line a method."""
         how = "\n".join(f"{chosen.name.upper()}: {chosen.details}" for chosen in self.metrics)
-        caption = f"Means with 95 % bootstrap intervals.\n{how}\n{crop_text(self.crop)}"
+        caption = f"Means with 95 % bootstrap intervals.\n{how}\n{crop_text(c.details for c in self.metrics)}".rstrip()
         table = Table(caption=caption, caption_justify="left")
         table.add_column("method")
         table.add_column("photos", justify="right")

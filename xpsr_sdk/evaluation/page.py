@@ -58,7 +58,8 @@ def _page(comparison: Comparison, pictures: Pictures, count: int) -> Iterator[st
     yield '<meta name="viewport" content="width=device-width, initial-scale=1">'
     yield f"<title>{title}</title><style>{style}</style></head><body><main>"
     yield f"<h1>{title}</h1>"
-    yield f'<p class="note">{_photos(comparison)} {escaped(crop_text(comparison.crop))} xpsr_sdk {__version__}.</p>'
+    whole = crop_text(chosen.details for chosen in comparison.metrics)
+    yield f'<p class="note">{_photos(comparison)} {whole} xpsr_sdk {__version__}.</p>'
     links = "".join(f'<li><a href="#s{i}">{escaped(name)}</a></li>' for i, name in enumerate(sections))
     yield f'<nav aria-label="Contents"><ul>{links}</ul></nav>'
     for i, (name, text) in enumerate(sections.items()):
@@ -160,7 +161,8 @@ def _measured(comparison: Comparison) -> Iterator[str]:
 
 def _how(chosen: ChosenMetric) -> str:
     better = "lower" if chosen.metric.lower_is_better else "higher"
-    return f"<strong>{escaped(chosen.name.upper())}</strong> ({better} is better): {escaped(chosen.details)}"
+    terms = f'<br><span class="note">License: {escaped(chosen.license)}</span>' if chosen.license else ""
+    return f"<strong>{escaped(chosen.name.upper())}</strong> ({better} is better): {escaped(chosen.details)}{terms}"
 
 
 def _interval(interval: Interval, places: int, signed: bool = False) -> str:

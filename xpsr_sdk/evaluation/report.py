@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
@@ -13,7 +13,7 @@ import torch
 from rich.table import Table
 
 from xpsr_sdk.builtin.pixel_metrics import Channel
-from xpsr_sdk.evaluation.chosen import ChosenMetric, MetricChoice
+from xpsr_sdk.evaluation.chosen import LEFT_OUT, ChosenMetric, MetricChoice
 from xpsr_sdk.evaluation.matching import match
 from xpsr_sdk.evaluation.scoring import FolderScores, ImageScores, score
 from xpsr_sdk.evaluation.setup import scoring_work
@@ -51,7 +51,9 @@ class Report:
     def table(self) -> Table:
         """For the terminal: a line an image, then the means, then how they were measured."""
         how = "\n".join(f"{name.upper()}: {text}" for name, text in self.settings.items())
-        table = Table(caption=f"{how}\n{crop_text(self.crop)}", caption_justify="left", show_footer=True)
+        table = Table(
+            caption=f"{how}\n{crop_text(self.settings.values())}".rstrip(), caption_justify="left", show_footer=True
+        )
         table.add_column("image", footer=f"mean of {len(self.rows)}")
         places = {name: decimals(mean) for name, mean in self.means.items()}
         for name, mean in self.means.items():
@@ -148,6 +150,6 @@ def json_numbers(scores: Mapping[str, float]) -> dict[str, float | str]:
     return {name: score if math.isfinite(score) else str(score) for name, score in scores.items()}
 
 
-def crop_text(crop: int) -> str:
-    """How much was left out, for the end of a table."""
-    return f"{crop} pixels left out at each side." if crop else "Whole images, nothing cropped."
+def crop_text(details: Iterable[str]) -> str:
+    """That nothing was left out, if no metric says otherwise."""
+    return "" if any(text.endswith(LEFT_OUT) for text in details) else "Whole images, nothing cropped."

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from xpsr_pyiqa.metric import WeightOptions
+from xpsr_pyiqa.metric import LICENSE, WeightOptions
 from xpsr_pyiqa.weights import WeightFiles
 from xpsr_sdk import ConfigError
 
@@ -27,6 +27,7 @@ class FrechetInceptionDistance:
     needs_reference = True
     lower_is_better = True
     min_side = 32
+    license = LICENSE
     summary = "Frechet distance"
 
     def __init__(self, config: WeightOptions | None = None) -> None:
@@ -56,7 +57,7 @@ class FrechetInceptionDistance:
 class KernelInceptionDistance(FrechetInceptionDistance):
     """The squared maximum mean discrepancy with the kernel (x . y / 2048 + 1) ** 3, unbiased, of all photos at once."""
 
-    summary = "kernel distance"
+    summary = "kernel distance, unbiased, of all photos at once"
 
     def compare(self, features: Tensor, references: Tensor | None) -> float:
         """The distance of two folders, from N 2048 and M 2048."""

@@ -36,6 +36,9 @@ class WeightOptions(Options):
     )
 
 
+LICENSE = "code of pyiqa: PolyForm Noncommercial 1.0.0; weights: those of their authors, many for research alone"
+
+
 class PyiqaMetric:
     """A metric of single photos. See ``xpsr_sdk.Metric`` for the contract.
 
@@ -43,6 +46,8 @@ class PyiqaMetric:
         ConfigError: There is no such metric.
         CheckpointError: A file of weights is missing or unusable.
     """
+
+    license = LICENSE
 
     class Config(WeightOptions):
         """The options."""
