@@ -17,6 +17,7 @@ from pydantic.fields import FieldInfo
 
 from xpsr_sdk.errors import ConfigError, config_error
 from xpsr_sdk.files.reading import read_toml as read_toml_file
+from xpsr_sdk.files.remote import place
 
 PRESETS = Path(__file__).parent / "presets"
 """Folder of the models that are shipped with the package."""
@@ -60,11 +61,11 @@ class Settings(BaseModel):
     @field_validator("*", mode="after")
     @classmethod
     def _expand_home(cls, value: Any) -> Any:
-        """``~`` at the beginning of a path is the home folder, as in a shell."""
+        """``~`` at the beginning of a path is the home folder, as in a shell; a URL is a remote path."""
         if isinstance(value, Path):
-            return Path(os.path.expanduser(value))
+            return place(os.path.expanduser(value))
         if isinstance(value, tuple) and any(isinstance(part, Path) for part in value):
-            return tuple(Path(os.path.expanduser(part)) for part in value)
+            return tuple(place(os.path.expanduser(part)) for part in value)
         return value
 
 

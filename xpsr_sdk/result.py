@@ -17,6 +17,7 @@ from xpsr_sdk.contracts import Prompts
 from xpsr_sdk.data.images import check_fits, file_type, write_picture
 from xpsr_sdk.data.picture import Picture
 from xpsr_sdk.data.writing import save_picture
+from xpsr_sdk.files.remote import place
 from xpsr_sdk.resolved import ResolvedSettings
 
 LARGEST_PREVIEW = 1024
@@ -90,11 +91,11 @@ class Result:
             ImageError: The type is not supported, or the file cannot be written.
         """
         if isinstance(file, (str, PathLike)):
-            write_picture(self.picture, Path(file).expanduser(), quality, format)
+            write_picture(self.picture, place(file).expanduser(), quality, format)
         else:
-            place = Path(str(getattr(file, "name", "the file object")))
-            check_fits(place, *self.picture.size, format)
-            save_picture(self.picture, file, file_type(place, format), quality, str(place))
+            where = Path(str(getattr(file, "name", "the file object")))
+            check_fits(where, *self.picture.size, format)
+            save_picture(self.picture, file, file_type(where, format), quality, str(where))
 
     def _repr_png_(self) -> bytes:
         """What Jupyter shows: the picture, no larger than ``LARGEST_PREVIEW``."""

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from xpsr_sdk.cli.components import part_options, with_options
 from xpsr_sdk.cli.options import setting
+from xpsr_sdk.cli.places import Place
 from xpsr_sdk.cli.progress import progress_bar
 from xpsr_sdk.cli.runner_options import RUNNER_OPTIONS, runner_options
 from xpsr_sdk.cli.terminal import complain, print_table, quiet_libraries, quiet_option, say, warnings_on_stderr
@@ -52,7 +53,7 @@ class ShardType(click.ParamType):  # type: ignore[type-arg]  # it takes an argum
 
 
 @click.command()
-@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("folder", type=Place(exists=True, file_okay=False))
 @setting(PipelineConfig, "prompt_provider")
 @part_options("prompt-provider")
 @click.option(
@@ -68,7 +69,7 @@ class ShardType(click.ParamType):  # type: ignore[type-arg]  # it takes an argum
 )
 @click.option(
     "--store",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=Place(dir_okay=False),
     help="File of prompts.  [default: FOLDER/prompts.sqlite]",
 )
 @click.option("--batch-size", type=click.IntRange(1, 1000), default=16, show_default=True, help="Images at a time.")

@@ -12,6 +12,7 @@ import click
 
 from xpsr_sdk.cli.components import part_options, with_options
 from xpsr_sdk.cli.options import setting
+from xpsr_sdk.cli.places import Place
 from xpsr_sdk.cli.progress import progress_bar
 from xpsr_sdk.cli.runner_options import runner_options
 from xpsr_sdk.cli.terminal import complain, quiet_option, say, warnings_on_stderr
@@ -28,10 +29,8 @@ def data() -> None:
 
 
 @data.command()
-@click.argument("photos", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option(
-    "-o", "--output", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder of the result."
-)
+@click.argument("photos", type=Place(exists=True, file_okay=False))
+@click.option("-o", "--output", required=True, type=Place(file_okay=False), help="Folder of the result.")
 @click.option(
     "--form",
     type=click.Choice(["shards", "pairs"]),

@@ -101,7 +101,7 @@ class RestorationWork:
 
 def opened_photo(source: Path, settings: RestoreConfig) -> Path | Picture:
     """The photo of standard input, or the path of another one."""
-    from xpsr_sdk.data.photo import picture_in  # not for --help
+    from xpsr_sdk.data.images import picture_in  # not for --help
 
     if source != STANDARD:
         return source

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,6 +15,7 @@ import click
 from xpsr_sdk.cli.components import part_options, with_options
 from xpsr_sdk.cli.interrupts import interrupts
 from xpsr_sdk.cli.options import setting
+from xpsr_sdk.cli.places import Place
 from xpsr_sdk.cli.progress import progress_bar
 from xpsr_sdk.cli.restoration import RestorationWork, Restored, Untouched, opened_photo
 from xpsr_sdk.cli.result_files import STANDARD, Job, plan_result_files, type_of_result
@@ -38,6 +39,7 @@ from xpsr_sdk.config import (
 from xpsr_sdk.data.files import LOSSY, listed
 from xpsr_sdk.errors import ConfigError, ImageError, WorkerLost, XPSRError, visible
 from xpsr_sdk.files.reading import check_regular
+from xpsr_sdk.files.remote import RemotePath
 from xpsr_sdk.plugin_system.registry import Registry, default_registry
 from xpsr_sdk.runners.work import Done, Runner
 
@@ -46,12 +48,12 @@ EXECUTION = ("offload", "quantize")
 
 
 @click.command()
-@click.argument("inputs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("inputs", nargs=-1, required=True, type=Place())
 @click.option(
     "-o",
     "--output",
     required=True,
-    type=click.Path(path_type=Path),
+    type=Place(),
     help="Folder, or a file for one photo; - is standard output.",
 )
 @setting(OutputConfig, "format")
@@ -140,7 +142,9 @@ def upscale(
     settings = _settings(config, options, registry)
     summary = Summary(len(jobs), jobs[0][1] if len(jobs) == 1 else output, _opened(log), as_json)
     todo = [job for job in jobs if not summary.fail_missing(*job)]
-    todo = todo if overwrite else [job for job in todo if not summary.skip_existing(*job)]
+    if not overwrite:
+        there = set(output.files_below()) if isinstance(output, RemotePath) else None  # one question for all
+        todo = [job for job in todo if not summary.skip_existing(*job, there)]
     if todo:
         quiet_libraries()
         if explain:
@@ -220,16 +224,16 @@ class Summary:
     def fail_missing(self, source: Path, target: Path) -> bool:
         """Whether the photo is missing or no file, which counts as a failure."""
         try:
-            if source != STANDARD:
+            if source != STANDARD and not isinstance(source, RemotePath):  # of that, the worker tells
                 check_regular(source, ImageError)
         except ImageError as error:
             self.fail(source, target, str(error))
             return True
         return False
 
-    def skip_existing(self, source: Path, target: Path) -> bool:
-        """Whether the result exists already, so that the photo is skipped."""
-        exists = target != STANDARD and target.exists()
+    def skip_existing(self, source: Path, target: Path, there: Collection[Path] | None = None) -> bool:
+        """Whether the result exists already, so that the photo is skipped; ``there``: all files that exist."""
+        exists = target != STANDARD and (target.exists() if there is None else target in there)
         if exists:
             self._skip(source, target)
         return exists

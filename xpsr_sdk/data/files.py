@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import get_args
 
 from xpsr_sdk.config import FileType
+from xpsr_sdk.files.remote import RemotePath
 
 WRITABLE = frozenset(f".{name}" for name in get_args(FileType))
 """The file types that are written."""
@@ -39,6 +40,9 @@ def find_images(folder: Path) -> list[Path]:
 
 def _files_below(folder: Path) -> Iterator[Path]:
     """The files of a folder and of all below it. Links are followed last, so that they add only what is elsewhere."""
+    if isinstance(folder, RemotePath):
+        yield from folder.files_below()
+        return
     links, seen = [folder], set[str]()
     while links:
         for here, folders, files in os.walk(links.pop(0), followlinks=False):

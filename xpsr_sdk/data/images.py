@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
+import tempfile
 import warnings
+import weakref
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +28,7 @@ from xpsr_sdk.data.png import frames_of
 from xpsr_sdk.data.writing import save_picture
 from xpsr_sdk.errors import ImageError
 from xpsr_sdk.files.reading import check_regular
+from xpsr_sdk.files.remote import RemotePath
 from xpsr_sdk.files.writing import write_whole
 
 MAX_MEGAPIXELS = 300.0
@@ -58,8 +63,41 @@ def read_picture(path: Path, max_megapixels: float = MAX_MEGAPIXELS) -> Picture:
         ImageError: The file does not exist, or it is not a still image of at most that size.
     """
     check_regular(path, ImageError)
+    if isinstance(path, RemotePath):
+        return picture_in(_bytes_of(path), max_megapixels, str(path))
     with decoding(str(path)):
         return _decoded(path, max_megapixels)
+
+
+def _bytes_of(path: RemotePath) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ImageError(f"{path} cannot be read: {error.strerror}.") from None
+
+
+def picture_in(content: bytes, max_megapixels: float, name: str = "the photo") -> Picture:
+    """The picture in the bytes of an image file, by way of a temporary file.
+
+    Raises:
+        ImageError: See ``read_picture``.
+    """
+    copy = _TemporaryFile(content)
+    try:
+        picture = read_picture(copy.path, max_megapixels)
+    except ImageError as error:
+        raise ImageError(str(error).replace(str(copy.path), name)) from None
+    return replace(picture, name=name, keeps_alive=copy)
+
+
+class _TemporaryFile:
+    """A file that is gone when nobody holds it any more: pixels are decoded when they are asked for."""
+
+    def __init__(self, content: bytes) -> None:
+        folder = tempfile.mkdtemp(prefix="xpsr-")
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        self.path = Path(folder, "photo")
+        self.path.write_bytes(content)
 
 
 def _decoded(path: Path, max_megapixels: float) -> Picture:

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import shutil
-import tempfile
-import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,9 +17,10 @@ from torch import Tensor
 
 from xpsr_sdk.config import DEFAULT_SCALE, RestoreConfig
 from xpsr_sdk.contracts import Item, PromptLevel, Sha256
-from xpsr_sdk.data.images import read_picture, sha256_of
+from xpsr_sdk.data.images import picture_in, read_picture, sha256_of
 from xpsr_sdk.data.picture import Picture, from_levels, from_pil
 from xpsr_sdk.errors import ConfigError, ImageError
+from xpsr_sdk.files.remote import place
 
 SMALLEST_SIDE = 16
 """The smallest side of a photo, in pixels."""
@@ -120,7 +118,7 @@ def load_photo(photo: Photo, settings: RestoreConfig) -> LoadedPhoto:
     origin: Path | None = None
     digest: Callable[[], str | None] | None = None
     if isinstance(photo, (str, PathLike)):
-        origin = Path(photo).expanduser()
+        origin = place(photo).expanduser()
         picture, digest = read_picture(origin, settings.max_megapixels), partial(sha256_of, origin)
     elif isinstance(photo, Item):
         item, origin = photo, photo.path
@@ -146,30 +144,6 @@ def is_photo(given: object) -> bool:
     """Whether this is one photo, and no list of them."""
     kinds = (str, PathLike, Image.Image, Item, Picture, bytes, np.ndarray, Tensor)
     return isinstance(given, kinds) or hasattr(given, "read") or not isinstance(given, Iterable)
-
-
-def picture_in(content: bytes, max_megapixels: float, name: str = "the photo") -> Picture:
-    """The picture in the bytes of an image file, by way of a temporary file.
-
-    Raises:
-        ImageError: See ``read_picture``.
-    """
-    copy = _TemporaryFile(content)
-    try:
-        picture = read_picture(copy.path, max_megapixels)
-    except ImageError as error:
-        raise ImageError(str(error).replace(str(copy.path), name)) from None
-    return replace(picture, name=name, keeps_alive=copy)
-
-
-class _TemporaryFile:
-    """A file that is gone when nobody holds it any more: pixels are decoded when they are asked for."""
-
-    def __init__(self, content: bytes) -> None:
-        folder = tempfile.mkdtemp(prefix="xpsr-")
-        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
-        self.path = Path(folder, "photo")
-        self.path.write_bytes(content)
 
 
 def _content(file: object) -> bytes:

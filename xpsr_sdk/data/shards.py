@@ -132,7 +132,7 @@ def _samples(shard: Path) -> dict[str, dict[str, Span]]:
     samples: dict[str, dict[str, Span]] = {}
     check_regular(shard, TrainingError)
     try:
-        with tarfile.open(shard, "r:") as tar:
+        with shard.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
             for member in tar:
                 key, part = _key_and_part(member.name)
                 if member.isfile() and part:

@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from xpsr_sdk.errors import XPSRError
+from xpsr_sdk.files.remote import RemotePath
 from xpsr_sdk.files.writing import PARTIAL
 
 
@@ -17,12 +18,15 @@ def folder_lock(folder: Path, raises: type[XPSRError]) -> Iterator[bool]:
     """Hold a folder for the block; gives False where another process holds it, True where not, or nobody can tell.
 
     The lock is on the folder itself, so that no file is left, and the system takes it back from a process that ends in
-    whatever way. Windows and some network drives have no such locks. A folder that is not there is made; it goes again
-    if it stays empty.
+    whatever way. Windows, some network drives and folders that are reached by URL have no such locks. A folder that is
+    not there is made; it goes again if it stays empty.
 
     Raises:
         XPSRError: Of the type ``raises``: the folder cannot be made or opened.
     """
+    if isinstance(folder, RemotePath):
+        yield True
+        return
     is_new = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -47,6 +51,9 @@ def file_claim(file: Path) -> Iterator[bool]:
     file is claimed again. Folders that are not there are made, and go again if they stay empty. Where nobody can tell
     (see ``folder_lock``), or nothing can be written, it gives True: whoever writes the file tells what is wrong.
     """
+    if isinstance(file, RemotePath):
+        yield True
+        return
     claim = file.with_name(f"{PARTIAL}{hashlib.sha256(os.fsencode(file.name)).hexdigest()[:16]}.lock")
     made = [folder for folder in file.parents if not folder.exists()]
     handle, is_held = None, True

@@ -13,6 +13,7 @@ from typing import IO
 
 from xpsr_sdk.errors import ImageError, XPSRError
 from xpsr_sdk.files.leftovers import remove_leftovers, temporary_name
+from xpsr_sdk.files.remote import RemotePath
 
 PARTIAL = ".xpsr-"
 """How the names of files begin that are being written."""
@@ -28,6 +29,9 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object], raises: type[X
         XPSRError: Of the type ``raises``: the place cannot be written to.
     """
     try:
+        if isinstance(path, RemotePath):
+            _write_remote(path, write)
+            return
         path.parent.mkdir(parents=True, exist_ok=True)
         target = Path(os.path.realpath(path)) if path.is_symlink() else path
         mode = target.stat().st_mode if target.exists() else None
@@ -60,6 +64,14 @@ def _write_beside(target: Path, write: Callable[[IO[bytes]], object], mode: int 
     except BaseException:
         partial.unlink()
         raise
+
+
+def _write_remote(target: RemotePath, write: Callable[[IO[bytes]], object]) -> None:
+    """By way of a temporary file of this machine, which is sent as a whole."""
+    with tempfile.NamedTemporaryFile(prefix=PARTIAL) as file:
+        write(file)
+        file.flush()
+        target.write(file)
 
 
 def _write_to_device(target: Path, write: Callable[[IO[bytes]], object]) -> None:

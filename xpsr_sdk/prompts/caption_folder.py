@@ -17,6 +17,7 @@ from xpsr_sdk.data.files import find_images
 from xpsr_sdk.data.images import MAX_TRAINING_MEGAPIXELS, read_picture, sha256_of
 from xpsr_sdk.data.photo import LoadedPhoto
 from xpsr_sdk.errors import ConfigError, ImageError, one_line
+from xpsr_sdk.files.remote import RemotePath
 from xpsr_sdk.plugin_system.registry import Registry, default_registry
 from xpsr_sdk.prompts.describe import describe, joined
 from xpsr_sdk.prompts.store import STORE_NAME, PromptStore, SeenImage, StoredPrompt
@@ -172,7 +173,8 @@ class _Captioner:
 
     def __init__(self, work: CaptionWork, provider: PromptProvider, store: PromptStore) -> None:
         self.work, self.provider, self.store = work, provider, store
-        self.sees_store = work.machine == platform.node()  # SQLite is not meant to be read over a network
+        # SQLite is not meant to be read over a network.
+        self.sees_store = work.machine == platform.node() and not isinstance(work.store, RemotePath)
 
     def describe(self, batch: Batch) -> Description:
         """Describe a batch. Contents that are stored already, such as copies, are not described."""

@@ -2,15 +2,22 @@
 
 Any number of processes on one machine may read and write the file at the same time. A process that is killed loses
 only its current transaction. A file on a network drive should have only one writer.
+
+SQLite needs a file of this machine, so a store that is reached by URL is copied to this machine, and sent back as a
+whole: by a writer once a minute and when it is closed. It must have a single writer.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import sqlite3
+import tempfile
+import time
+import weakref
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +25,8 @@ from typing import Any, NamedTuple
 from xpsr_sdk.contracts import PromptKey, PromptLevel
 from xpsr_sdk.errors import ConfigError
 from xpsr_sdk.files.reading import check_regular
+from xpsr_sdk.files.remote import RemotePath
+from xpsr_sdk.files.writing import write_whole
 
 STORE_NAME = "prompts.sqlite"
 """The file name of a folder's store."""
@@ -25,6 +34,8 @@ APPLICATION_ID = 0x78707372
 """Marks the file as a store of this SDK, in its header ("xpsr")."""
 WAIT = 60
 """Seconds that a process waits for the transaction of another process."""
+SENT_EVERY = 60.0
+"""Seconds after which a writer sends its copy of a remote store."""
 LONGEST = 2**20
 """Bytes of the longest text that is read."""
 EXAMPLES = 20
@@ -129,9 +140,11 @@ class PromptStore:
         self.file, self.writable = file, writable
         self._connection: sqlite3.Connection | None = None
         self._process = 0
+        self._copy: Path | None = None
+        self._sent = time.monotonic()
 
     def __getstate__(self) -> dict[str, object]:
-        return {**vars(self), "_connection": None}  # another process opens its own connection
+        return {**vars(self), "_connection": None, "_copy": None}  # another process opens its own connection
 
     def add(self, prompts: Iterable[StoredPrompt], images: Iterable[SeenImage]) -> None:
         """Store prompts and images in one transaction. Prompts that are stored under the same key already stay."""
@@ -139,6 +152,8 @@ class PromptStore:
         with self._connected() as connection, connection:
             connection.executemany(INSERT_PROMPT, rows)
             connection.executemany(INSERT_IMAGE, map(_image_row, images))
+        if time.monotonic() - self._sent > SENT_EVERY:
+            self._send()
 
     def merge(self, other: PromptStore) -> Merged:
         """Add the prompts of another store, in one transaction. They count as newer than those in this store.
@@ -182,7 +197,7 @@ class PromptStore:
 
     def text_of(self, photo: Path, level: PromptLevel) -> str | None:
         """The newest text for an image file. The file is read only if it has changed since it was stored."""
-        if not self.file.is_file():
+        if not self._local().is_file():
             return None
         status, seen = photo.stat(), self.seen(self.name_of(photo))
         if seen is None or not seen.is_still(status):
@@ -193,7 +208,7 @@ class PromptStore:
 
     def name_of(self, photo: Path) -> str:
         """The path of an image relative to the store's folder, or its absolute path if it lies elsewhere."""
-        path, folder = Path(os.path.abspath(photo)), Path(os.path.abspath(self.file.parent))
+        path, folder = _absolute(photo), _absolute(self.file.parent)
         return (path.relative_to(folder) if path.is_relative_to(folder) else path).as_posix()
 
     def seen(self, path: str) -> SeenImage | None:
@@ -211,12 +226,40 @@ class PromptStore:
 
     def close(self) -> None:
         """Close the file. The last writer leaves a single complete file, which can also be read on read-only media."""
+        if self.writable:
+            self._send()
         if self._connection is not None and self._process == os.getpid():
             if self.writable:
                 with suppress(sqlite3.OperationalError):  # another process still has it open, and will do this
                     self._connection.executescript("PRAGMA busy_timeout = 0; PRAGMA journal_mode = DELETE;")
             self._connection.close()
         self._connection = None
+        if self._copy is not None:
+            shutil.rmtree(self._copy.parent, ignore_errors=True)
+            self._copy = None
+
+    def _local(self) -> Path:
+        """The file of this machine: the store itself, or the copy of a remote one."""
+        if not isinstance(self.file, RemotePath):
+            return self.file
+        if self._copy is None:
+            folder = tempfile.mkdtemp(prefix="xpsr-store-")
+            weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+            self._copy = Path(folder, STORE_NAME)
+            if self.file.exists():
+                self._copy.write_bytes(self.file.read_bytes())
+        return self._copy
+
+    def _send(self) -> None:
+        """Send the copy of a remote store."""
+        if self._copy is None or self._connection is None:
+            return
+        whole = self._copy.with_name("whole.sqlite")
+        whole.unlink(missing_ok=True)
+        with closing(sqlite3.connect(whole)) as target:
+            self._connection.backup(target)
+        write_whole(self.file, lambda file: file.write(whole.read_bytes()), ConfigError)
+        self._sent = time.monotonic()
 
     def _found(self, other: PromptStore) -> Iterator[SeenImage]:
         """The images of another store whose files exist here, with their names in this store."""
@@ -237,7 +280,7 @@ class PromptStore:
             yield from connection.execute(query)
 
     def _rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
-        if not self.writable and not self.file.exists():
+        if not self.writable and not self._local().exists():
             return []
         with self._connected() as connection:
             return connection.execute(query, values).fetchall()
@@ -247,13 +290,18 @@ class PromptStore:
         """The connection of this process. A connection that was inherited by a fork is not used."""
         try:
             if self._connection is None or self._process != os.getpid():
-                if self.file.exists():
-                    check_regular(self.file, ConfigError)
-                self._connection = _open_to_write(self.file) if self.writable else _open_to_read(self.file)
+                file = self._local()
+                if file.exists():
+                    check_regular(file, ConfigError)
+                self._connection = _open_to_write(file) if self.writable else _open_to_read(file)
                 self._process = os.getpid()
             yield self._connection
         except (sqlite3.Error, OSError) as error:
             raise ConfigError(f"{self.file} cannot be used as a store of prompts: {error}.") from error
+
+
+def _absolute(path: Path) -> Path:
+    return path if isinstance(path, RemotePath) else Path(os.path.abspath(path))
 
 
 def _path_column(path: str) -> str | bytes:
