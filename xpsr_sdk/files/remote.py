@@ -42,10 +42,12 @@ def place(name: str | os.PathLike[str]) -> Path:
     Raises:
         ConfigError: A URL holds a user's name or password.
     """
+    if isinstance(name, RemotePath):
+        return name
     text = str(name)
     if text.startswith("file:/"):
         return Path("/" + text.removeprefix("file:").lstrip("/"))
-    if isinstance(name, RemotePath) or not URL.match(text):
+    if not URL.match(text):
         return Path(name)
     if "@" in text.split("/")[2 if "://" in text else 1]:
         raise ConfigError("A URL must hold no user and no password: credentials belong into the environment.")
