@@ -69,6 +69,8 @@ def test_a_protocol_is_run_and_goes_on_where_it_was(
     methods = json.loads((out / "figures.json").read_text())["methods"]
     assert list(methods) == ["bicubic", "tiny-seed-0", "tiny-seed-1", "theirs"]
     assert methods["theirs"]["means"]["psnr"]["mean"] == "inf"
+    assert "seconds per megapixel" in (out / "report.html").read_text(encoding="utf-8")
+    assert len((tmp_path / "out" / "restored.jsonl").read_text().splitlines()) == 6
 
     def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError("a pipeline was built although nothing is missing")

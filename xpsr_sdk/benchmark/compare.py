@@ -2,6 +2,7 @@
 
 OUTPUT/DATA/METHOD/               restored photos
 OUTPUT/DATA/METHOD.settings.json  the settings and the seed that made them
+OUTPUT/restored.jsonl             time and prompts of each restored photo, as xpsr upscale --log writes them
 OUTPUT/DATA/report.html           figures, plots and pictures
 OUTPUT/DATA/figures.json          .csv, and table.tex
 OUTPUT/scores.jsonl               every figure, so that nothing is computed twice
@@ -27,6 +28,7 @@ from xpsr_sdk.files.reading import read_json
 from xpsr_sdk.files.writing import write_whole
 from xpsr_sdk.hardware.devices import find_device
 from xpsr_sdk.plugin_system.registry import Registry, default_registry
+from xpsr_sdk.result import Result
 
 Progress = Callable[[str, int, int], object]
 
@@ -142,13 +144,31 @@ def _restore(
     problems = []
     for done, (photo, target, seed) in enumerate(jobs, start=1):
         try:
-            pipeline(photo, seed=seed).save(target)
+            result = pipeline(photo, seed=seed)
+            result.save(target)
+            _log(protocol, photo, target, result)
         except XPSRError as error:
             problems.append(f"{name}: {error}")
         except Exception as error:  # from a plug-in or a decoder, or because memory ran out
             problems.append(f"{name}: {photo}: {one_line(error)}")
         progress(f"restoring with {name}", done, len(jobs))
     return problems
+
+
+def _log_file(protocol: Protocol) -> Path:
+    return protocol.output / "restored.jsonl"
+
+
+def _log(protocol: Protocol, photo: Path, target: Path, result: Result) -> None:
+    """Add a restored photo to the log. Its peak memory is left out: that of the process is of all methods together."""
+    width, height = result.picture.size
+    line = {
+        "photo": str(photo), "result": str(target.resolve()), "status": "restored", "width": width, "height": height,
+        "seconds": round(result.timings["total"], 3), "seed": result.seed,
+        "high": result.prompts.high, "low": result.prompts.low,
+    }  # fmt: skip
+    with _log_file(protocol).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
 
 
 def _missing(protocol: Protocol, data: str, name: str, method: Method) -> Iterator[tuple[Path, Path, int]]:
@@ -180,6 +200,7 @@ def _compared(protocol: Protocol, name: str, data: DataSet, registry: Registry, 
         device=find_device(protocol.device),
         batch=protocol.batch,
         scores=protocol.output / "scores.jsonl",
+        logs=[file for file in [_log_file(protocol)] if file.exists()],
         registry=registry,
         progress=lambda done, total: progress(f"measuring {name}", done, total),
     )

@@ -15,10 +15,12 @@ from xpsr_sdk.evaluation.page_pictures import crops, extremes, prompts
 from xpsr_sdk.evaluation.pictures import Pictures
 from xpsr_sdk.evaluation.plots import trade_off
 from xpsr_sdk.evaluation.report import crop_text, printed
-from xpsr_sdk.evaluation.upscale_logs import Costs, costs
+from xpsr_sdk.evaluation.upscale_logs import costs
 from xpsr_sdk.files.writing import write_whole
 
 ASSETS = Path(__file__).parent / "page_assets"
+COSTS = {"seconds": "seconds per megapixel ↓", "memory": "peak memory in GiB ↓"}
+"""What logs may tell of a method, by the attribute of its ``Costs``."""
 CROPS = 8
 """Photos of which a crop is shown."""
 
@@ -78,7 +80,10 @@ def _means(comparison: Comparison) -> Iterator[str]:
     yield "The best mean is bold if all methods have the same photos. Otherwise the means cannot be compared, and the "
     yield "number of photos is given.</p>"
     logged = {method: costs(comparison.matched.methods[method], comparison.logged) for method in comparison.methods}
-    heads = [*map(heading, comparison.metrics), *(_cost_heads() if any(logged.values()) else ())]
+    costs_told = [
+        column for column in COSTS if any(getattr(found, column, None) is not None for found in logged.values())
+    ]
+    heads = [*map(heading, comparison.metrics), *(COSTS[column] for column in costs_told)]
     rows = []
     for method in comparison.methods:
         cells = [f'<th scope="row" class="name">{escaped(method)}</th>']
@@ -88,19 +93,9 @@ def _means(comparison: Comparison) -> Iterator[str]:
             note = f"<br><small>{count}</small>" if count else ""
             interval = _interval(comparison.mean(method, chosen), comparison.places(chosen))
             cells.append(f"<td{best}>{interval}{note}</td>")
-        if any(logged.values()):
-            cells += _cost_cells(logged[method])
+        cells += [f"<td>{printed(getattr(logged[method], column, None), 2)}</td>" for column in costs_told]
         rows.append(cells)
     yield from table("means", ["method"], heads, rows)
-
-
-def _cost_heads() -> list[str]:
-    return ["seconds per megapixel ↓", "peak memory in GiB ↓"]
-
-
-def _cost_cells(found: Costs | None) -> list[str]:
-    figures = (found.seconds, found.memory) if found else (None, None)
-    return [f"<td>{printed(figure, 2)}</td>" for figure in figures]
 
 
 def _differences(comparison: Comparison) -> Iterator[str]:
