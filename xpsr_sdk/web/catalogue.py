@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from pydantic.errors import PydanticUserError
 
 from xpsr_sdk.build import OF_MODELS
 from xpsr_sdk.config import PRESETS, ModelDefaults, PipelineConfig, read_defaults
-from xpsr_sdk.errors import ConfigError, XPSRError
+from xpsr_sdk.errors import CheckpointError, ConfigError, XPSRError
 from xpsr_sdk.models.checkpoints import checkpoint_in, read_json
 from xpsr_sdk.models.find_model import find_model
 from xpsr_sdk.plugin_system.registry import Registry
@@ -90,6 +91,9 @@ class Catalogue:
                 found.append(_model(each.name, str(each.absolute())))
             elif checkpoint_in(each):
                 self.checkpoints[each.name] = each.absolute()
+            elif each.suffix == ".safetensors":  # a whole Stable Diffusion, or something else
+                with suppress(CheckpointError):
+                    found.append(_model(each.name, str(each.absolute())))
         if not self.checkpoints and base.checkpoint is None:
             found = [model for model in found if not model.is_base]
         self.models = {model.name: model for model in found}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import shutil
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -94,8 +96,13 @@ class Storage:
         return self.new_folder()
 
     def used(self) -> int:
-        """Bytes of all files."""
-        return sum(file.stat().st_size for file in self.root.rglob("*") if file.is_file())
+        """Bytes of all files. Others may be deleting some of them."""
+        total = 0
+        for folder, _, files in os.walk(self.root):
+            for name in files:
+                with suppress(OSError):
+                    total += os.stat(os.path.join(folder, name)).st_size
+        return total
 
 
 def opened_photo(file: Path, name: str, visitor: str, max_megapixels: float) -> StoredPhoto:
