@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
 from PIL import ImageFilter
 
-from tests.browser import browser, opened, violations
 from tests.support import tiny
+from tests.support.browser import CHROMIUM, WHY_NOT, browser, opened, violations
 from xpsr_sdk import Registry
 from xpsr_sdk.evaluation.comparison import compare_folders
 from xpsr_sdk.evaluation.page import write_page
 
+pytestmark = pytest.mark.skipif(not (CHROMIUM and find_spec("playwright")), reason=WHY_NOT)
 NAMES = ["""quo"ted 'x' &amp;""", "<script>alert(1)", "two\nlines"]
 WINDOWS = [(390, "light"), (1440, "dark")]
 
