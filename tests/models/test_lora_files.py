@@ -102,6 +102,34 @@ def test_a_lora_is_merged_with_its_weight(
     assert not getattr(pipeline.unet, "peft_config", None)
 
 
+def old_diffusers(factors: dict[tuple[str, str], tuple[Tensor, Tensor]]) -> Tensors:
+    """As diffusers stored the attention processors of a U-Net before it used peft."""
+    found: Tensors = {}
+    for (part, name), (down, up) in factors.items():
+        if part == "unet" and ".attn" in name:
+            site, _, layer = name.removesuffix(".0").rpartition(".")
+            key = f"unet.{site}.processor.{layer}_lora"
+            found |= {f"{key}.down.weight": down, f"{key}.up.weight": up}
+    return found
+
+
+@pytest.mark.parametrize("style", [kohya, peft, old_diffusers])
+def test_merging_gives_what_diffusers_gives(write: Callable[..., str], style: Callable[..., Tensors]) -> None:
+    file = write(
+        style, lambda tensors: {name: x for name, x in tensors.items() if not name.startswith(("lora_te", "text"))}
+    )
+    expected = build_pipeline(tiny.sd_config())
+    expected.load_lora_weights(file)
+    expected.fuse_lora()
+    expected.unload_lora_weights()
+    found = build_pipeline(tiny.sd_config(), lora=file)
+    before = build_pipeline(tiny.sd_config()).unet.state_dict()
+    changed = [name for name, tensor in found.unet.state_dict().items() if not torch.equal(tensor, before[name])]
+    assert len(changed) > 10
+    for name in changed:
+        torch.testing.assert_close(found.unet.state_dict()[name], expected.unet.state_dict()[name])
+
+
 def test_two_loras_add_up_and_the_model_can_be_saved(
     plain: Pipeline, write: Callable[..., str], tmp_path: Path
 ) -> None:

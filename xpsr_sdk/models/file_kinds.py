@@ -17,7 +17,7 @@ WEIGHT_FILES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
 UNET = "model.diffusion_model."
 """What the names of the U-Net's tensors begin with in the original layout."""
 
-_LORA = (".lora_", ".lora.", "lora_linear_layer", ".hada_w", ".lokr_", ".oft_")
+_LORA = (".lora_", ".lora.", "_lora.", "lora_linear_layer", ".hada_w", ".lokr_", ".oft_")
 _TRANSFORMER = ("joint_blocks.", "double_blocks.", "double_layers.", "single_transformer_blocks.", "x_embedder.")
 _PHRASES: dict[Kind, tuple[str, str]] = {
     "model": ("a whole model in one file", "name it as model (--model)"),

@@ -32,8 +32,10 @@ def family_of(shapes: Shapes, file: Path) -> Family:
     """The family of a single file, by its text encoders.
 
     Raises:
-        CheckpointError: It has none.
+        CheckpointError: It has none, or is of another family.
     """
+    if "edm_mean" in shapes:
+        raise CheckpointError(f"{file} is a Playground 2.5, whose noise schedule (EDM) is not supported.")
     for family in ("xl", "sd2", "sd1"):
         if all(any(name.startswith(prefix) for name in shapes) for prefix in TEXT[family].values()):
             return family

@@ -18,10 +18,13 @@ class ModelSection(Settings):
     """What is trained."""
 
     base: str | Path = Field(
-        description="Base model: a preset (nano), a folder in the diffusers layout (a whole XPSR model is allowed), or "
-        "the id of a model on the hub."
+        description="Base model: a preset (nano), a folder in the diffusers layout (a whole XPSR model is allowed), a "
+        "file that holds a whole Stable Diffusion, or the id of a model on the hub."
     )
-    checkpoint: Path | None = Field(None, description="Checkpoint to start from. None: fresh XPSR parts on the base.")
+    checkpoint: Path | None = Field(
+        None,
+        description="Checkpoint to start from: a folder, or its id on the hub. None: fresh XPSR parts on the base.",
+    )
     from_scratch: bool = Field(
         False,
         description="Whether the U-Net and the text encoder start from random weights. The base then only needs their "
