@@ -26,7 +26,7 @@ from xpsr_sdk.evaluation.comparison import Comparison, compare_folders
 from xpsr_sdk.evaluation.crops import crops_that_differ
 from xpsr_sdk.evaluation.matching import match_methods
 from xpsr_sdk.evaluation.page import write_page
-from xpsr_sdk.evaluation.plots import trade_off
+from xpsr_sdk.evaluation.plots import sweeps, trade_off
 from xpsr_sdk.evaluation.scoring import FolderScores, ImageScores
 from xpsr_sdk.evaluation.tables import csv_table, latex_table, markdown_table
 
@@ -284,6 +284,11 @@ def compare_lines_without_a_sweep(found: Comparison) -> int:
     scores = dict(zip(("a", "b", "c"), found.methods.values(), strict=True))
     drawn = trade_off(Comparison(scores, found.metrics, found.matched, 0, {}))
     return (drawn or b"").count(b'id="line2d_')
+
+
+def test_methods_that_differ_by_a_number_or_a_speed_alone_are_a_sweep() -> None:
+    names = ["nano-fast", "other", "fidelity-0.5", "nano-exact", "fidelity-0.25", "nano-balanced", "steps 4"]
+    assert sweeps(names) == [["nano-exact", "nano-balanced", "nano-fast"], ["fidelity-0.25", "fidelity-0.5"]]
 
 
 def test_the_command_writes_all(folders: Path) -> None:

@@ -6,13 +6,15 @@ import re
 from collections.abc import Sequence
 from importlib import import_module
 from io import BytesIO
-from typing import Any
+from typing import Any, get_args
 
+from xpsr_sdk.config import Speed
 from xpsr_sdk.evaluation.comparison import Comparison, heading
 from xpsr_sdk.evaluation.presets import axes_of_plot
 
-SWEEP = re.compile(r"(.*?)[-_ =]?(\d+(?:\.\d+)?)")
-"""Methods whose names differ by the number at their end alone are a sweep, as fidelity-0.2 and fidelity-0.8."""
+SPEEDS = get_args(Speed)
+SWEEP = re.compile(rf"(.*?)[-_ =]?(\d+(?:\.\d+)?|{'|'.join(SPEEDS)})")
+"""Methods are a sweep if their names differ by the number or speed at their end alone, as fidelity-0.2 and -0.8."""
 
 
 def pyplot() -> Any:
@@ -46,7 +48,7 @@ def trade_off(comparison: Comparison, file_type: str = "svg") -> bytes | None:
         points = {
             method: tuple(comparison.mean(method, chosen).mean for chosen in axes) for method in comparison.methods
         }
-        for line in _sweeps(list(points)):
+        for line in sweeps(list(points)):
             plot.plot(*zip(*(points[method] for method in line), strict=True), color="0.7", zorder=1)
         for method, (x, y) in points.items():
             plot.scatter(x, y, zorder=2)
@@ -64,12 +66,13 @@ def trade_off(comparison: Comparison, file_type: str = "svg") -> bytes | None:
     return file.getvalue()
 
 
-def _sweeps(methods: Sequence[str]) -> list[list[str]]:
-    """Methods that belong to one sweep, in the order of their numbers."""
+def sweeps(methods: Sequence[str]) -> list[list[str]]:
+    """Methods that belong to one sweep, in the order of their numbers or speeds."""
     groups: dict[str, list[tuple[float, str]]] = {}
     for method in methods:
         if found := SWEEP.fullmatch(method):
-            groups.setdefault(found[1], []).append((float(found[2]), method))
+            place = SPEEDS.index(found[2]) if found[2] in SPEEDS else float(found[2])
+            groups.setdefault(found[1], []).append((place, method))
     return [[method for _, method in sorted(group)] for group in groups.values() if len(group) > 1]
 
 
