@@ -113,6 +113,7 @@ def fails(denoiser: Any, latents: torch.Tensor) -> Any:
         (lambda d, x: None, BrokenPlugin, "gave None as denoised latents, not a tensor"),
         (lambda d, x: x[..., 1:], BrokenPlugin, r"gave denoised latents of shape \(1, 4, .*\), not \(1, 4,"),
         (lambda d, x: x.double(), BrokenPlugin, "in torch.float64, not in torch.float32"),
+        (lambda d, x: d.predict(x[:, 1:], 5), BrokenPlugin, r"asked the denoiser about latents of shape \(1, 3, "),
         (lambda d, x: x / 0, NonFiniteResult, "all that the model gave was finite"),
         (fails, BrokenPlugin, r"raised KeyError: 'no such key' \(.*test_pipeline_failures.py, line \d+\)"),
         (lambda d, x: sys.exit(3), BrokenPlugin, "raised SystemExit: 3"),

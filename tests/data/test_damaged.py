@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import sys
 import time
 import warnings
 from pathlib import Path
@@ -132,3 +133,22 @@ def test_names_do_nothing_to_the_terminal(tmp_path: Path) -> None:
         assert result.exit_code == 1
         assert result.output.replace("\n", "").isprintable()
         assert not any(line.startswith("Failed: none") for line in result.output.splitlines())
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "gif", "tif", "bmp", "avif", "webp"])
+def test_what_is_cut_off_is_told_in_our_words(tmp_path: Path, suffix: str) -> None:
+    file = tmp_path / f"a.{suffix}"
+    tiny.photo(96, 96).save(file)
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    with pytest.raises(ImageError, match=r"is damaged: (its end is missing|it cannot be decoded)\.$"):
+        read_image(file)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a permission")
+def test_a_broken_link_costs_the_others_nothing(photos: Path, tmp_path: Path) -> None:
+    (photos / "link.png").symlink_to("nowhere.png")
+    prepared = ["data", "prepare", str(photos), "-o", str(tmp_path / "out"), "--degradation", "bicubic"]
+    for command in (["caption", str(photos), "--level", "low"], prepared):
+        result = CliRunner().invoke(xpsr, command)
+        assert "link.png is a link to nowhere.png, which does not exist." in result.stderr
+        assert "Unexpected" not in result.stderr

@@ -146,6 +146,17 @@ def test_a_target_is_imported_only_when_it_is_chosen() -> None:
 # Wrong choices
 
 
+class Enlarging:
+    scale, halo = 2.5, 0
+
+    def upscale(self, image: object) -> object: ...
+
+    def unload(self) -> None: ...
+
+    def __repr__(self) -> str:
+        return "<Enlarging>"
+
+
 class Unprintable:
     def __repr__(self) -> str:
         raise ValueError
@@ -238,6 +249,12 @@ class Unprintable:
             Unprintable(),
             ConfigError,
             "The sampler that was passed, <Unprintable>, lacks sample; xpsr_sdk.Sampler says what it must have.",
+        ),
+        (
+            "upscaler",
+            Enlarging(),
+            ConfigError,
+            "The upscaler that was passed, <Enlarging>, has scale 2.5: it must be a whole number of at least 1.",
         ),
         (
             "sampler",

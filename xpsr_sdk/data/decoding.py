@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pyvips
 from PIL import Image, UnidentifiedImageError
 
-from xpsr_sdk.errors import ImageError, XPSRError, one_line
+from xpsr_sdk.errors import ImageError, XPSRError
 
 PILLOW_FORMATS = (
     *("AVIF", "BMP", "DDS", "DIB", "GIF", "ICO", "JPEG", "JPEG2000"),
     *("PCX", "PNG", "PPM", "QOI", "SGI", "TGA", "TIFF", "WEBP"),
 )
 """What Pillow may decode: not the types for which it starts other programs, as Ghostscript for EPS."""
+_CUT_OFF = re.compile("premature|truncated|unexpected end|end of (file|stream|gif)|not enough|eof", re.IGNORECASE)
+"""What decoders say of a file whose end is missing."""
 _HEIF_BRANDS = (b"avif", b"heic", b"heix", b"hevc", b"heim", b"heis", b"hevm", b"hevs", b"mif1", b"msf1")
 
 
@@ -56,7 +59,7 @@ def decoding(name: str) -> Iterator[None]:
     except XPSRError:
         raise
     except pyvips.Error as error:
-        raise ImageError(f"{name} is damaged: {reason(error)}.") from None
+        raise ImageError(f"{name} is damaged: {_plainly(reason(error))}.") from None
     except UnidentifiedImageError:
         raise ImageError(f"{name} is not an image, or of a type that is not supported.") from None
     except Image.DecompressionBombError:
@@ -65,9 +68,14 @@ def decoding(name: str) -> Iterator[None]:
     except MemoryError:
         raise ImageError(f"{name} cannot be read: there is not enough memory for it.") from None
     except OSError as error:
-        raise ImageError(f"{name} is damaged: {error.strerror or one_line(error).partition(': ')[2]}.") from None
+        raise ImageError(f"{name} is damaged: {error.strerror or _plainly(str(error))}.") from None
     except Exception as error:
-        raise ImageError(f"{name} is damaged: its decoder failed ({one_line(error)}).") from error
+        raise ImageError(f"{name} is damaged: {_plainly(str(error))}.") from error
+
+
+def _plainly(words: str) -> str:
+    """What a decoder says, in our own words; its own ones are in the exception that is the cause, or its context."""
+    return "its end is missing" if _CUT_OFF.search(words) else "it cannot be decoded"
 
 
 def reason(error: pyvips.Error) -> str:

@@ -57,6 +57,10 @@ class TileBatch:
     deep: DeepFeatures | None = None
 
 
+class WrongLatents(ValueError):
+    """A sampler asks about other latents than those that it was handed."""
+
+
 class GuidedDenoiser:
     """Implements ``xpsr_sdk.Denoiser``.
 
@@ -124,6 +128,8 @@ class GuidedDenoiser:
             TileBatch(batch, self._condition(batch, condition), count)
             for batch, count in zip(batches, counts, strict=True)
         ]
+        height, width = max(tile.bottom for tile in tiles), max(tile.right for tile in tiles)
+        self._shape = (high.shape[1], int(unet.config.in_channels), height, width)
         first = tiles[0]
         self._weights = gaussian_weights(first.bottom - first.top, first.right - first.left).float()
 
@@ -151,7 +157,11 @@ class GuidedDenoiser:
 
         Raises:
             BrokenPlugin: A fusion within the networks failed.
+            WrongLatents: ``x_t`` has another shape.
         """
+        found = tuple(x_t.shape) if isinstance(x_t, Tensor) else type(x_t).__name__
+        if found != self._shape:
+            raise WrongLatents(f"asked the denoiser about latents of shape {found}, not {self._shape}")
         with blamed_on_parts():
             return self._predict(x_t, t)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from xpsr_sdk.contracts import Sampler
 from xpsr_sdk.engine.callbacks import UserCallback, for_sampler
-from xpsr_sdk.engine.denoiser import GuidedDenoiser
+from xpsr_sdk.engine.denoiser import GuidedDenoiser, WrongLatents
 from xpsr_sdk.engine.networks import Networks
 from xpsr_sdk.engine.nonfinite import is_finite, watched
 from xpsr_sdk.engine.packing import packed_weights
@@ -19,7 +19,7 @@ from xpsr_sdk.engine.plan import MemoryPlan
 from xpsr_sdk.engine.prepared import PreparedPhoto
 from xpsr_sdk.errors import NonFiniteResult
 from xpsr_sdk.models.controlnet import condition_of
-from xpsr_sdk.plugin_system.answers import blamed_on, checked_tensor, of_photo
+from xpsr_sdk.plugin_system.answers import blamed_on, checked_tensor, of_photo, wrong
 from xpsr_sdk.resolved import ResolvedSettings
 
 
@@ -110,7 +110,12 @@ def _sampled(
     """What a sampler makes of noisy latents, B C h w."""
     after_step = for_sampler(callback) if callback else None
     with blamed_on("sampler", sampler):
-        clean = sampler.sample(denoiser, latents, num_inference_steps=steps, generators=generators, callback=after_step)
+        try:
+            clean = sampler.sample(
+                denoiser, latents, num_inference_steps=steps, generators=generators, callback=after_step
+            )
+        except WrongLatents as error:
+            raise wrong("sampler", sampler, str(error)) from error
     shape, dtype, device = latents.shape, latents.dtype, latents.device
     return checked_tensor("sampler", sampler, clean, "denoised latents", shape, dtype=dtype, device=device)
 

@@ -16,6 +16,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import import_module
+from numbers import Integral
 from typing import Any, Literal
 
 from pydantic import ValidationError
@@ -290,7 +291,9 @@ class Registry:
         if choice is None:
             raise ConfigError(f"No {_words(kind)} is chosen. {self._hint(kind)}")
         if not isinstance(choice, str | Mapping):
-            _check_contract(kind, choice, f"The {_words(kind)} that was passed, {short(choice)},", ConfigError)
+            who = f"The {_words(kind)} that was passed, {short(choice)},"
+            _check_contract(kind, choice, who, ConfigError)
+            _check_numbers(kind, choice, who)
             return choice
         config = self.config(kind, choice)
         name, _ = _name_and_options(kind, choice)
@@ -464,6 +467,18 @@ def _merged(defaults: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str
         if isinstance(defaults[name], Mapping) and isinstance(options[name], Mapping):
             merged[name] = {**defaults[name], **options[name]}
     return merged
+
+
+_NUMBERS = {"degradation_model": {"scale": 1}, "upscaler": {"scale": 1, "halo": 0}, "metric": {"min_side": 1}}
+"""Of the parts of each kind, the attributes that are whole numbers, and the least."""
+
+
+def _check_numbers(kind: str, component: object, who: str) -> None:
+    """Raise ``ConfigError`` if an attribute in ``_NUMBERS`` is none. The conformance kit checks parts of plug-ins."""
+    for name, least in _NUMBERS.get(kind, {}).items():
+        value = getattr(component, name)
+        if not isinstance(value, Integral) or value < least:
+            raise ConfigError(f"{who} has {name} {short(value)}: it must be a whole number of at least {least}.")
 
 
 def _check_contract(kind: str, component: object, who: str, error: type[XPSRError]) -> None:

@@ -32,7 +32,7 @@ class PlannedShard:
 
     def ingredients(self, recipe: Recipe) -> dict[str, Any]:
         """Everything that the shard depends on. It is written again only if this changes."""
-        photos = [[name, photo.stat().st_size, photo.stat().st_mtime_ns] for photo, name in self.photos]
+        photos = [[name, *_size_and_time(photo)] for photo, name in self.photos]
         return {"recipe": recipe.as_json(), "photos": photos}
 
     def outcomes(self, recipe: Recipe) -> list[Outcome]:
@@ -98,3 +98,12 @@ def _read_record(file: Path) -> Record | None:
         return validated(Record, read_json(file, TrainingError), str(file), TrainingError)
     except TrainingError:
         return None
+
+
+def _size_and_time(photo: Path) -> tuple[int, int]:
+    """Bytes of a photo, and when it was written; zeros of one that cannot be read, such as a broken link."""
+    try:
+        status = photo.stat()
+    except OSError:
+        return 0, 0
+    return status.st_size, status.st_mtime_ns

@@ -182,8 +182,8 @@ class _Captioner:
         views: dict[str, list[tuple[list[PromptLevel], Item]]] = {}
         for photo in batch:
             try:
-                status = photo.file.stat()
                 picture = read_picture(photo.file, self.work.max_megapixels)
+                status = photo.file.stat()
                 content = sha256_of(photo.file)
                 missing = self._missing(content)
                 if missing and content not in views:  # decoded here, no larger than a provider needs

@@ -9,10 +9,10 @@ import codecs
 import re
 import unicodedata
 import warnings
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from xpsr_sdk.contracts import Item, PromptLevel, PromptProvider, Prompts
-from xpsr_sdk.errors import XPSRError, one_line, print_traceback
+from xpsr_sdk.errors import XPSRError, one_line, print_traceback, short
 from xpsr_sdk.plugin_system.answers import blamed_on, working_on, wrong
 
 LONGEST = 2000
@@ -49,7 +49,10 @@ def describe(provider: PromptProvider, items: Sequence[Item], levels: Collection
     try:
         with working_on(""):  # the photo is named by whoever tells of the error
             with blamed_on("prompt_provider", provider):
-                answers = list(provider.describe(items, levels))
+                given = provider.describe(items, levels)
+                answers = list(given) if isinstance(given, Iterable) and not isinstance(given, str) else None
+            if answers is None:
+                raise wrong("prompt_provider", provider, f"gave {short(given)}, not a list of Prompts")
             if len(answers) != len(items):
                 raise wrong("prompt_provider", provider, f"gave {len(answers)} answers for {len(items)} images")
             return [_checked(answer, levels, provider) for answer in answers]
