@@ -7,20 +7,25 @@ import os
 import socket
 import subprocess
 import sys
+from itertools import chain
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
+from tests.support import tiny
 from tests.support.training_runs import config, log_of, weights
 from xpsr_sdk import Registry
+from xpsr_sdk.preparation.prepare import prepare_shards
 from xpsr_sdk.training.config import DataSection
-from xpsr_sdk.training.data import TrainingData, batches
+from xpsr_sdk.training.data import TrainingData, batches, positions_of_process
 from xpsr_sdk.training.loop import train
 
 
 def test_two_processes_train_as_one(tmp_path: Path, pairs: Path, tiny_model: Path) -> None:
-    """One with DDP and the frozen layers sharded (FSDP), the other with neither."""
+    """Each stands for a machine, as torchrun starts it there, with DDP and the frozen layers sharded (FSDP)."""
     validation = {"folders": [pairs], "every": 3, "images": 1, "crop": 64, "settings": {"num_inference_steps": 1}}
     one = config(tmp_path / "one", pairs, tiny_model, batch_size=4, gradient_accumulation=2, validation=validation)
     expected = weights(train(one))
@@ -37,11 +42,19 @@ def test_two_processes_train_as_one(tmp_path: Path, pairs: Path, tiny_model: Pat
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={port}"]
-    command = [*launch, "-m", "xpsr_sdk", "train", str(file)]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("The last checkpoint is") == 1
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1"]
+    launch += ["--master-addr=127.0.0.1", f"--master-port={port}"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    nodes = [
+        subprocess.Popen(
+            [*launch, f"--node-rank={node}", "-m", "xpsr_sdk", "train", str(file)],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
+        )
+        for node in (0, 1)
+    ]  # fmt: skip
+    told = [node.communicate(timeout=600) for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], told
+    assert sum(stdout.count("The last checkpoint is") for stdout, _ in told) == 1
     for line, other in zip(log_of(tmp_path / "one"), log_of(tmp_path / "two"), strict=True):
         assert other["loss"] == pytest.approx(line["loss"], rel=1e-4)
         assert other["grad_norm"] == pytest.approx(line["grad_norm"], rel=1e-3)
@@ -61,3 +74,46 @@ def test_a_worker_draws_the_same(pairs: Path) -> None:
     assert torch.equal(fetched.resized, expected.resized)
     assert torch.equal(fetched.hr, expected.hr)
     assert (fetched.high, fetched.low, fetched.positions) == (expected.high, expected.low, expected.positions)
+
+
+@given(st.data())
+def test_processes_share_the_positions_and_a_resume_may_change_their_number(draw: st.DataObject) -> None:
+    parts_a_step = draw.draw(st.integers(1, 3))
+    processes = draw.draw(st.integers(1, 6))
+    others = draw.draw(st.integers(1, 6))
+    batch_size = parts_a_step * processes * others * draw.draw(st.integers(1, 3))
+    steps = draw.draw(st.integers(1, 6))
+    stopped = draw.draw(st.integers(0, steps))
+
+    def read(count: int, first: int, last: int) -> list[list[int]]:
+        """The positions of each step, as all processes together read them."""
+        parts = range(first * parts_a_step, last * parts_a_step)
+        by_process = [
+            list(positions_of_process(process, count, batch_size, parts, parts_a_step)) for process in range(count)
+        ]
+        in_parts = [[position for mine in of_part for position in mine] for of_part in zip(*by_process, strict=True)]
+        return [[*chain(*in_parts[i : i + parts_a_step])] for i in range(0, len(in_parts), parts_a_step)]
+
+    whole = [list(range(step * batch_size, (step + 1) * batch_size)) for step in range(steps)]
+    assert read(processes, 0, steps) == whole
+    assert read(processes, 0, stopped) + read(others, stopped, steps) == whole
+
+
+def test_shards_are_read_without_overlap_by_any_number_of_processes_and_workers(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    for seed in range(8):
+        tiny.photo(64, 64, seed).save(tmp_path / "photos" / f"{seed}.png")
+    prepare_shards(tmp_path / "photos", tmp_path / "shards", photos_a_shard=3, degradation="bicubic")
+    found = {}
+    for processes, workers in ((1, 0), (2, 0), (4, 0), (2, 1)):
+        images: dict[int, torch.Tensor] = {}
+        for process in range(processes):
+            section = DataSection(folders=(tmp_path / "shards",), crop=32, workers=workers, hr_as_input=0)
+            data = TrainingData(section, 3, Registry([]))
+            positions = list(positions_of_process(process, processes, 8, range(1), 1))
+            for batch in batches(data, positions):
+                images |= zip(batch.positions, batch.hr, strict=True)
+        found[processes, workers] = torch.stack([images[position] for position in range(8)])
+    first = found[1, 0]
+    assert len({image.numpy().tobytes() for image in first}) == 8
+    assert all(torch.equal(images, first) for images in found.values())

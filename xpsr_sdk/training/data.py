@@ -118,6 +118,26 @@ def open_sources(folders: Sequence[Path], crop: int, keep_in_memory: int = 0) ->
     return sources
 
 
+def positions_of_process(
+    process: int, processes: int, batch_size: int, parts: Iterable[int], parts_a_step: int
+) -> Iterator[range]:
+    """The positions of one process's images in the run, for each of the parts that steps are accumulated from.
+
+    All processes together have each position once, in the same order for any number of processes.
+
+    Args:
+        process: The number of the process, from 0.
+        processes: How many there are, on all machines.
+        batch_size: Images of a step, of all processes and parts together.
+        parts: The numbers of the parts, counted over the whole run.
+        parts_a_step: Parts of a step (``gradient_accumulation``).
+    """
+    size = batch_size // (parts_a_step * processes)
+    for part in parts:
+        first = (part * processes + process) * size
+        yield range(first, first + size)
+
+
 def batches(data: TrainingData, positions: Iterable[Sequence[int]], pin_memory: bool = False) -> Iterator[Batch]:
     """Batches of the images at ``positions`` in the run. Worker processes, if there are any, fetch them in advance.
 

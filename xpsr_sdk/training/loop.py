@@ -35,7 +35,7 @@ from xpsr_sdk.plugin_system.answers import blamed_on, blamed_on_parts
 from xpsr_sdk.plugin_system.registry import Registry, default_registry
 from xpsr_sdk.training.checkpoints import Checkpoints
 from xpsr_sdk.training.config import ModelSection, TrainConfig
-from xpsr_sdk.training.data import TrainingData, batches
+from xpsr_sdk.training.data import TrainingData, batches, positions_of_process
 from xpsr_sdk.training.failed_step import write_failed_step
 from xpsr_sdk.training.failures import Failures
 from xpsr_sdk.training.models import build_for_training, trained_index, trained_upscaler
@@ -407,12 +407,14 @@ class TrainingRun:
 
     def _positions(self) -> Iterator[range]:
         """The positions of this process's images for each part of each step, from this step to the last."""
-        config, count = self.config, self.accelerator.num_processes
-        size = config.batch_size // (config.gradient_accumulation * count)
-        parts = range(self.step * config.gradient_accumulation, config.steps * config.gradient_accumulation)
-        for part in parts:
-            first = (part * count + self.accelerator.process_index) * size
-            yield range(first, first + size)
+        config, accelerator = self.config, self.accelerator
+        return positions_of_process(
+            accelerator.process_index,
+            accelerator.num_processes,
+            config.batch_size,
+            range(self.step * config.gradient_accumulation, config.steps * config.gradient_accumulation),
+            config.gradient_accumulation,
+        )
 
     def _without_gradient_exchange(self) -> AbstractContextManager[Any]:
         """Within the block, gradients are not averaged over processes, which is needed only in a step's last part."""
