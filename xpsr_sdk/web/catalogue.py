@@ -101,7 +101,9 @@ class Catalogue:
             raise ConfigError(
                 "There is no model that visitors could choose: base models need a checkpoint in --models-dir."
             )
-        self.parts = {kind: {part.name: part for part in _complete_parts(registry, kind)} for kind in PARTS}
+        self.parts = {
+            kind: {part.name: part for part in _complete_parts(registry, kind)} for kind in ("upscaler", "sampler")
+        }
         chosen = _name(base.prompt_provider) or "measured"
         offered = list(dict.fromkeys([*providers, chosen] if base.prompt_provider or not providers else providers))
         self.parts["prompt_provider"] = {name: _part(registry, "prompt_provider", name) for name in offered}

@@ -233,13 +233,12 @@ class Desk:
         self._in_thread.job = job
         try:
             if not self._models.is_warm(job.config):
-                job.state, job.stage = "loading", "Loading the model"
+                job.go("loading", "Loading the model")
             pipeline = self._models.pipeline(job.config)
             given = job.config.model_dump(include=set(RestoreConfig.model_fields), exclude_none=True)
             settings = given | {"metadata": "keep"}  # what is kept is chosen at the download
             job.plan(pipeline.resolve(settings).num_inference_steps)
-            if job.state not in ENDED:
-                job.state, job.stage = "waiting", ""
+            if job.go("waiting"):
                 job.future = self._queue.submit(
                     job.photo.file, pipeline=pipeline, watch=partial(self._follow, job), **settings
                 )
@@ -260,8 +259,7 @@ class Desk:
             job.finish("cancelled")
         elif error := future.exception():
             self._fail(job, error)
-        elif not self._closed.is_set():
-            job.state, job.stage = "saving", "Saving"
+        elif not self._closed.is_set() and job.go("saving", "Saving"):
             self._savers.submit(self._save, job, future.result())
 
     def _save(self, job: Job, result: Result) -> None:

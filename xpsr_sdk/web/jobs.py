@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import threading
 import time
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -69,7 +70,7 @@ class Job:
     file: Path | None = None
     end: Future[None] = field(default_factory=Future)
     future: Future[Result] | None = None
-    ended_at: float | None = None
+    _lock: threading.Lock = field(default_factory=threading.Lock)
     _began: float = 0.0
     _regions: tuple[int, int] = (0, 1)
     _evaluations: int = 1
@@ -84,7 +85,8 @@ class Job:
             TooSlow: It takes longer than it may.
         """
         if self.state == "waiting":
-            self.state, self._began = "restoring", time.monotonic()
+            self._began = time.monotonic()
+            self.go("restoring")
         if time.monotonic() - self._began > 60 * self.minutes:
             raise TooSlow(f"It took longer than {self.minutes:g} minutes, the most here: try a smaller result.")
         if stage == "regions":
@@ -109,16 +111,25 @@ class Job:
         last = 1.0 if self.config.model == UPSCALER_ALONE else SHARES["denoise"]
         return begun + (last - begun) * done / total, f"{words}: tile {min(done + 1, total)} of {total}"
 
+    def go(self, state: State, stage: str = "") -> bool:
+        """Set the state, unless the job has ended, as another thread may have cancelled it. Whether it goes on."""
+        with self._lock:
+            if self.state in ENDED:
+                return False
+            self.state, self.stage = state, stage
+            return True
+
     def plan(self, evaluations: int) -> None:
         """Say how many evaluations of the model there will be at most."""
         self._evaluations = evaluations
 
     def finish(self, state: State, error: str = "") -> None:
         """Set the state with which it ends, unless it has ended already."""
-        if self.state not in ENDED:
-            self.error, self.ended_at = error, time.monotonic()
-            self.state = state
-            self.end.set_result(None)
+        with self._lock:
+            if self.state in ENDED:
+                return
+            self.state, self.error = state, error
+        self.end.set_result(None)
 
     def about(self, ahead: int) -> dict[str, Any]:
         """What the page is told; ``ahead``: how many are before it."""
