@@ -18,16 +18,21 @@ from xpsr_sdk.training.loop import TrainingRun, train
 
 
 def test_held_out_images_are_measured_and_shown(tmp_path: Path, pairs: Path, tiny_model: Path) -> None:
-    validation = {"folders": [pairs], **VALIDATION}
+    metrics = ["psnr", "ssim", {"name": "psnr", "channel": "rgb", "crop": 4}]
+    validation = {"folders": [pairs], **VALIDATION, "metrics": metrics, "keep": True}
     last = train(config(tmp_path, pairs, tiny_model, steps=2, validation=validation))
     found = validations_of(tmp_path)
     assert [line["step"] for line in found] == [0, 1, 2]
-    assert {"psnr", "ssim"} < found[0].keys()
+    assert {"psnr", "ssim", "psnr (channel=rgb, crop=4)"} < found[0].keys()
+    kept_files = sorted((tmp_path / "validation" / "step-2").iterdir())
+    assert [file.name for file in kept_files] == ["0000.png", "0001.png", "0002.png"]
     assert found[0]["psnr"] != found[2]["psnr"]
     with Image.open(tmp_path / "validation" / "step-2.png") as grid:
         assert grid.size == (4 * 64, 16 + 2 * 64)
         restored, hr = (grid.crop((x, 16, x + 64, 80)) for x in (128, 192))
         lr = grid.crop((0, 16, 64, 80)).resize((16, 16), Image.Resampling.NEAREST)
+    with Image.open(tmp_path / "validation" / "step-2" / "0000.png") as kept:
+        assert np.array_equal(kept, restored)
     # The same as a user gets from the checkpoint.
     low = (pairs / "lowlevel_prompt_q" / "0__v0.txt").read_text()
     pipe = build_pipeline(model=str(tiny_model), checkpoint=last, device="cpu")
