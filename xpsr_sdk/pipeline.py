@@ -286,8 +286,8 @@ class Pipeline(DiffusionPipeline, StableDiffusionXLLoraLoaderMixin, TextualInver
         before = getattr(self, "execution", execution).quantize
         if before and before != execution.quantize:
             raise ConfigError(
-                f"The weights are quantised already ({before}), and cannot be quantised as {execution.quantize}: build "
-                "the pipeline again."
+                f"The weights are quantised already ({before}), and cannot be changed to "
+                f"{execution.quantize or 'full precision'}: build the pipeline again."
             )
         self.execution, self._optimizations = execution, optimizations
         if self.unet is not None:

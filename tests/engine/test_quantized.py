@@ -93,6 +93,8 @@ def test_a_lora_works_beside_quantised_weights(tmp_path: Path) -> None:
         pipe.fuse_lora()
     pipe.unload_lora_weights()
     assert same(pipe(PHOTO, **OPTIONS).image, before.image)
+    merged = build_pipeline(tiny.sd_config(), lora=(str(tmp_path),), execution={"quantize": "int8"})
+    assert difference(merged(PHOTO, **OPTIONS), changed) < 0.5 * difference(changed, before)
 
 
 def test_quantised_weights_are_neither_saved_nor_quantised_again(tmp_path: Path) -> None:
