@@ -4,10 +4,12 @@
     python -m tests.measurements.training_memory --base sdxl
     python -m tests.measurements.training_memory --operations
     python -m tests.measurements.training_memory --step --optimizer adamw-8bit
+    python -m tests.measurements.training_memory --one-step
 
 The first two count parameters and, on tensors without content, every byte of a restoration and of a step; the third,
-likewise, what each part of a step of SD 1.5 at 512 x 512 pixels computes. The last takes a real step of SD 1.5 on the
-CPU with random weights, at 256 x 256 pixels in bfloat16, and prints how much memory the process had at most.
+likewise, what each part of a step of SD 1.5 at 512 x 512 pixels computes. The fourth takes a real step of SD 1.5 on the
+CPU with random weights, at 256 x 256 pixels in bfloat16, and prints how much memory the process had at most. The last
+counts, like the first, for the distillation to one step.
 """
 
 from __future__ import annotations
@@ -31,15 +33,17 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from tests.support import tiny
 from tests.support.full_size import CLIP_L, SD15_UNET, SDXL_UNET, VAE, networks
 from xpsr_sdk import Registry
+from xpsr_sdk.builtin.stable_diffusion import StableDiffusion
 from xpsr_sdk.config import load_config
 from xpsr_sdk.contracts import TrainedModel
 from xpsr_sdk.engine.memory import activation_bytes, weight_bytes
 from xpsr_sdk.models.added_conditioning import empty_added
 from xpsr_sdk.models.blocks import checkpoint_gradients
 from xpsr_sdk.models.controlnet import XPSRControlNet
+from xpsr_sdk.models.lora import LORA_PATTERN, add_lora
 from xpsr_sdk.models.schedule import NoiseSchedule
 from xpsr_sdk.models.unet import XPSRUNet
-from xpsr_sdk.training.config import LossSection, TrainConfig
+from xpsr_sdk.training.config import LossSection, TrainConfig, WeightedTerm
 from xpsr_sdk.training.loop import TrainingRun
 from xpsr_sdk.training.memory import GIB, StepMemory, step_memory
 from xpsr_sdk.training.objective import Objective, StepInputs
@@ -111,7 +115,8 @@ def inputs_of(unet: XPSRUNet, batch: int, size: int) -> StepInputs:
     image, latents = torch.zeros(batch, 3, size, size), torch.zeros(batch, 4, size // 8, size // 8)
     whole, text = torch.zeros(batch, dtype=torch.long), torch.zeros(batch, 77, unet.config.cross_attention_dim)
     added = {name: torch.zeros(x.shape) for name, x in empty_added(unet, batch).items()}
-    return StepInputs(image, image, image, latents, latents, latents, whole, text, text, whole > 0, whole, added)
+    positions: Any = SimpleNamespace(tolist=lambda: list(range(batch)))  # a tensor without content has no numbers
+    return StepInputs(image, image, image, latents, latents, latents, whole, text, text, whole > 0, positions, added)
 
 
 def memory(base: str, size: int, batch: int, checkpointing: bool, optimizer: str = "adamw") -> StepMemory:
@@ -133,6 +138,54 @@ def memory(base: str, size: int, batch: int, checkpointing: bool, optimizer: str
                 return objective(inputs)["loss"]
 
         return step_memory([unet, controlnet], trained, optimizer, loss)
+
+
+def distillation(size: int, batch: int, terms: dict[str, Any]) -> tuple[StepMemory, dict[str, float]]:
+    """A step of the distillation to one step, counted like ``memory``, and millions of parameters.
+
+    The memory is that of all networks but the text encoder and those of metrics.
+    """
+    with torch.device("meta"):
+        unet, controlnet = networks_on("sd15")
+        backbone: Any = StableDiffusion()
+        backbone.text_encoder, backbone.vae = torch.nn.Identity(), AutoencoderKL(**VAE).requires_grad_(False)
+        model = TrainedModel(unet, controlnet, backbone, NoiseSchedule(DDIMScheduler(**SD15_SCHEDULE)), torch.bfloat16)
+        loss = LossSection(terms={name: WeightedTerm(**options) for name, options in terms.items()})
+        own = Terms(loss, model, Registry([]), seed=0)
+        add_lora(unet, rank=4)
+    for parameter in (*unet.parameters(), *controlnet.parameters()):
+        parameter.requires_grad_(False)
+    select_parameters({"unet": unet, "controlnet": controlnet}, (LORA_PATTERN,))
+    for network in (unet, controlnet):
+        checkpoint_gradients(network)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        for network in (unet, controlnet, own, backbone.vae):
+            fill(network, torch.float32 if network is backbone.vae else torch.bfloat16)
+        trained = select_parameters({"unet": unet}, (LORA_PATTERN,)) | own.trained()
+        objective = Objective(model, loss, own, one_step=True)
+        inputs = inputs_of(unet, batch, size)
+
+        def forward() -> torch.Tensor:
+            with torch.autocast("cpu", torch.bfloat16):
+                return objective(inputs)["loss"]
+
+        counts = {}
+        for name, network in {"U-Net": unet, "ControlNet": controlnet, "terms": own}.items():
+            for kind in ("trained", "frozen"):
+                sizes = [p.numel() for p in network.parameters() if p.requires_grad == (kind == "trained")]
+                counts[f"{name}, {kind}"] = sum(sizes) / 1e6
+        return step_memory([unet, controlnet, own, backbone.vae], trained, "adamw", forward), counts
+
+
+def fill(network: torch.nn.Module, frozen: torch.dtype) -> None:
+    """Replace tensors on the meta device by those of the mode of the caller; frozen matrices in that precision."""
+    for module in network.modules():
+        for name, tensor in module.named_parameters(recurse=False):
+            dtype = frozen if not tensor.requires_grad and tensor.ndim > 1 else torch.float32
+            filled = torch.nn.Parameter(torch.zeros(tensor.shape, dtype=dtype), requires_grad=tensor.requires_grad)
+            module.register_parameter(name, filled)
+        for name, tensor in module.named_buffers(recurse=False):
+            module.register_buffer(name, torch.zeros(tensor.shape, dtype=tensor.dtype))
 
 
 def operations() -> dict[str, float]:
@@ -205,7 +258,13 @@ def main() -> None:
     parser.add_argument("--optimizer", default="adamw", choices=["adamw", "adamw-8bit"])
     parser.add_argument("--no-ema", action="store_true", help="in the real step, keep no EMA weights")
     parser.add_argument("--size", type=int, default=256, help="of the real step, in pixels")
+    parser.add_argument("--one-step", action="store_true", help="count for the distillation to one step")
     arguments = parser.parse_args()
+    if arguments.one_step:
+        for terms in ({"pixel": {}}, {"pixel": {}, "score-distillation": {}}):
+            found, counts = distillation(512, 1, terms)
+            print(", ".join(terms), dict(found.rows()), counts)
+        return
     if arguments.step:
         peak, seconds = real_step(arguments.optimizer, arguments.size, not arguments.no_ema)
         print(f"A step at {arguments.size} x {arguments.size}, batch 1: {peak:.1f} GiB at most, {seconds:.0f} s")

@@ -125,9 +125,9 @@ class Step:
     @cached_property
     def images(self) -> Tensor:
         """See ``xpsr_sdk.TrainingStep``."""
-        chosen, backbone = self.has_detail, self._model.backbone
-        if not chosen.any():
-            return self.hr[chosen]
+        chosen, backbone = self._chosen, self._model.backbone
+        if not len(self.references):
+            return self.references
         # Autoencoders need full precision.
         with torch.autocast(self.hr.device.type, enabled=False), blamed_on("backbone", backbone):
             images = backbone.decode(self.clean[chosen], self.upscaled[chosen])
@@ -136,7 +136,12 @@ class Step:
     @cached_property
     def references(self) -> Tensor:
         """See ``xpsr_sdk.TrainingStep``."""
-        return (self.hr[self.has_detail] + 1) / 2
+        return (self.hr[self._chosen] + 1) / 2
+
+    @property
+    def _chosen(self) -> Tensor | slice:
+        """The images whose estimate is to have detail, as an index."""
+        return slice(None) if self._one_step else self.has_detail
 
 
 class Objective(nn.Module):
