@@ -61,6 +61,7 @@ def test_what_does_not_fit_is_a_sentence(tmp_path: Path) -> None:
     wide = write(tmp_path / "wide.safetensors", torch.ones(1, 77), "diffusers")
     known = write(tmp_path / "photo.safetensors", torch.ones(1, WIDTH), "diffusers")
     save_file({"lora_unet_a.lora_up.weight": torch.zeros(1)}, tmp_path / "lora.safetensors")
+    pipeline = build_pipeline(tiny.sd_config())
     for files, error, message in (
         (
             wide,
@@ -72,4 +73,4 @@ def test_what_does_not_fit_is_a_sentence(tmp_path: Path) -> None:
         ("lost.pt", ConfigError, r"embedding: lost.pt does not exist"),
     ):
         with pytest.raises(error, match=message):
-            add_embeddings(build_pipeline(tiny.sd_config()), [files] if isinstance(files, str) else files)
+            add_embeddings(pipeline, [files] if isinstance(files, str) else files)

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from tests.support import original_layout, tiny
 from xpsr_sdk import CheckpointError, ConfigError, build_pipeline
 from xpsr_sdk.models.other_vae import folder_of_vae
+from xpsr_sdk.models.pretrained import load_network
 from xpsr_sdk.testing.tiny import shake
 
 
@@ -44,9 +45,10 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ["alone", "model", "diffusers.safetensors", "old.safetensors", "original.safetensors", "prefixed.safetensors",
      "pickled.pt"],
 )  # fmt: skip
-def test_the_autoencoder_is_replaced(other: Path, name: str) -> None:
+def test_an_autoencoder_is_read_in_every_form(other: Path, name: str) -> None:
     expected = AutoencoderKL.from_pretrained(other / "alone").state_dict()
-    found = build_pipeline(tiny.sd_config(), vae=other / name).vae.state_dict()
+    folder = folder_of_vae(str(other / name), tiny.SD_TINY / "base" / "vae")
+    found = load_network(AutoencoderKL, folder, torch.float32).state_dict()
     assert all(torch.equal(expected[key], found[key]) for key in expected)
 
 
