@@ -13,7 +13,16 @@ import pytest
 from PIL import Image
 
 from tests.support import tiny
-from xpsr_sdk import ConfigError, ImageError, Pipeline, QueueClosed, QueueFull, RestorationQueue, build_pipeline
+from xpsr_sdk import (
+    ConfigError,
+    ImageError,
+    Pipeline,
+    QueueClosed,
+    QueueFull,
+    Registry,
+    RestorationQueue,
+    build_pipeline,
+)
 from xpsr_sdk.data.photo import load_photo
 
 PHOTOS = [tiny.photo(20, 16, seed) for seed in range(4)]
@@ -200,3 +209,33 @@ def test_leaving_with_an_error_cancels_what_waits(held: Any) -> None:
     with pytest.raises(KeyError):
         leave_with_an_error()
     assert waiting[0].cancelled()
+
+
+def test_each_photo_may_come_with_its_own_pipeline_and_is_watched(own: Pipeline) -> None:
+    told: list[tuple[str, int, int]] = []
+    other = own.with_parts(sampler=Registry([]).create("sampler", "euler"))
+    assert other.unet is own.unet
+    with RestorationQueue() as queue:
+        with pytest.raises(ConfigError, match="no pipeline of its own"):
+            queue.submit(PHOTOS[0])
+        settings = {"seed": 1, "fidelity": 0, "num_inference_steps": 3, "tile": 64, "tile_batch": 1}
+        first = queue.submit(PHOTOS[0], pipeline=own, watch=lambda *each: told.append(each), **settings)
+        second = queue.submit(PHOTOS[0], pipeline=other, **settings)
+    tiles = first.result().plan.tiles
+    assert tiles > 1
+    denoise = [each for each in told if each[0] == "denoise" and each[2]]
+    assert denoise[-3 * tiles :] == [("denoise", i, tiles) for i in range(3 * tiles)]
+    assert list(dict.fromkeys(stage for stage, _, _ in told)) == [
+        *("prompts", "text", "upscale", "denoise", "decode", "regions"),
+    ]
+    assert levels(first.result().image, second.result().image) > 0
+
+
+def test_what_a_watcher_raises_ends_its_own_restoration_alone(own: Pipeline) -> None:
+    def refuse(*_: object) -> None:
+        raise ImageError("enough")
+
+    with RestorationQueue(own) as queue:
+        with pytest.raises(ImageError, match="enough"):
+            queue.submit(PHOTOS[0], watch=refuse).result(60)
+        assert queue.submit(PHOTOS[0]).result(60).image.size == (80, 64)
