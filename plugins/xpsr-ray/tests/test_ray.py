@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -25,6 +27,23 @@ from xpsr_sdk.runners.work import Done
 
 pytestmark = pytest.mark.filterwarnings("default")  # Ray's own, of sockets and processes that it leaves to the system
 SMALL: dict[str, Any] = {"object_store_memory": 100 * 2**20, "include_dashboard": False}
+
+KILLED = """
+import sys
+from pathlib import Path
+import ray
+from xpsr_ray import RayRunner
+from xpsr_sdk import Registry
+from xpsr_sdk.config import RunnerConfig
+from xpsr_sdk.prompts.caption_folder import caption_folder
+
+ray.init(address="local", num_cpus=2, object_store_memory=100 * 2**20, include_dashboard=False, log_to_driver=False)
+caption_folder(
+    Path(sys.argv[1]), prompt_provider={"name": "fixed", "high": "a house"}, batch_size=1, registry=Registry([]),
+    runner=RayRunner(RunnerConfig(runner="ray", workers=2, worker_gpus=0)),
+    progress=lambda done, total: (print("done", done, flush=True), sys.stdin.readline() if done == 6 else None),
+)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +122,35 @@ def test_the_command_chooses_it_by_name(tmp_path: Path) -> None:
     result = CliRunner().invoke(xpsr, ["caption", str(tmp_path), "--runner", "ray", "--worker-gpus", "0"])
     assert result.exit_code == 0, result.stderr
     assert result.stdout.startswith("1 images described, 0 were before")
+
+
+def test_a_command_that_is_killed_goes_on_where_it_was(tmp_path: Path) -> None:
+    ray.shutdown()
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for seed in range(30):
+        tiny.photo(32, 32, seed).save(photos / f"{seed:02}.png")
+    program = tmp_path / "run.py"
+    program.write_text(KILLED)
+    store = photos / "prompts.sqlite"
+    with subprocess.Popen(
+        [sys.executable, str(program), str(photos)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as run:
+        assert run.stdout
+        while not (line := run.stdout.readline()).startswith("done") or int(line.split()[1]) < 6:
+            assert line, "it ended"
+        run.kill()
+    kept = len(prompts(store)) // 2
+    assert 6 <= kept < 30
+    options: dict[str, Any] = {"prompt_provider": {"name": "fixed", "high": "a house"}, "registry": Registry([])}
+    report = caption_folder(photos, **options)
+    assert (report.known, report.described) == (kept, 30 - kept)
+    caption_folder(photos, store=tmp_path / "other.sqlite", **options)
+    assert prompts(store) == prompts(tmp_path / "other.sqlite")
 
 
 def test_a_node_that_is_killed_costs_no_input(tmp_path: Path) -> None:
