@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,16 @@ from torch import Tensor
 from tests.support import tiny
 from tests.support.full_size import SDXL_UNET, networks
 from tests.support.training_runs import config, log_of
-from xpsr_sdk import Pipeline, Registry, build_pipeline
+from xpsr_sdk import (
+    BrokenPlugin,
+    CheckpointError,
+    ComponentSpec,
+    Conditioning,
+    Pipeline,
+    Registry,
+    build_pipeline,
+    hookimpl,
+)
 from xpsr_sdk.builtin.stable_diffusion_xl import StableDiffusionXL
 from xpsr_sdk.config import read_toml
 from xpsr_sdk.engine.denoiser import GuidedDenoiser
@@ -27,7 +36,7 @@ from xpsr_sdk.engine.tiling import plan_tiles
 from xpsr_sdk.models.checkpoints import write_checkpoint
 from xpsr_sdk.models.controlnet import XPSRControlNet
 from xpsr_sdk.models.unet import XPSRUNet
-from xpsr_sdk.testing import check_backbone
+from xpsr_sdk.testing import ContractViolation, check_backbone
 from xpsr_sdk.training.config import TrainConfig
 from xpsr_sdk.training.dry_run import dry_run
 from xpsr_sdk.training.loop import train
@@ -213,6 +222,7 @@ def test_it_is_trained_and_restores(pipe: Pipeline, checkpoint: Path) -> None:
     result = pipe(PHOTO, **QUICK, guidance_scale=3)
     assert result.image.size == (34, 40)
     assert not tiny.same(pipe(PHOTO, **QUICK, guidance_scale=3, prompt="a house").image, result.image)
+    assert not tiny.same(pipe(PHOTO, **QUICK, guidance_scale=3, reuse_interval=2).image, result.image)
     assert "text_encoder_2" in str(pipe.explain(PHOTO))
 
 
@@ -292,6 +302,36 @@ def test_in_half_precision_an_autoencoder_that_overflows_is_upcast(base: Path, t
 
 def test_it_keeps_the_contract(base: Path, registry: Registry) -> None:
     check_backbone("stable-diffusion-xl", base, registry)
+
+
+class PooledOfTheFirst(StableDiffusionXL):
+    def encode_text(self, texts: Sequence[str], **options: Any) -> Conditioning:
+        text = super().encode_text(texts, **options)
+        return Conditioning(text.embeddings, {**text.added, "text_embeds": text.added["text_embeds"][:1]})
+
+
+class Plugin:
+    @hookimpl
+    def xpsr_backbones(self) -> list[ComponentSpec]:
+        return [ComponentSpec("broken", f"{__name__}:PooledOfTheFirst", "Pools the first text only.")]
+
+
+def test_pooled_text_of_another_batch_is_noticed(base: Path, checkpoint: Path) -> None:
+    with pytest.raises(ContractViolation, match=r"'text' of its contract: text_embeds of 4 texts"):
+        check_backbone("broken", base, Registry([Plugin()]))
+    pipe = build_pipeline(
+        model=str(base), checkpoint=checkpoint, device="cpu", backbone="broken", registry=Registry([Plugin()])
+    )
+    with pytest.raises(BrokenPlugin, match=r"backbone 'broken' .* text_embeds of shape \(1, 12\), not \(2, 12\)"):
+        pipe(PHOTO, **QUICK, guidance_scale=3)
+
+
+@pytest.mark.parametrize("part", ["tokenizer_2", "text_encoder_2"])
+def test_a_missing_part_is_named(base: Path, tmp_path: Path, part: str) -> None:
+    shutil.copytree(base, tmp_path / "model")
+    shutil.rmtree(tmp_path / "model" / part)
+    with pytest.raises(CheckpointError, match=rf"{part}.* does not exist: a model folder needs it"):
+        StableDiffusionXL().load(tmp_path / "model")
 
 
 def test_its_folder_needs_no_entry(base: Path) -> None:

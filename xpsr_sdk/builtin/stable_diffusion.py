@@ -84,6 +84,8 @@ class StableDiffusion:
         """
         for name, cls in self.text_encoder_classes.items():
             tokenizer = name.replace("text_encoder", "tokenizer")
+            if not (folder / tokenizer).is_dir():  # transformers would take the path for a name on the hub
+                raise CheckpointError(f"{folder / tokenizer} does not exist: a model folder needs it.")
             setattr(self, tokenizer, CLIPTokenizer.from_pretrained(folder / tokenizer, local_files_only=True))
             if from_scratch:
                 file = folder / name / "config.json"

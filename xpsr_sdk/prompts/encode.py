@@ -79,7 +79,7 @@ def encode_prompts(
         shape = (len(texts), None, backbone.text_width)
         embeddings = checked_tensor("backbone", backbone, answer.embeddings, "text embeddings", shape)
         added = {
-            name: checked_tensor("backbone", backbone, x, name, (len(texts), *x.shape[1:]))
+            name: checked_tensor("backbone", backbone, x, name, (len(texts), *getattr(x, "shape", ())[1:]))
             for name, x in answer.added.items()
         }
         return Conditioning(embeddings[:, None].to(device), {name: x[:, None].to(device) for name, x in added.items()})
