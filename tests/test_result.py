@@ -15,6 +15,8 @@ from PIL import Image
 
 from tests.support import tiny
 from xpsr_sdk import ImageError, Pipeline, PipelineConfig, Result, build_pipeline
+from xpsr_sdk.config import RestoreConfig
+from xpsr_sdk.data.photo import load_photo
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +30,16 @@ def test_a_result_is_saved_to_memory(result: Result) -> None:
     assert np.array_equal(np.asarray(Image.open(file)), np.asarray(result.image))
     with pytest.raises(ImageError, match="the file object: cannot write a file without suffix; use one of"):
         result.save(BytesIO())
+
+
+def test_what_is_missing_is_told(result: Result, tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match='give format, such as format="png"'):
+        result.save(BytesIO())
+    tiny.photo(20, 16).save(tmp_path / "photo.png")
+    closed = Image.open(tmp_path / "photo.png")
+    closed.close()
+    with pytest.raises(ImageError, match="it was closed before it was read"):
+        load_photo(closed, RestoreConfig())
 
 
 def test_a_notebook_shows_a_result(result: Result) -> None:

@@ -17,6 +17,7 @@ from xpsr_sdk.contracts import Prompts
 from xpsr_sdk.data.images import check_fits, file_type, write_picture
 from xpsr_sdk.data.picture import Picture
 from xpsr_sdk.data.writing import save_picture
+from xpsr_sdk.errors import ImageError
 from xpsr_sdk.files.remote import place
 from xpsr_sdk.resolved import ResolvedSettings
 
@@ -94,6 +95,8 @@ class Result:
             write_picture(self.picture, place(file).expanduser(), quality, format)
         else:
             where = Path(str(getattr(file, "name", "the file object")))
+            if format is None and not where.suffix:
+                raise ImageError('A file object has no name that says the type: give format, such as format="png".')
             check_fits(where, *self.picture.size, format)
             save_picture(self.picture, file, file_type(where, format), quality, str(where))
 

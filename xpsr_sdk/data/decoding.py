@@ -75,6 +75,8 @@ def decoding(name: str) -> Iterator[None]:
 
 def _plainly(words: str) -> str:
     """What a decoder says, in our own words; its own ones are in the exception that is the cause, or its context."""
+    if "closed image" in words:
+        return "it was closed before it was read"
     return "its end is missing" if _CUT_OFF.search(words) else "it cannot be decoded"
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from xpsr_sdk.config import DEFAULT_SCALE, RestoreConfig
 from xpsr_sdk.contracts import Item, PromptLevel, Sha256
+from xpsr_sdk.data.decoding import decoding
 from xpsr_sdk.data.images import picture_in, read_picture, sha256_of
 from xpsr_sdk.data.picture import Picture, from_levels, from_pil
 from xpsr_sdk.errors import ConfigError, ImageError
@@ -124,7 +125,8 @@ def load_photo(photo: Photo, settings: RestoreConfig) -> LoadedPhoto:
         item, origin = photo, photo.path
         picture, digest = from_pil(item.image, str(item.path or "the image")), lambda: item.sha256
     elif isinstance(photo, Image.Image):
-        picture = from_pil(ImageOps.exif_transpose(photo))  # upright, as photos that are read from files
+        with decoding("the image"):  # which Pillow may only read now
+            picture = from_pil(ImageOps.exif_transpose(photo))  # upright, as photos that are read from files
     elif isinstance(photo, np.ndarray):
         picture = from_levels(photo)
     elif isinstance(photo, Tensor):
