@@ -48,6 +48,12 @@ def test_uniform_weights_are_none() -> None:
     assert timestep_weights(NoiseSchedule(DDPMScheduler()), T, DiffusionOptions()) is None
 
 
+def test_weights_are_finite_where_a_schedule_ends_in_pure_noise() -> None:
+    schedule = NoiseSchedule(DDPMScheduler(rescale_betas_zero_snr=True))
+    weights = timestep_weights(schedule, torch.tensor([500, 999]), DiffusionOptions(weighting="min-snr"))
+    assert weights is not None and weights.isfinite().all() and weights[1] == 1
+
+
 def test_perfect_heads_have_no_constraint_loss() -> None:
     hr, latents = torch.rand(1, 3, 16, 16), torch.randn(1, 4, 4, 4)
     rgbs = [interpolate(hr, size=(8, 8), mode="bilinear"), interpolate(hr, size=(4, 4), mode="bilinear")]

@@ -88,7 +88,9 @@ def timestep_weights(schedule: NoiseSchedule, timesteps: Tensor, options: Diffus
     of_clean = snr.clamp(max=options.snr_gamma)
     if schedule.prediction_type == "sample":
         return of_clean
-    return of_clean / (snr + 1) if schedule.prediction_type == "v_prediction" else of_clean / snr
+    if schedule.prediction_type == "v_prediction":
+        return of_clean / (snr + 1)
+    return (options.snr_gamma / snr).clamp(max=1)  # of_clean / snr, also where a schedule ends in pure noise: SNR 0
 
 
 def constraint_losses(
