@@ -1,4 +1,4 @@
-"""One step of XPSR on SDXL in full size, with random weights, in bfloat16 on the CPU; it takes 13 GiB of memory.
+"""One step of XPSR on SDXL in full size, with random weights, in bfloat16 on the CPU: its time and its memory.
 
 python -m tests.measurements.sdxl_step
 """
