@@ -124,3 +124,8 @@ def test_the_sampler_gives_the_estimate_of_the_model() -> None:
     found = OneStepSampler().sample(denoiser, x, num_inference_steps=4, generators=[])
     step = DDPMScheduler.from_config(denoiser.scheduler.config).step(denoiser.predict(x, 700), 700, x)
     torch.testing.assert_close(found, step.pred_original_sample)
+
+
+def test_the_least_noise_must_be_less_than_the_most() -> None:
+    with pytest.raises(ConfigError, match=r"lowest is 0\.5: it must be less than highest, 0\.1\."):
+        Registry([]).config("loss_term", {"name": "score-distillation", "lowest": 0.5, "highest": 0.1})

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import deepcopy
-from typing import Any
+from typing import Any, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from xpsr_sdk.contracts import Options, TrainedModel, TrainingStep
@@ -28,6 +28,12 @@ class ScoreDistillation(nn.Module):
         rank: int = Field(4, ge=1, le=1024, description="Rank of the critic's LoRA.")
         lowest: float = Field(0.02, ge=0, lt=1, description="The least noise, as a share of the noise schedule.")
         highest: float = Field(0.98, gt=0, le=1, description="The most noise, likewise.")
+
+        @model_validator(mode="after")
+        def _check(self) -> Self:
+            if self.lowest >= self.highest:
+                raise ValueError(f"lowest is {self.lowest}: it must be less than highest, {self.highest}.")
+            return self
 
     def __init__(self, config: Config, model: TrainedModel) -> None:
         super().__init__()
