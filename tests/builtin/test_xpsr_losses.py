@@ -51,7 +51,9 @@ def test_uniform_weights_are_none() -> None:
 def test_weights_are_finite_where_a_schedule_ends_in_pure_noise() -> None:
     schedule = NoiseSchedule(DDPMScheduler(rescale_betas_zero_snr=True))
     weights = timestep_weights(schedule, torch.tensor([500, 999]), DiffusionOptions(weighting="min-snr"))
-    assert weights is not None and weights.isfinite().all() and weights[1] == 1
+    assert weights is not None
+    assert weights.isfinite().all()
+    assert weights[1] == 1
 
 
 def test_perfect_heads_have_no_constraint_loss() -> None:

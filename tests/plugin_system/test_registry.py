@@ -38,6 +38,9 @@ def lenient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("XPSR_STRICT", raising=False)
 
 
+FEW_STEPS = ["hyper-sd", "lcm", "lightning", "one-step", "tcd", "turbo"]
+
+
 # Finding and building
 
 
@@ -49,10 +52,10 @@ def test_the_built_in_components(registry: Registry) -> None:
         ),
         "fusion_attention": ["xpsr"],
         "degradation_model": ["bicubic", "camera", "realesrgan"],
-        "sampler": ["ddim", "diffusers", "dpmpp-2m", "euler", "unipc"],
-        "backbone": ["residual", "stable-diffusion"],
+        "sampler": ["ddim", "diffusers", "dpmpp-2m", "euler", *FEW_STEPS, "unipc"],
+        "backbone": ["residual", "stable-diffusion", "stable-diffusion-xl"],
         "upscaler": ["bicubic", "realesrgan-x4plus", "spandrel"],
-        "metric": ["niqe", "niqe-basicsr", "psnr", "ssim"],
+        "metric": ["niqe", "niqe-basicsr", "psnr", "ssim", "ssim-pyiqa"],
         "loss_term": ["constraint", "diffusion", "perceptual", "pixel", "score-distillation"],
     }
 
@@ -125,7 +128,7 @@ def test_what_a_validator_says_comes_without_pydantic_s_words(size: int) -> None
 @given(st.permutations(["a", "b", "c"]))
 def test_the_order_of_plugins_has_no_meaning(order: list[str]) -> None:
     plugins = [offering(sampler(name), distribution=f"xpsr-{name}") for name in order]
-    expected = ["a", "b", "c", "ddim", "diffusers", "dpmpp-2m", "euler", "unipc"]
+    expected = ["a", "b", "c", "ddim", "diffusers", "dpmpp-2m", "euler", *FEW_STEPS, "unipc"]
     assert [component.spec.name for component in Registry(plugins).components("sampler")] == expected
 
 
@@ -170,7 +173,8 @@ class Unprintable:
             "stubb",
             UnknownComponent,
             "No plug-in offers the sampler 'stubb'. Did you mean 'stub'? "
-            "Known: ddim, diffusers, dpmpp-2m, euler, half, moody, picky, stub, unipc.",
+            "Known: ddim, diffusers, dpmpp-2m, euler, half, hyper-sd, lcm, lightning, moody, one-step, picky, stub, "
+            "tcd, turbo, unipc.",
         ),
         (
             "samplers",
@@ -184,7 +188,8 @@ class Unprintable:
             "sampler",
             None,
             ConfigError,
-            "No sampler is chosen. Known: ddim, diffusers, dpmpp-2m, euler, half, moody, picky, stub, unipc.",
+            "No sampler is chosen. Known: ddim, diffusers, dpmpp-2m, euler, half, hyper-sd, lcm, lightning, moody, "
+            "one-step, picky, stub, tcd, turbo, unipc.",
         ),
         (
             "sampler",
@@ -381,7 +386,8 @@ def test_a_misspelt_name_is_unknown_whatever_else_is_broken() -> None:
     with pytest.raises(UnknownComponent) as caught:
         registry.find("sampler", "unipcc")
     assert str(caught.value) == (
-        "No plug-in offers the sampler 'unipcc'. Did you mean 'unipc'? Known: ddim, diffusers, dpmpp-2m, euler, unipc. "
+        "No plug-in offers the sampler 'unipcc'. Did you mean 'unipc'? Known: ddim, diffusers, dpmpp-2m, euler, "
+        "hyper-sd, lcm, lightning, one-step, tcd, turbo, unipc. "
         "Note: The plug-in xpsr-film-grain 1.2 is broken: ImportError: no torch"
     )
 
