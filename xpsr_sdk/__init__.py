@@ -13,7 +13,7 @@ from xpsr_sdk.lazy import homes_of, lazy_names
 
 if TYPE_CHECKING:
     from xpsr_sdk.build import build_pipeline
-    from xpsr_sdk.config import ExecutionConfig, ModelDefaults, PipelineConfig, RestoreConfig, read_toml
+    from xpsr_sdk.config import ExecutionConfig, ModelDefaults, PipelineConfig, RestoreConfig, RunnerConfig, read_toml
     from xpsr_sdk.contracts import (
         AttentionSite,
         Backbone,
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
         QueueFull,
         TrainingError,
         UnknownComponent,
+        WorkerLost,
         XPSRError,
     )
     from xpsr_sdk.evaluation.comparison import Comparison, compare_folders
@@ -64,6 +65,8 @@ if TYPE_CHECKING:
     from xpsr_sdk.preparation.prepare import prepare_pairs, prepare_shards
     from xpsr_sdk.prompts.caption_folder import caption_folder
     from xpsr_sdk.result import Plan, Result
+    from xpsr_sdk.runners.choice import find_runner
+    from xpsr_sdk.runners.work import Done, Runner, Work
     from xpsr_sdk.serving.queue import RestorationQueue
     from xpsr_sdk.training.config import TrainConfig
     from xpsr_sdk.training.loop import train
@@ -81,6 +84,7 @@ __all__ = [
     "ConfigError",
     "DegradationModel",
     "Denoiser",
+    "Done",
     "DuplicateComponent",
     "ExecutionConfig",
     "FolderMetric",
@@ -109,6 +113,8 @@ __all__ = [
     "RestorationQueue",
     "RestoreConfig",
     "Result",
+    "Runner",
+    "RunnerConfig",
     "Sampler",
     "StepCallback",
     "TrainConfig",
@@ -117,6 +123,8 @@ __all__ = [
     "TrainingStep",
     "UnknownComponent",
     "Upscaler",
+    "Work",
+    "WorkerLost",
     "XPSRControlNet",
     "XPSRError",
     "XPSRUNet",
@@ -127,6 +135,7 @@ __all__ = [
     "default_registry",
     "evaluate_folders",
     "find_model",
+    "find_runner",
     "hookimpl",
     "prepare_pairs",
     "prepare_shards",
@@ -138,13 +147,13 @@ HOME_OF = homes_of(
     {
         "build": "build_pipeline",
         "models.find_model": "find_model",
-        "config": "ExecutionConfig ModelDefaults PipelineConfig RestoreConfig read_toml",
+        "config": "ExecutionConfig ModelDefaults PipelineConfig RestoreConfig RunnerConfig read_toml",
         "contracts": "AttentionSite Backbone ComponentSpec Conditioning DegradationModel Denoiser FolderMetric "
         "FusionAttention Item LossTerm Metric Options PromptKey PromptLevel PromptProvider Prompts Sampler "
         "StepCallback TrainedModel TrainingStep Upscaler",
         "errors": "BrokenPlugin CheckpointError ConfigError DuplicateComponent ImageError "
         "IncompatiblePlugin NonFiniteResult PluginError QueueClosed QueueError QueueFull TrainingError "
-        "UnknownComponent XPSRError",
+        "UnknownComponent WorkerLost XPSRError",
         "evaluation.comparison": "Comparison compare_folders",
         "evaluation.report": "Report evaluate_folders",
         "models.controlnet": "XPSRControlNet",
@@ -155,6 +164,8 @@ HOME_OF = homes_of(
         "preparation.prepare": "prepare_pairs prepare_shards",
         "prompts.caption_folder": "caption_folder",
         "result": "Plan Result",
+        "runners.choice": "find_runner",
+        "runners.work": "Done Runner Work",
         "serving.queue": "RestorationQueue",
         "training.config": "TrainConfig",
         "training.loop": "train",

@@ -37,14 +37,19 @@ if TYPE_CHECKING:
     from xpsr_sdk.models.fusion import from_published_name, init_fusions, to_published_name, transformer_like
     from xpsr_sdk.models.pretrained import check_loaded, load_network
     from xpsr_sdk.plugin_system.scope import create_part
+    from xpsr_sdk.runners.crew import Spread
+    from xpsr_sdk.runners.hand import Answer, Hand
 
 __all__ = [
     "MEASURED_PHRASES",
     "RESIZE_MODES",
+    "Answer",
     "Dice",
     "DiffusersSampler",
     "DrawnDegradation",
+    "Hand",
     "ResizeMode",
+    "Spread",
     "StableDiffusion",
     "StableDiffusionXL",
     "check_batch",
@@ -89,6 +94,8 @@ HOME_OF = homes_of(
         "models.pretrained": "check_loaded load_network",
         "models.fusion": "from_published_name init_fusions to_published_name transformer_like",
         "plugin_system.scope": "create_part",
+        "runners.crew": "Spread",
+        "runners.hand": "Answer Hand",
     }
 )
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import closing
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,7 @@ from xpsr_ray import RayRunner
 
 from tests.support import tiny
 from tests.support.doubling import Doubling
-from xpsr_sdk import ConfigError, Registry
-from xpsr_sdk.config import RunnerConfig
-from xpsr_sdk.errors import WorkerLost
-from xpsr_sdk.preparation.prepare import prepare_shards
-from xpsr_sdk.prompts.caption_folder import caption_folder
-from xpsr_sdk.runners.work import Done
+from xpsr_sdk import ConfigError, Done, Registry, RunnerConfig, WorkerLost, caption_folder, prepare_shards
 
 pytestmark = pytest.mark.filterwarnings("default")  # Ray's own, of sockets and processes that it leaves to the system
 SMALL: dict[str, Any] = {"object_store_memory": 100 * 2**20, "include_dashboard": False}
@@ -33,9 +29,7 @@ import sys
 from pathlib import Path
 import ray
 from xpsr_ray import RayRunner
-from xpsr_sdk import Registry
-from xpsr_sdk.config import RunnerConfig
-from xpsr_sdk.prompts.caption_folder import caption_folder
+from xpsr_sdk import Registry, RunnerConfig, caption_folder
 
 ray.init(address="local", num_cpus=2, object_store_memory=100 * 2**20, include_dashboard=False, log_to_driver=False)
 caption_folder(
@@ -116,10 +110,9 @@ def test_prompts_and_shards_are_those_of_one_process(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("two_workers")
 def test_the_command_chooses_it_by_name(tmp_path: Path) -> None:
-    from xpsr_sdk.cli.main import xpsr
-
+    [command] = entry_points(group="console_scripts", name="xpsr")
     tiny.photo(40, 40).save(tmp_path / "a.png")
-    result = CliRunner().invoke(xpsr, ["caption", str(tmp_path), "--runner", "ray", "--worker-gpus", "0"])
+    result = CliRunner().invoke(command.load(), ["caption", str(tmp_path), "--runner", "ray", "--worker-gpus", "0"])
     assert result.exit_code == 0, result.stderr
     assert result.stdout.startswith("1 images described, 0 were before")
 

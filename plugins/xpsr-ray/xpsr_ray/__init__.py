@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from xpsr_sdk.config import RunnerConfig
-from xpsr_sdk.errors import ConfigError, WorkerLost, one_line
-from xpsr_sdk.runners.crew import Spread
-from xpsr_sdk.runners.hand import Answer, Hand
-from xpsr_sdk.runners.work import Done, Input, Output, Work
+from xpsr_sdk import ConfigError, Done, RunnerConfig, Work, WorkerLost
+from xpsr_sdk.toolkit import Answer, Hand, Spread, one_line
 
 if TYPE_CHECKING:
     import ray
+
+Input = TypeVar("Input")
+Output = TypeVar("Output")
 
 
 class RayRunner:
