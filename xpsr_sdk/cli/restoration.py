@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from xpsr_sdk.cli.result_files import STANDARD, Job, type_of_result
 from xpsr_sdk.config import OutputConfig, PipelineConfig
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from xpsr_sdk.data.picture import Picture
 
 
-class Restored(NamedTuple):
+@dataclass(frozen=True)
+class Restored:
     """What is told of a photo that was restored and written."""
 
     width: int

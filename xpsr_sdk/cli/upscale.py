@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Collection, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -263,7 +263,7 @@ class Summary:
         self.seconds += restored.seconds
         self.megapixels += restored.width * restored.height / 1e6
         rounded = {"seconds": round(restored.seconds, 3), "peak_memory": round(restored.peak_memory, 3)}
-        self._note(source, target, "restored", **restored._asdict() | rounded)
+        self._note(source, target, "restored", **asdict(restored) | rounded)
 
     def fail(self, source: Path, target: Path, reason: str) -> None:
         """Count a photo that could not be restored, and print the reason."""
