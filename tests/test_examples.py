@@ -6,8 +6,8 @@ import json
 import runpy
 import shutil
 import sys
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,7 +43,11 @@ def picture(path: Path) -> Image.Image:
 @pytest.fixture
 def tiny_default(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """``build_pipeline()`` builds the tiny model."""
-    small = partial(xpsr_sdk.build_pipeline, model=str(tiny_model), device="cpu", num_inference_steps=4)
+    build = xpsr_sdk.build_pipeline
+
+    def small(model: str = str(tiny_model), **settings: Any) -> Any:
+        return build(model=model, device="cpu", **{} if model == "none" else {"num_inference_steps": 4}, **settings)
+
     monkeypatch.setattr(xpsr_sdk, "build_pipeline", small)
 
 

@@ -165,7 +165,7 @@ def ablate(
     lower = frozenset(chosen.name for chosen in validation.metrics if chosen.metric.lower_is_better)
     result = Ablation([baseline, *rows], losses, config.steps, config.validation.images, lower)
     _write(result, output)
-    _write_report(validation, {BICUBIC: enlarged}, restored, output)
+    _write_report(validation, {BICUBIC: enlarged}, restored, output, registry)
     return result
 
 
@@ -205,6 +205,7 @@ def _write_report(
     enlarged: Mapping[str, Sequence[Image.Image]],
     restored: Mapping[str, Path],
     output: Path,
+    registry: Registry,
 ) -> None:
     """The report of ``xpsr evaluate`` on the held-out images; runs that kept no images are left out.
 
@@ -217,8 +218,13 @@ def _write_report(
         write_numbered(images, held_out / name)
     kept = {name: folder for name, folder in restored.items() if folder.is_dir()}
     methods = kept | {name: held_out / name for name in enlarged}
-    metrics = validation.metrics
-    found = compare_folders(methods, reference=held_out / "hr", input=held_out / "lr", metrics=metrics)
+    found = compare_folders(
+        methods,
+        reference=held_out / "hr",
+        input=held_out / "lr",
+        metrics=validation.metrics,
+        registry=registry,
+    )
     write_page(found, output / "report.html")
 
 
