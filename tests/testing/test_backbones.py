@@ -61,7 +61,7 @@ class LetsErrorsThrough(StableDiffusion):
         try:
             super().load(folder, dtype, from_scratch)
         except CheckpointError as error:
-            raise error.__cause__ or error from None
+            raise OSError(f"cannot read {folder}") from error  # as libraries raise it
 
 
 class ForgivesAMissingScheduler(StableDiffusion):

@@ -46,11 +46,16 @@ def test_samplers(name: str) -> None:
 
 
 def test_there_is_a_test_of_each_backbone_below() -> None:
-    assert names("backbone") == ["residual", "stable-diffusion"]
+    assert names("backbone") == ["residual", "stable-diffusion", "stable-diffusion-xl"]
 
 
 def test_the_stable_diffusion_backbone() -> None:
     check_backbone("stable-diffusion", registry=BUILT_IN)
+
+
+def test_the_stable_diffusion_xl_backbone(tmp_path: Path) -> None:
+    tiny.write_stable_diffusion_xl(tmp_path / "base")
+    check_backbone("stable-diffusion-xl", tmp_path / "base", BUILT_IN)
 
 
 def test_the_residual_backbone(tmp_path: Path) -> None:
