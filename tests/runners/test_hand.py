@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tests.support.doubling import Doubling
 from xpsr_sdk import ConfigError
-from xpsr_sdk.toolkit import Answer, Hand
+from xpsr_sdk.runners.hand import Answer, Hand
 
 
 def test_a_hand_answers_values_errors_and_warnings(tmp_path: Path) -> None:
