@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from tests.support import tiny
-from xpsr_sdk import ConfigError, ImageError, Registry
+from xpsr_sdk import ConfigError, ImageError, Registry, XPSRError
 from xpsr_sdk.cli.main import xpsr
 from xpsr_sdk.data.files import find_images
 from xpsr_sdk.data.images import read_image, sha256_of, write_image
@@ -133,6 +133,8 @@ def test_what_is_refused_for_ever_is_an_error_of_the_system(memory: Path, monkey
     with pytest.raises(ImageError, match=r"memory://test/a\.png cannot be read: .*busy"):
         read_image(memory / "a.png")
     assert len(calls) == 3
+    with pytest.raises(XPSRError, match=r"^The store of a URL cannot be used: TimeoutError: busy$"):
+        (memory / "b.png").stat()
 
 
 def works_as_here(folder: Path, here: Path) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from stat import S_IFDIR, S_IFREG
 from typing import IO, Any, TypeVar
 
-from xpsr_sdk.errors import ConfigError, one_line
+from xpsr_sdk.errors import ConfigError, XPSRError, one_line, visible
 from xpsr_sdk.files.leftovers import temporary_name
 
 URL = re.compile(r"^([a-z][a-z0-9+.-]+)://?(?=[^/])")
@@ -169,6 +169,13 @@ class RemotePath(type(Path())):  # type: ignore[misc]  # the class of paths of t
         return store, key
 
 
+class StoreError(XPSRError, OSError):
+    """A store refuses: there are no credentials, no such bucket, or no way to it."""
+
+    def __str__(self) -> str:
+        return visible(f"The store of a URL cannot be used: {self.strerror}")
+
+
 def _asked(call: Callable[[], Found]) -> Found:
     """What the store answers. What it refuses for the moment is tried again.
 
@@ -183,6 +190,6 @@ def _asked(call: Callable[[], Found]) -> Found:
             raise OSError(code, os.strerror(code)) from error
         except Exception as error:
             if wait is None or not isinstance(error, OSError):
-                raise OSError(None, one_line(error)) from error
+                raise StoreError(None, one_line(error)) from error
             time.sleep(wait)
     raise AssertionError
