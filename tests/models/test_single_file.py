@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from transformers import CLIPTokenizer
 
 from tests.support import original_layout, tiny
 from xpsr_sdk import CheckpointError, Registry, build_pipeline
+from xpsr_sdk.files.leftovers import remove_leftovers
 from xpsr_sdk.models.checkpoints import read_json
 from xpsr_sdk.models.find_model import find_checkpoint, find_model
 from xpsr_sdk.models.pretrained import class_in_index, load_network
@@ -164,6 +167,18 @@ def test_a_part_is_copied_with_its_weights(models: Path, tmp_path: Path) -> None
         found = load_network(cls, tmp_path / part, torch.float32)
         assert all(torch.equal(found.state_dict()[key], tensor) for key, tensor in expected.items())
     assert (tmp_path / "tokenizer" / "vocab.json").is_file()
+
+
+def test_what_a_killed_process_made_of_a_file_goes(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    line = "import os, sys; from xpsr_sdk.models.find_model import find_model; find_model(sys.argv[1]); os._exit(0)"
+    subprocess.run([sys.executable, "-c", line, str(file)], check=True)
+    [left] = tmp_path.glob("xpsr-*")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    remove_leftovers.cache_clear()
+    assert find_model(str(file)).is_dir()
+    assert not left.exists()
+    remove_leftovers.cache_clear()
 
 
 def test_a_file_without_an_autoencoder_says_what_to_name(file: Path, models: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import shutil
-import tempfile
 import weakref
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +17,7 @@ from torch import Tensor
 from xpsr_sdk.data.picture import Picture, picture_of
 from xpsr_sdk.engine.regions import Region
 from xpsr_sdk.errors import ImageError, NonFiniteResult
-from xpsr_sdk.files.leftovers import remove_leftovers, temporary_name
+from xpsr_sdk.files.leftovers import new_temporary_folder
 from xpsr_sdk.plugin_system.answers import extremes
 
 PREFIX = "xpsr-"
@@ -29,10 +28,7 @@ class TemporaryFolder:
     """A folder that is deleted when this object is garbage-collected, or at exit."""
 
     def __init__(self) -> None:
-        place = Path(tempfile.gettempdir())
-        remove_leftovers(place, PREFIX)
-        self.path = place / temporary_name(PREFIX)
-        self.path.mkdir(mode=0o700)
+        self.path = new_temporary_folder(PREFIX)
         weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
 
 

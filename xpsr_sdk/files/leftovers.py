@@ -11,6 +11,7 @@ import platform
 import re
 import secrets
 import shutil
+import tempfile
 import time
 from contextlib import suppress
 from functools import lru_cache
@@ -25,6 +26,18 @@ OLD = 7 * 24 * 3600
 def temporary_name(prefix: str) -> str:
     """A new name of a temporary file or folder of this process."""
     return f"{prefix}{os.getpid()}-{_host()}-{secrets.token_hex(6)}"
+
+
+def new_temporary_folder(prefix: str) -> Path:
+    """A new folder for temporary files of this process, which nobody else can read.
+
+    What killed processes left there under this prefix is removed first.
+    """
+    place = Path(tempfile.gettempdir())
+    remove_leftovers(place, prefix)
+    folder = place / temporary_name(prefix)
+    folder.mkdir(mode=0o700)
+    return folder
 
 
 def is_temporary(name: str) -> bool:

@@ -12,7 +12,6 @@ import json
 import os
 import re
 import shutil
-import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -26,6 +25,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from xpsr_sdk.errors import CheckpointError
+from xpsr_sdk.files.leftovers import new_temporary_folder
 from xpsr_sdk.files.reading import read_json
 from xpsr_sdk.models.clip_tokenizer import END, write_clip_tokenizer
 from xpsr_sdk.models.file_kinds import check_kind
@@ -148,7 +148,7 @@ def _write_configs(folder: Path, configs: dict[str, Config], pipeline: str) -> N
 
 def _temporary_folder() -> Path:
     """A folder that this process removes when it ends; those that it forks leave it."""
-    folder, process = Path(tempfile.mkdtemp(prefix="xpsr-")), os.getpid()
+    folder, process = new_temporary_folder("xpsr-"), os.getpid()
 
     def remove() -> None:
         if os.getpid() == process:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-import tempfile
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 from xpsr_sdk.data.images import read_picture, write_picture
 from xpsr_sdk.data.picture import Picture
 from xpsr_sdk.errors import ImageError
-from xpsr_sdk.files.leftovers import remove_leftovers, temporary_name
+from xpsr_sdk.files.leftovers import new_temporary_folder
 
 PREFIX = "xpsr-web-"
 """How the name of the folder of all files begins."""
@@ -70,10 +69,7 @@ class Storage:
     root: Path = field(init=False)
 
     def __post_init__(self) -> None:
-        place = Path(tempfile.gettempdir())
-        remove_leftovers(place, PREFIX)  # of a server that was killed
-        self.root = place / temporary_name(PREFIX)
-        self.root.mkdir(mode=0o700)
+        self.root = new_temporary_folder(PREFIX)
 
     def close(self) -> None:
         """Delete everything."""
