@@ -24,7 +24,7 @@ def run(work: Doubling, numbers: list[int], **options: object) -> dict[int, Done
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_every_input_is_done_once_by_workers_that_are_warmed_once(tmp_path: Path, workers: int) -> None:
-    work = Doubling(tmp_path)
+    work = Doubling(tmp_path, begins_with=workers)
     done = run(work, list(range(7)), workers=workers)
     assert [done[number].result()[0] for number in range(7)] == [2 * number for number in range(7)]
     assert work.warmed() == len(list(tmp_path.glob("closed-*"))) == workers

@@ -152,7 +152,7 @@ def test_a_node_that_is_killed_costs_no_input(tmp_path: Path) -> None:
     node = cluster.add_node(num_cpus=1, object_store_memory=SMALL["object_store_memory"])
     try:
         cluster.connect()
-        work = Doubling(tmp_path, pause=0.1)
+        work = Doubling(tmp_path, pause=0.1, begins_with=2)
         found: list[Done[int, Any]] = []
         for done in runner().run(work, range(10, 40)):
             found.append(done)
