@@ -14,6 +14,14 @@ from xpsr_sdk.lazy import homes_of, lazy_names
 
 if TYPE_CHECKING:
     from xpsr_sdk.builtin import kernels
+    from xpsr_sdk.builtin.degradation_options import (
+        Probability,
+        QualityRange,
+        SizeRange,
+        Weight,
+        WeightRange,
+        ordered,
+    )
     from xpsr_sdk.builtin.degradation_tools import (
         RESIZE_MODES,
         Dice,
@@ -48,10 +56,15 @@ __all__ = [
     "DiffusersSampler",
     "DrawnDegradation",
     "Hand",
+    "Probability",
+    "QualityRange",
     "ResizeMode",
+    "SizeRange",
     "Spread",
     "StableDiffusion",
     "StableDiffusionXL",
+    "Weight",
+    "WeightRange",
     "check_batch",
     "check_image",
     "check_loaded",
@@ -66,6 +79,7 @@ __all__ = [
     "kernels",
     "load_network",
     "one_line",
+    "ordered",
     "read_image",
     "read_json",
     "resize_aliased",
@@ -80,6 +94,7 @@ __all__ = [
 HOME_OF = homes_of(
     {
         "builtin": "kernels",
+        "builtin.degradation_options": "Probability QualityRange SizeRange Weight WeightRange ordered",
         "builtin.degradation_tools": "RESIZE_MODES Dice DrawnDegradation ResizeMode check_batch check_image jpeg "
         "resize_aliased to_8_bit",
         "builtin.measured": "MEASURED_PHRASES",

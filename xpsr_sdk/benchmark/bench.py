@@ -24,6 +24,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from xpsr_sdk.builtin.stable_diffusion import StableDiffusion
 from xpsr_sdk.config import PRESETS, SPEEDS, ExecutionConfig
+from xpsr_sdk.contracts import parts_of
 from xpsr_sdk.data.photo import load_photo
 from xpsr_sdk.engine.clock import wait_for
 from xpsr_sdk.engine.execution import ALL, Optimizations
@@ -295,8 +296,7 @@ def random_stable_diffusion(device: torch.device, dtype: torch.dtype) -> Pipelin
     backbone.text_encoder = CLIPTextModel(text).to(device, dtype)
     backbone.scheduler = UniPCMultistepScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
     unet, controlnet, backbone.vae = (_filled(model, device, dtype) for model in (unet, controlnet, vae))
-    parts = (backbone.vae, backbone.text_encoder, backbone.tokenizer, unet, controlnet, backbone.scheduler)
-    pipeline = Pipeline(*parts)
+    pipeline = Pipeline(**parts_of(backbone), unet=unet, controlnet=controlnet)
     with registry.in_force():
         pipeline.configure(backbone=backbone)
     return pipeline

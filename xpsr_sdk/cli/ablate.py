@@ -30,11 +30,10 @@ def ablate(
 ) -> None:
     """Train with the TOML file CONFIG, once as it is and once with each change, and compare on held-out images.
 
-    OVERRIDES replace single fields: batch_size=2 validation.folders=[\'photos\']. So does --steps.
+    OVERRIDES replace single fields: batch_size=2 validation.folders=['photos']. So does --steps.
 
     Writes ablation.md, ablation.json, ablation.png (which needs xpsr-sdk[plot]), a report with pictures (report.html)
-    and a folder for each run. If it was
-    stopped, the same command continues.
+    and a folder for each run. If it was stopped, the same command continues.
     """
     run = read_toml(TrainConfig, config, (*overrides, *([f"steps={steps}"] if steps else [])))
     output = output or run.output

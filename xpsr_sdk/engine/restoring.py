@@ -22,7 +22,7 @@ from xpsr_sdk.engine.plan import MemoryPlan
 from xpsr_sdk.engine.prepared import PreparedPhoto
 from xpsr_sdk.engine.region_input import resized_region, upscaled_region
 from xpsr_sdk.engine.regions import Region, noise_at
-from xpsr_sdk.engine.sampling import sample_latents
+from xpsr_sdk.engine.sampling import Sampling
 from xpsr_sdk.engine.workload import Workload
 from xpsr_sdk.errors import ConfigError
 
@@ -121,16 +121,9 @@ class Restoration:
 
         def sample(which: slice, plan: MemoryPlan) -> Tensor:
             with clock.stage("denoise"):
-                return sample_latents(
-                    photos[which],
-                    upscaled[which],
-                    resized[which],
-                    None if noise is None else noise[which],
-                    networks=networks,
-                    sampler=self.sampler,
-                    plan=plan,
-                    callback=self.callback,
-                )
+                sampling = Sampling(networks, self.sampler, plan, self.callback)
+                drawn = None if noise is None else noise[which]
+                return sampling.latents(photos[which], upscaled[which], resized[which], drawn)
 
         def decode(which: slice, latents: Tensor) -> Tensor:
             with clock.stage("decode"):

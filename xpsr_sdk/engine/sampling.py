@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -23,101 +23,111 @@ from xpsr_sdk.plugin_system.answers import blamed_on, checked_tensor, of_photo, 
 from xpsr_sdk.resolved import ResolvedSettings
 
 
-def sample_latents(
-    photos: Sequence[PreparedPhoto],
-    upscaled: Tensor,
-    resized: Tensor,
-    noise: Tensor | None,
-    *,
-    networks: Networks,
-    sampler: Sampler,
-    plan: MemoryPlan,
-    callback: UserCallback | None,
-) -> Tensor:
-    """Sample clean latents, B C h w.
+@dataclass(frozen=True)
+class Sampling:
+    """Samples latents with the given networks and sampler.
 
-    Args:
-        photos: The photos that are restored together.
-        upscaled: The photos, enlarged by the upscaler, B 3 H W in [0, 1] (float32). H and W are multiples of the
-            stride.
-        resized: The photos, enlarged bicubically, of the same shape.
-        noise: The noise of the start, B C h w. None: it is drawn, for each photo with its own seed.
+    Attributes:
         networks: The networks.
         sampler: Turns noise into latents.
         plan: The tiles, how many go in one pass, and the settings that the photos share.
         callback: ``callback(step, timestep, latents)``, called after each step.
-
-    Raises:
-        BrokenPlugin: A part failed, or gave something else than its contract promises.
-        NonFiniteResult: NaN or infinity arose; the message says where.
     """
-    options: dict[str, Any] = {"networks": networks, "sampler": sampler, "plan": plan, "callback": callback}
-    try:
-        return _sample_latents(photos, upscaled, resized, noise, **options)
-    except NonFiniteResult:
-        with watched(unet=networks.unet, controlnet=networks.controlnet):  # which tells where it comes from
-            _sample_latents(photos, upscaled, resized, noise, **options)
-        raise
 
+    networks: Networks
+    sampler: Sampler
+    plan: MemoryPlan
+    callback: UserCallback | None
 
-def _sample_latents(
-    photos: Sequence[PreparedPhoto],
-    upscaled: Tensor,
-    resized: Tensor,
-    noise: Tensor | None,
-    *,
-    networks: Networks,
-    sampler: Sampler,
-    plan: MemoryPlan,
-    callback: UserCallback | None,
-) -> Tensor:
-    settings = plan.settings
-    given = [photo.latents for photo in photos if photo.latents is not None]
-    start = start_timestep(networks, settings, with_latents=bool(given))
-    generators = [torch.Generator().manual_seed(photo.settings.seed) for photo in photos]
-    with ExitStack() as stack:
-        if plan.pack_weights:
-            stack.enter_context(packed_weights((networks.unet, networks.controlnet)))
-        condition = condition_of(networks.controlnet, upscaled, resized).to(networks.dtype)
-        denoiser = _denoiser(photos, condition, networks, plan, start)
-        stack.enter_context(denoiser.caching())
-        begins = "latents" if given else networks.defaults.start
-        photo = _photo_latents(upscaled, resized, networks) if begins in ("mean", "photo") else None
-        mean = _estimate_mean(denoiser, photo, networks) if begins == "mean" and photo is not None else None
-        if given:
-            latents = torch.cat(given)
-        elif begins == "photo" and photo is not None:
-            latents = photo
-        else:
-            latents = _start_latents(start, upscaled, generators, noise, mean, networks)
-        if start >= 0:
-            latents = _sampled(sampler, denoiser, latents, settings.num_inference_steps, generators, callback)
-        if photo is not None:
-            faithful = photo if mean is None else torch.lerp(mean, photo, networks.defaults.photo_share)
-            # arXiv 2107.02555: a line to the mean has the smallest error for each degree of realism.
-            latents = torch.lerp(latents, faithful, settings.fidelity)
-        return latents
+    def latents(
+        self, photos: Sequence[PreparedPhoto], upscaled: Tensor, resized: Tensor, noise: Tensor | None
+    ) -> Tensor:
+        """Sample clean latents, B C h w.
 
+        Args:
+            photos: The photos that are restored together.
+            upscaled: The photos, enlarged by the upscaler, B 3 H W in [0, 1] (float32). H and W are multiples of the
+                stride.
+            resized: The photos, enlarged bicubically, of the same shape.
+            noise: The noise of the start, B C h w. None: it is drawn, for each photo with its own seed.
 
-def _sampled(
-    sampler: Sampler,
-    denoiser: GuidedDenoiser,
-    latents: Tensor,
-    steps: int,
-    generators: list[torch.Generator],
-    callback: UserCallback | None,
-) -> Tensor:
-    """What a sampler makes of noisy latents, B C h w."""
-    after_step = for_sampler(callback) if callback else None
-    with blamed_on("sampler", sampler):
+        Raises:
+            BrokenPlugin: A part failed, or gave something else than its contract promises.
+            NonFiniteResult: NaN or infinity arose; the message says where.
+        """
         try:
-            clean = sampler.sample(
-                denoiser, latents, num_inference_steps=steps, generators=generators, callback=after_step
-            )
-        except WrongLatents as error:
-            raise wrong("sampler", sampler, str(error)) from error
-    shape, dtype, device = latents.shape, latents.dtype, latents.device
-    return checked_tensor("sampler", sampler, clean, "denoised latents", shape, dtype=dtype, device=device)
+            return self._latents(photos, upscaled, resized, noise)
+        except NonFiniteResult:
+            with watched(unet=self.networks.unet, controlnet=self.networks.controlnet):  # tells where it comes from
+                self._latents(photos, upscaled, resized, noise)
+            raise
+
+    def _latents(
+        self, photos: Sequence[PreparedPhoto], upscaled: Tensor, resized: Tensor, noise: Tensor | None
+    ) -> Tensor:
+        networks, settings = self.networks, self.plan.settings
+        given = [photo.latents for photo in photos if photo.latents is not None]
+        start = start_timestep(networks, settings, with_latents=bool(given))
+        generators = [torch.Generator().manual_seed(photo.settings.seed) for photo in photos]
+        with ExitStack() as stack:
+            if self.plan.pack_weights:
+                stack.enter_context(packed_weights((networks.unet, networks.controlnet)))
+            condition = condition_of(networks.controlnet, upscaled, resized).to(networks.dtype)
+            denoiser = self._denoiser(photos, condition, start)
+            stack.enter_context(denoiser.caching())
+            begins = "latents" if given else networks.defaults.start
+            photo = _photo_latents(upscaled, resized, networks) if begins in ("mean", "photo") else None
+            mean = _estimate_mean(denoiser, photo, networks) if begins == "mean" and photo is not None else None
+            if given:
+                latents = torch.cat(given)
+            elif begins == "photo" and photo is not None:
+                latents = photo
+            else:
+                latents = _start_latents(start, upscaled, generators, noise, mean, networks)
+            if start >= 0:
+                latents = self._sampled(denoiser, latents, generators)
+            if photo is not None:
+                faithful = photo if mean is None else torch.lerp(mean, photo, networks.defaults.photo_share)
+                # arXiv 2107.02555: a line to the mean has the smallest error for each degree of realism.
+                latents = torch.lerp(latents, faithful, settings.fidelity)
+            return latents
+
+    def _denoiser(self, photos: Sequence[PreparedPhoto], condition: Tensor, start: int) -> GuidedDenoiser:
+        networks, settings = self.networks, self.plan.settings
+        highs = [photo.high for photo in photos if photo.high is not None]
+        lows = [photo.low for photo in photos if photo.low is not None]
+        return GuidedDenoiser(
+            networks.unet,
+            networks.controlnet,
+            high=torch.cat(highs, dim=1),
+            low=torch.cat(lows, dim=1) if lows else None,
+            added={name: torch.cat([photo.added[name] for photo in photos], dim=1) for name in photos[0].added},
+            condition=condition,
+            scheduler=networks.scheduler,
+            tiles=self.plan.tiles,
+            start_timestep=start,
+            guidance_scale=settings.guidance_scale,
+            conditioning_scale=settings.conditioning_scale,
+            tile_batch=self.plan.tile_batch,
+            guidance_interval=settings.guidance_interval,
+            reuse_interval=settings.reuse_interval,
+            compiled=networks.execution.compile is not None,
+            optimizations=networks.optimizations,
+        )
+
+    def _sampled(self, denoiser: GuidedDenoiser, latents: Tensor, generators: list[torch.Generator]) -> Tensor:
+        """What the sampler makes of noisy latents, B C h w."""
+        steps = self.plan.settings.num_inference_steps
+        after_step = for_sampler(self.callback) if self.callback else None
+        with blamed_on("sampler", self.sampler):
+            try:
+                clean = self.sampler.sample(
+                    denoiser, latents, num_inference_steps=steps, generators=generators, callback=after_step
+                )
+            except WrongLatents as error:
+                raise wrong("sampler", self.sampler, str(error)) from error
+        shape, dtype, device = latents.shape, latents.dtype, latents.device
+        return checked_tensor("sampler", self.sampler, clean, "denoised latents", shape, dtype=dtype, device=device)
 
 
 def _encoded(
@@ -149,32 +159,6 @@ def start_timestep(networks: Networks, settings: ResolvedSettings, with_latents:
     if networks.defaults.start != "lr" and noise:
         noise = 1  # such a model starts from its one noise level, and fidelity blends the results
     return round(noise * networks.defaults.noisiest_start * (networks.schedule.last + 1)) - 1
-
-
-def _denoiser(
-    photos: Sequence[PreparedPhoto], condition: Tensor, networks: Networks, plan: MemoryPlan, start: int
-) -> GuidedDenoiser:
-    settings = plan.settings
-    highs = [photo.high for photo in photos if photo.high is not None]
-    lows = [photo.low for photo in photos if photo.low is not None]
-    return GuidedDenoiser(
-        networks.unet,
-        networks.controlnet,
-        high=torch.cat(highs, dim=1),
-        low=torch.cat(lows, dim=1) if lows else None,
-        added={name: torch.cat([photo.added[name] for photo in photos], dim=1) for name in photos[0].added},
-        condition=condition,
-        scheduler=networks.scheduler,
-        tiles=plan.tiles,
-        start_timestep=start,
-        guidance_scale=settings.guidance_scale,
-        conditioning_scale=settings.conditioning_scale,
-        tile_batch=plan.tile_batch,
-        guidance_interval=settings.guidance_interval,
-        reuse_interval=settings.reuse_interval,
-        compiled=networks.execution.compile is not None,
-        optimizations=networks.optimizations,
-    )
 
 
 def _photo_latents(upscaled: Tensor, resized: Tensor, networks: Networks) -> Tensor:

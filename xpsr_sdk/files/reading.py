@@ -10,6 +10,7 @@ import json
 import math
 import os
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
 from typing import Any, TypeVar
@@ -67,18 +68,7 @@ def read_json(file: Path, raises: type[XPSRError]) -> dict[str, Any]:
 
 def parse_json(content: bytes, where: str, raises: type[XPSRError]) -> dict[str, Any]:
     """The object in a JSON text, which error messages call ``where``."""
-    try:
-        found = json.loads(content.decode("utf-8-sig"))
-        if not isinstance(found, dict):
-            raise ValueError(f"it must hold an object, not a {type(found).__name__}")
-        _check(found, "")
-    except UnicodeDecodeError:
-        raise raises(f"{where} is damaged or no JSON file: it is not UTF-8.") from None
-    except RecursionError:
-        raise raises(f"{where} is damaged: it is nested too deeply.") from None
-    except ValueError as error:
-        raise raises(f"{where} is damaged or no JSON file: {error}.") from None
-    return found
+    return _parsed(content, _json_object, f"{where} is damaged or no JSON file", raises)
 
 
 def read_toml(file: Path, raises: type[XPSRError]) -> dict[str, Any]:
@@ -92,16 +82,7 @@ def read_toml(file: Path, raises: type[XPSRError]) -> dict[str, Any]:
 
 def parse_toml(content: bytes, where: str, raises: type[XPSRError]) -> dict[str, Any]:
     """The tables in a TOML text, which error messages call ``where``."""
-    try:
-        found = tomllib.loads(content.decode("utf-8-sig"))
-        _check(found, "")
-    except UnicodeDecodeError:
-        raise raises(f"{where} cannot be read as a TOML file: it is not UTF-8.") from None
-    except RecursionError:
-        raise raises(f"{where} cannot be read as a TOML file: it is nested too deeply.") from None
-    except ValueError as error:
-        raise raises(f"{where} cannot be read as a TOML file: {error}.") from None
-    return found
+    return _parsed(content, tomllib.loads, f"{where} cannot be read as a TOML file", raises)
 
 
 def validated(cls: type[Model], values: object, where: str, raises: type[XPSRError]) -> Model:
@@ -116,6 +97,29 @@ def validated(cls: type[Model], values: object, where: str, raises: type[XPSRErr
         details = error.errors(include_url=False)
         more = f" ({len(details) - 1} more fields are wrong.)" if len(details) > 1 else ""
         raise raises(f"{where} is damaged or not what it should be: {_sentence(details[0], cls)}{more}") from None
+
+
+def _parsed(
+    content: bytes, parse: Callable[[str], dict[str, Any]], problem: str, raises: type[XPSRError]
+) -> dict[str, Any]:
+    """What ``parse`` makes of a text. ``problem`` begins the error messages."""
+    try:
+        found = parse(content.decode("utf-8-sig"))
+        _check(found, "")
+    except UnicodeDecodeError:
+        raise raises(f"{problem}: it is not UTF-8.") from None
+    except RecursionError:
+        raise raises(f"{problem}: it is nested too deeply.") from None
+    except ValueError as error:
+        raise raises(f"{problem}: {error}.") from None
+    return found
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    found = json.loads(text)
+    if not isinstance(found, dict):
+        raise ValueError(f"it must hold an object, not a {type(found).__name__}")
+    return found
 
 
 def _sentence(detail: Any, cls: type[BaseModel]) -> str:

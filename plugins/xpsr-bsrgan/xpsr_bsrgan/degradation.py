@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal, Self
+from typing import Annotated, Self
 
 import torch
 from pydantic import AfterValidator, Field, model_validator
@@ -22,9 +22,15 @@ from xpsr_sdk.toolkit import (
     RESIZE_MODES,
     Dice,
     DrawnDegradation,
+    Probability,
+    QualityRange,
     ResizeMode,
+    SizeRange,
+    Weight,
+    WeightRange,
     jpeg,
     kernels,
+    ordered,
     resize_aliased,
     to_8_bit,
 )
@@ -127,30 +133,8 @@ Operation = Blur | Resize | NearestDownsampling | GaussianNoise | Jpeg | SensorN
 
 # ---- Options --------------------------------------------------------------------------------------------
 
-
-def _ordered(bounds: tuple[float, float]) -> tuple[float, float]:
-    if bounds[0] > bounds[1]:
-        raise ValueError(f"a range is written (lowest, highest), not {bounds}")
-    return bounds
-
-
-def _odd(bounds: tuple[int, int]) -> tuple[int, int]:
-    if bounds[0] % 2 == 0 or bounds[1] % 2 == 0:
-        raise ValueError(f"kernel sizes are odd, which {bounds} are not")
-    return bounds
-
-
-Probability = Annotated[float, Field(ge=0, le=1)]
-Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Width = Annotated[float, Field(ge=0.05, le=30)]
-WidthRange = Annotated[tuple[Width, Width], AfterValidator(_ordered)]
-LevelRange = Annotated[tuple[Weight, Weight], AfterValidator(_ordered)]
-Quality = Annotated[int, Field(ge=1, le=100)]
-QualityRange = Annotated[tuple[Quality, Quality], AfterValidator(_ordered)]
-Size = Annotated[int, Field(ge=3, le=101)]
-SizeRange = Annotated[tuple[Size, Size], AfterValidator(_ordered), AfterValidator(_odd)]
-
-NoiseKind = Literal["general", "color", "gray"]
+WidthRange = Annotated[tuple[Width, Width], AfterValidator(ordered)]
 
 
 class NoiseWeights(Options):
@@ -188,7 +172,7 @@ class BSRGANDegradation(DrawnDegradation[list[Operation]]):
             0.25, description="Chance that the first resize takes every s-th pixel instead of interpolating."
         )
         noise_kinds: NoiseWeights = Field(NoiseWeights(), description="How often each kind of noise is drawn.")
-        noise_level: LevelRange = Field((1.0, 25.0), description="Gaussian noise, levels of 255.")
+        noise_level: WeightRange = Field((1.0, 25.0), description="Gaussian noise, levels of 255.")
         jpeg_probability: Probability = Field(0.9, description="Chance of a JPEG among the shuffled operations.")
         jpeg_quality: QualityRange = Field((30, 95), description="Quality setting of both JPEGs.")
         camera_probability: Probability = Field(0.25, description="Chance of a camera's sensor noise.")
