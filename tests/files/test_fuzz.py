@@ -211,7 +211,7 @@ def test_stores_that_were_made_to_do_harm(statement: str, tmp_path: Path) -> Non
 
     with pytest.raises(XPSRError, match=r"prompts\.sqlite cannot be used"):
         read()
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
 
 
 def test_settings_that_make_no_sense_are_refused(tmp_path: Path) -> None:

@@ -410,7 +410,7 @@ def test_limits_of_the_queue_of_time_and_of_disk_space(tiny_model: Path, photo: 
 
 def test_files_leave_after_a_while_and_at_the_end(photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("xpsr_sdk.web.desk.OLDEST_FIRST_SECONDS", 0.05)
-    with running(["none"], keep_minutes=0.02) as site, Visitor(site) as visitor:
+    with running(["none"], keep_minutes=0.05) as site, Visitor(site) as visitor:
         root = site.desk.storage.root
         assert root.name.startswith(PREFIX)
         visitor.restore(photo, model="none", upscaler="bicubic", scale=1)
