@@ -44,7 +44,7 @@ def visit(site: Site, chromium: Any) -> Iterator[Open]:
         opened.append(context)
         context.on("request", lambda r: r.url.startswith((address, "blob:", "data:")) or wrong.append(r.url))
         page = context.new_page()
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(60_000)
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.on("console", lambda m: "Content Security Policy" in m.text and wrong.append(m.text))
         page.goto(address)
@@ -59,7 +59,7 @@ def visit(site: Site, chromium: Any) -> Iterator[Open]:
 
 def until(page: Any, condition: str) -> None:
     """Wait for a condition in JavaScript. (Playwright's own way evaluates it within the page, which forbids that.)"""
-    for _ in range(400):
+    for _ in range(1200):
         if page.evaluate(condition):
             return
         page.wait_for_timeout(50)
