@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Annotated, Any
 
 import pytest
 import torch
+from pydantic import AfterValidator, ValidationError
 
 from xpsr_sdk import (
     CheckpointError,
     ConfigError,
     ImageError,
+    Options,
     PluginError,
     PromptProvider,
     Registry,
@@ -21,7 +24,12 @@ from xpsr_sdk.testing import tiny
 from xpsr_sdk.toolkit import (
     RESIZE_MODES,
     DrawnDegradation,
+    Probability,
+    QualityRange,
     ResizeMode,
+    SizeRange,
+    Weight,
+    WeightRange,
     check_batch,
     check_image,
     create_part,
@@ -29,6 +37,7 @@ from xpsr_sdk.toolkit import (
     find_device,
     init_fusions,
     one_line,
+    ordered,
     read_json,
     resize_aliased,
     short,
@@ -59,6 +68,33 @@ def test_a_degradation_that_draws_is_a_draw_and_what_is_done_with_it() -> None:
     alone, drawn = Darker().degrade_with_record(hr[1], seeded(2)[0])
     assert torch.equal(lr[1], alone)
     assert torch.allclose(alone.mean(), hr[1].mean() * drawn)
+
+
+class DegradationOptions(Options):
+    """Options of all types of the toolkit."""
+
+    chance: Probability = 0.5
+    weight: Weight = 1.0
+    levels: WeightRange = (0.0, 25.0)
+    quality: QualityRange = (30, 95)
+    kernel_sizes: SizeRange = (7, 21)
+    hours: Annotated[tuple[int, int], AfterValidator(ordered)] = (0, 24)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "complaint"),
+    [
+        ({"chance": 1.5}, "less than or equal to 1"),
+        ({"weight": -1}, "greater than or equal to 0"),
+        ({"levels": (2, 1)}, "a range is written"),
+        ({"quality": (0, 95)}, "greater than or equal to 1"),
+        ({"kernel_sizes": (7, 20)}, "kernel sizes are odd"),
+        ({"hours": (9, 8)}, "a range is written"),
+    ],
+)
+def test_options_of_degradations_are_checked(wrong: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ValidationError, match=complaint):
+        DegradationOptions(**wrong)
 
 
 @pytest.mark.parametrize("mode", RESIZE_MODES)
