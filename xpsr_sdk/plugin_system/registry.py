@@ -22,8 +22,7 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 import xpsr_sdk
-from xpsr_sdk import contracts
-from xpsr_sdk.contracts import KINDS, ComponentSpec, Options
+from xpsr_sdk.contracts import CONTRACTS, KINDS, ComponentSpec, Options
 from xpsr_sdk.errors import (
     BrokenPlugin,
     ConfigError,
@@ -44,16 +43,6 @@ from xpsr_sdk.plugin_system.source_options import options_in_source
 
 State = Literal["ok", "broken", "duplicate"]
 
-_CONTRACTS: dict[str, type] = {
-    "prompt_provider": contracts.PromptProvider,
-    "fusion_attention": contracts.FusionAttention,
-    "degradation_model": contracts.DegradationModel,
-    "sampler": contracts.Sampler,
-    "backbone": contracts.Backbone,
-    "upscaler": contracts.Upscaler,
-    "metric": contracts.Metric,
-    "loss_term": contracts.LossTerm,
-}
 GENERAL_WORDS = {"xpsr", "sdk", "plugin", "plugins"}
 """Words in the names of plug-ins that say nothing about what they offer."""
 _log = logging.getLogger(__name__)
@@ -483,7 +472,7 @@ def _check_numbers(kind: str, component: object, who: str) -> None:
 
 def _check_contract(kind: str, component: object, who: str, error: type[XPSRError]) -> None:
     """Raise ``error``, about ``who``, unless ``component`` has all members of the contract of its kind."""
-    contract = _CONTRACTS[kind]
+    contract = CONTRACTS[kind]
     members = {name for name, member in vars(contract).items() if not isinstance(member, property)}
     if kind != "backbone":  # load() sets the attributes of a backbone, so a fresh one lacks them
         members |= set(inspect.get_annotations(contract))
