@@ -27,7 +27,8 @@ from xpsr_sdk.cli.upscale import upscale
 from xpsr_sdk.config import SPEEDS, ExecutionConfig, ModelDefaults, PipelineConfig, RestoreConfig, Settings, read_toml
 from xpsr_sdk.contracts import KINDS
 from xpsr_sdk.plugin_system.discovery import Plugin
-from xpsr_sdk.plugin_system.registry import RegisteredComponent, Registry
+from xpsr_sdk.plugin_system.registered import RegisteredComponent
+from xpsr_sdk.plugin_system.registry import Registry
 from xpsr_sdk.preparation.recipe import Recipe
 from xpsr_sdk.testing.clauses import CLAUSES, COMMON
 from xpsr_sdk.training.config import (

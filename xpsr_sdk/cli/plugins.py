@@ -21,9 +21,10 @@ from rich.table import Table
 
 from xpsr_sdk.cli.options import BOUNDS, bounds
 from xpsr_sdk.cli.terminal import print_json, print_table
-from xpsr_sdk.contracts import KINDS
+from xpsr_sdk.contracts import KINDS, kind_in_words
 from xpsr_sdk.errors import visible
-from xpsr_sdk.plugin_system.registry import PluginFailure, RegisteredComponent, default_registry
+from xpsr_sdk.plugin_system.registered import PluginFailure, RegisteredComponent
+from xpsr_sdk.plugin_system.registry import default_registry
 from xpsr_sdk.plugin_system.scaffold import write_plugin
 
 CALLS = {
@@ -110,7 +111,7 @@ def show(kind: str, name: str, as_json: bool) -> None:
         return
     spec = component.spec
     click.echo(f"{spec.name}: {spec.summary}")
-    click.echo(f"{kind.replace('_', ' ')} of {component.distribution} {component.version}, {spec.target}\n")
+    click.echo(f"{kind_in_words(kind)} of {component.distribution} {component.version}, {spec.target}\n")
     if options:
         print_table(_option_table(options))
     else:
@@ -136,7 +137,7 @@ def new(kind: str, name: str, output: Path | None) -> None:
     """
     folder = write_plugin(kind, name, default_registry(), output)
     package = f"xpsr_{name.replace('-', '_')}"
-    click.echo(f"{folder} is a {kind.replace('_', ' ')} that works; change it in {folder / package / kind}.py.\n")
+    click.echo(f"{folder} is a {kind_in_words(kind)} that works; change it in {folder / package / kind}.py.\n")
     click.echo(f"    pip install -e '{folder}[test]'\n    pytest {folder}\n    xpsr plugins show {kind} {name}")
 
 

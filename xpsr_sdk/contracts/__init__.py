@@ -52,6 +52,7 @@ __all__ = [
     "TrainedModel",
     "TrainingStep",
     "Upscaler",
+    "kind_in_words",
     "parts_of",
     "text_encoders_of",
 ]
@@ -79,3 +80,8 @@ CONTRACTS: dict[str, type] = {
     "loss_term": LossTerm,
 }
 """The contract of each kind."""
+
+
+def kind_in_words(kind: str) -> str:
+    """A key of ``KINDS`` as messages say it, for instance ``prompt provider``."""
+    return kind.replace("_", " ")

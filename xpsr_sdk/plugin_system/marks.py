@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 from dataclasses import dataclass
 
+from xpsr_sdk.contracts import kind_in_words
+
 _MARK = "_xpsr_mark"
 
 
@@ -25,7 +27,7 @@ class Mark:
     version: str
 
     def __str__(self) -> str:
-        return f"{self.kind.replace('_', ' ')} {self.name!r} of {self.distribution} {self.version}"
+        return f"{kind_in_words(self.kind)} {self.name!r} of {self.distribution} {self.version}"
 
 
 def set_mark(part: object, mark: Mark) -> None:
@@ -50,4 +52,4 @@ def name_of(kind: str, part: object) -> str:
     if mark := mark_of(part):
         return str(mark)
     own = type(part)
-    return f"{kind.replace('_', ' ')} {own.__module__}.{own.__qualname__}, which was handed over,"
+    return f"{kind_in_words(kind)} {own.__module__}.{own.__qualname__}, which was handed over,"

@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from xpsr_sdk.contracts import KINDS
+from xpsr_sdk.contracts import KINDS, kind_in_words
 from xpsr_sdk.errors import ConfigError, did_you_mean
 from xpsr_sdk.plugin_system.registry import Registry
 
@@ -70,7 +70,7 @@ def _fill(folder: Path, kind: str, name: str) -> None:
         "my_plugin": name.replace("-", "_"),
         "my-plugin": name,
         "KIND_NAME": kind,
-        "KIND_WORDS": kind.replace("_", " "),
+        "KIND_WORDS": kind_in_words(kind),
     }
 
     def renamed(text: str) -> str:

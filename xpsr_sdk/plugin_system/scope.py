@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
+from xpsr_sdk.contracts import kind_in_words
 from xpsr_sdk.errors import PluginError
 
 _create: ContextVar[Callable[..., Any]] = ContextVar("xpsr_create_part")
@@ -42,7 +43,7 @@ def create_part(kind: str, choice: object, *args: Any) -> Any:
         create = _create.get()
     except LookupError:
         raise PluginError(
-            f"No registry is in force where the {kind.replace('_', ' ')} {choice!r} is looked up. Build this with "
+            f"No registry is in force where the {kind_in_words(kind)} {choice!r} is looked up. Build this with "
             "build_pipeline, train or Registry.create, or within 'with registry.in_force():'."
         ) from None
     return create(kind, choice, *args)

@@ -17,7 +17,8 @@ from hypothesis import HealthCheck, Phase, Verbosity, given, settings
 
 from xpsr_sdk.contracts import Options
 from xpsr_sdk.errors import BrokenPlugin, NonFiniteResult, one_line
-from xpsr_sdk.plugin_system.registry import RegisteredComponent, Registry, default_registry
+from xpsr_sdk.plugin_system.registered import RegisteredComponent
+from xpsr_sdk.plugin_system.registry import Registry, default_registry
 from xpsr_sdk.testing.clauses import CLAUSES, RAISING
 
 NOT_OF_PARTS = {

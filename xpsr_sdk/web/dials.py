@@ -14,6 +14,7 @@ from xpsr_sdk.config import (
     RestoreConfig,
     load_config,
 )
+from xpsr_sdk.contracts import kind_in_words
 from xpsr_sdk.errors import ConfigError, did_you_mean, short
 from xpsr_sdk.resolved import SIZES, resolve
 from xpsr_sdk.web.catalogue import ONLY_WITH_MODEL, PARTS, UPSCALER_ALONE, Catalogue, Model
@@ -136,7 +137,7 @@ class Dials:
         """A part as a visitor has chosen it: by its name, or as a table with simple options."""
         options = dict(choice) if isinstance(choice, Mapping) else {"name": choice}
         name = options.pop("name", None)
-        part = _one_of(self._catalogue.parts[kind], name, kind.replace("_", " "))
+        part = _one_of(self._catalogue.parts[kind], name, kind_in_words(kind))
         for option in options:
             if option not in part.options:
                 raise ConfigError(
