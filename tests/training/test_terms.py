@@ -98,20 +98,6 @@ def test_a_wrong_term_is_explained(
         TrainingRun(config(tmp_path, pairs, tiny_model, loss__terms=terms))
 
 
-def test_the_old_options_are_refused_with_the_new_ones(tmp_path: Path, pairs: Path, tiny_model: Path) -> None:
-    old = {
-        "error": "log-mse", "mean_share": 0.5, "perceptual": "lpips-vgg", "perceptual_weight": 5.0,
-        "perceptual_weights": "weights",
-    }  # fmt: skip
-    with pytest.raises(ConfigError) as caught:
-        config(tmp_path, pairs, tiny_model, loss=old)
-    told = (
-        'terms = { diffusion = { error = "log-mse" }, constraint = { weight = 0.05 }, perceptual = { weight = 5.0, '
-        'metric = { name = "lpips-vgg", weights = "weights" } } }.'
-    )
-    assert str(caught.value).endswith(told)
-
-
 def test_an_override_changes_one_term_of_the_default(tmp_path: Path) -> None:
     file = tmp_path / "train.toml"
     file.write_text('output = "run"\nsteps = 1\nbatch_size = 1\n[model]\nbase = "nano"\n[data]\nfolders = ["pairs"]\n')

@@ -122,12 +122,6 @@ class RestorationQueue:
         request.future.add_done_callback(self._one_is_done)
         return request.future
 
-    def place(self, future: Future[Result]) -> int | None:
-        """How many requests are before this one; None if it is being restored, or has ended."""
-        with self._changed:
-            waiting = [request.future for request in self._waiting]
-        return waiting.index(future) if future in waiting else None
-
     def _one_is_done(self, future: Future[Result]) -> None:
         if future.cancelled():
             with self._changed:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -154,39 +152,6 @@ class LossSection(Settings):
         description="Share of images for which noise is added to the model's own estimate of the mean instead of the HR"
         " latents, as in sampling that starts from this estimate. The target is still the HR latents.",
     )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _refuse_old_options(cls, values: Any) -> Any:
-        """Say what to write instead of the options by which terms were chosen before they were parts."""
-        if isinstance(values, dict) and (old := [name for name in values if name in OLD_LOSS_OPTIONS]):
-            raise ValueError(f"{', '.join(old)}: instead of this, name the terms: {_as_terms(values)}.")
-        return values
-
-
-OLD_LOSS_OPTIONS = (
-    "error", "weighting", "snr_gamma", "constraint_weight", "perceptual_weight", "perceptual", "perceptual_weights"
-)  # fmt: skip
-"""The options of ``[loss]`` before the terms of the loss were parts."""
-
-
-def _as_terms(old: Mapping[str, Any]) -> str:
-    """The tables, in TOML, of the terms that such options chose."""
-    diffusion = {name: old[name] for name in ("error", "weighting", "snr_gamma") if name in old}
-    terms = {"diffusion": diffusion}
-    if weight := old.get("constraint_weight", 0.05):
-        terms["constraint"] = {"weight": weight}
-    if weight := old.get("perceptual_weight"):
-        metric = old.get("perceptual", "lpips")
-        folder = old.get("perceptual_weights")
-        terms["perceptual"] = {"weight": weight, "metric": {"name": metric, "weights": folder} if folder else metric}
-    return f"terms = {_in_toml(terms)}"
-
-
-def _in_toml(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return "{ " + ", ".join(f"{name} = {_in_toml(each)}" for name, each in value.items()) + " }" if value else "{}"
-    return json.dumps(value, default=str)
 
 
 class OneStepSection(Settings):
