@@ -7,23 +7,17 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from tests.support import tiny
 from xpsr_sdk import Item
 from xpsr_sdk.builtin.stored import StoredPrompts
-from xpsr_sdk.data.images import read_image
+from xpsr_sdk.data.images import read_image, read_picture
 from xpsr_sdk.data.pairs import PairFolder
 from xpsr_sdk.data.photo_folder import PhotoFolder
-from xpsr_sdk.data.samples import Pixels
 from xpsr_sdk.prompts.caption_folder import caption_folder
 from xpsr_sdk.prompts.describe import describe
 from xpsr_sdk.prompts.store import STORE_NAME, PromptStore
-
-
-def read_pixels(path: Path) -> Pixels:
-    return np.asarray(read_image(path).image)
 
 
 @pytest.fixture
@@ -83,7 +77,7 @@ def test_training_reads_the_store_where_there_are_no_files(pairs: Path, tmp_path
             store=tmp_path / "pairs" / "prompts.sqlite",
         )
     stored_prompt = PromptStore(tmp_path / "pairs" / STORE_NAME).text_of
-    source = PairFolder(tmp_path / "pairs", read_pixels, stored_prompt)
+    source = PairFolder(tmp_path / "pairs", read_picture, stored_prompt)
     for hr_as_input, low in ((False, "low of LR"), (True, "low of HR")):
         example = source.example(0, hr_as_input)
         assert (example.high, example.low) == ("high of HR", low)
@@ -91,7 +85,7 @@ def test_training_reads_the_store_where_there_are_no_files(pairs: Path, tmp_path
 
 def test_training_on_photos_reads_what_they_show(captioned: Path) -> None:
     stored_prompt = PromptStore(captioned / STORE_NAME).text_of
-    source = PhotoFolder(captioned, read_pixels, 16, stored_prompt)
+    source = PhotoFolder(captioned, read_picture, 16, stored_prompt)
     assert source.example(0, False).high == "a house"
     shutil.copy(captioned / "more" / "a.png", captioned / "b.png")
-    assert PhotoFolder(captioned, read_pixels, 16, stored_prompt).example(0, False).high == "a house"
+    assert PhotoFolder(captioned, read_picture, 16, stored_prompt).example(0, False).high == "a house"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from PIL import Image, ImageOps
 
 from tests.support import tiny
 from xpsr_sdk import Registry, TrainingError
+from xpsr_sdk.data.picture import Picture
 from xpsr_sdk.data.samples import Batch
 from xpsr_sdk.training.config import DataSection
 from xpsr_sdk.training.data import TrainingData
@@ -76,6 +78,19 @@ def test_images_kept_in_memory_are_the_same(pairs: Path) -> None:
         found = kept.batch(range(4))
         assert torch.equal(found.resized, batch(pairs, seed=1, hr_as_input=0.5).resized)
         found.resized.zero_()  # whoever changes a batch changes no image
+
+
+def test_only_crops_are_decoded_into_memory(pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, sizes = Picture.window, set()
+
+    def window(picture: Picture, left: int, top: int, width: int, height: int) -> Any:
+        sizes.add((width, height))
+        return read(picture, left, top, width, height)
+
+    tiny.photo(300, 200).save(tmp_path / "large.png")
+    monkeypatch.setattr(Picture, "window", window)
+    batch(tmp_path, pairs)
+    assert sizes == {(32, 32), (8, 8)}
 
 
 def test_a_star_stands_for_all_that_match(pairs: Path, tmp_path: Path) -> None:

@@ -28,6 +28,8 @@ from xpsr_sdk import (
 )
 from xpsr_sdk.builtin.bicubic_degradation import BicubicDegradation
 from xpsr_sdk.data.images import read_image, to_image, to_tensor
+from xpsr_sdk.data.picture import Picture
+from xpsr_sdk.preparation import preparer
 from xpsr_sdk.preparation.prepare import prepare_pairs, prepare_shards
 from xpsr_sdk.preparation.report import Prepared
 from xpsr_sdk.preparation.sharpen import sharpen
@@ -182,6 +184,37 @@ def test_sharpened_photos_are_stored_and_degraded(photos: Path, tmp_path: Path) 
     lr = to_image(BicubicDegradation()(to_tensor(hr), [torch.Generator()]))
     assert np.array_equal(pixels(tmp_path / "HR" / "one__v0.png"), np.array(hr))
     assert np.array_equal(pixels(tmp_path / "LR" / "one__v0.png"), np.array(lr))
+
+
+def test_only_crops_are_decoded_into_memory(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, sizes = Picture.window, set()
+
+    def window(picture: Picture, left: int, top: int, width: int, height: int) -> Any:
+        sizes.add((width, height))
+        return read(picture, left, top, width, height)
+
+    monkeypatch.setattr(Picture, "window", window)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 32 * 32)  # of Pillow, which would refuse a photo that is allowed
+    assert prepare_pairs(photos, tmp_path, degradation="bicubic", crop=64).samples == 2
+    assert sizes == {(64, 64)}
+
+
+@pytest.mark.parametrize("whole", [{}, {"sharpen": True, "crop": 64}])
+def test_a_photo_that_does_not_fit_into_memory_is_left_out(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(preparer, "free_memory", lambda device: 64 * 68 * preparer.WHOLE)
+    report = prepare_pairs(photos, tmp_path, degradation="bicubic", **whole)
+    assert report.samples == 2
+    with monkeypatch.context() as less:
+        less.setattr(preparer, "free_memory", lambda device: 1000)
+        report = prepare_pairs(photos, tmp_path / "none", degradation="bicubic", **whole)
+        assert report.samples == 0
+        said = report.failed[photos / "one.png"]
+        assert "68x64 is too large: as a whole it takes about" in said
+        assert "set a crop" in said
+        assert report.causes[photos / "one.png"] == "too large"
+        assert prepare_pairs(photos, tmp_path / "crops", degradation="bicubic", crop=64).samples == 2
 
 
 @pytest.mark.parametrize(

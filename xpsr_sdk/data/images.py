@@ -104,7 +104,7 @@ def _decoded(path: Path, max_megapixels: float) -> Picture:
     image = _open_with_vips(path)
     if image is None:
         return _read_with_pillow(path, max_megapixels)
-    _refuse_large(path, image.width, image.height, max_megapixels)
+    refuse_large(path, image.width, image.height, max_megapixels)
     if image.get_typeof("heif-compression") and image.get("heif-compression") == "hevc":
         return _read_heic(path)
     _refuse_animated(path, image)
@@ -142,10 +142,11 @@ def _is_ycbcr_or_lab(path: Path) -> bool:
         return False
 
 
-def _refuse_large(path: Path, width: int, height: int, max_megapixels: float) -> None:
+def refuse_large(name: object, width: int, height: int, max_megapixels: float) -> None:
+    """Raise ImageError if an image has more megapixels than are allowed."""
     if width * height > max_megapixels * 1e6:
         raise ImageError(
-            f"{path} is refused as too large: {width}x{height} is {width * height / 1e6:.1f} megapixels, and the limit "
+            f"{name} is refused as too large: {width}x{height} is {width * height / 1e6:.1f} megapixels, and the limit "
             f"is {max_megapixels:g} (max_megapixels)."
         )
 
@@ -177,7 +178,7 @@ def _read_with_pillow(path: Path, max_megapixels: float) -> Picture:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about tags that a file should not have, which change no pixel
         with Image.open(path, formats=pillow_formats()) as image:
-            _refuse_large(path, *image.size, max_megapixels)
+            refuse_large(path, *image.size, max_megapixels)
             if (frames := getattr(image, "n_frames", 1)) > 1:
                 raise ImageError(f"{path} is animated ({frames} frames): only still images are restored.")
             return from_pil(ImageOps.exif_transpose(image), str(path))

@@ -22,7 +22,7 @@ from typing import Any
 from xpsr_sdk.data.files import READABLE
 from xpsr_sdk.data.images import write_image
 from xpsr_sdk.data.matching import pair_names, says_degraded
-from xpsr_sdk.data.samples import DamagedImage, Example, FindPrompt, Pair, ReadPixels
+from xpsr_sdk.data.samples import DamagedImage, Example, FindPrompt, Pair, ReadPicture
 from xpsr_sdk.errors import ImageError, TrainingError
 from xpsr_sdk.files.writing import write_whole
 
@@ -45,7 +45,7 @@ class PairFolder:
         TrainingError: The folder is missing or empty, or an HR image has no LR image.
     """
 
-    def __init__(self, folder: Path, read: ReadPixels, stored_prompt: FindPrompt) -> None:
+    def __init__(self, folder: Path, read: ReadPicture, stored_prompt: FindPrompt) -> None:
         self._lr = _lr_by_hr(folder)
         self._hr = list(self._lr)
         self._read = read

@@ -12,7 +12,7 @@ from pathlib import Path
 from xpsr_sdk.data.files import find_images
 from xpsr_sdk.data.images import MAX_TRAINING_MEGAPIXELS, read_picture
 from xpsr_sdk.data.matching import says_degraded, says_sharp
-from xpsr_sdk.data.samples import DamagedImage, Example, FindPrompt, ReadPixels
+from xpsr_sdk.data.samples import DamagedImage, Example, FindPrompt, ReadPicture
 from xpsr_sdk.errors import ImageError, TrainingError
 
 
@@ -31,7 +31,7 @@ class PhotoFolder:
         TrainingError: No photo is large enough, or the names say that there are pairs.
     """
 
-    def __init__(self, folder: Path, read: ReadPixels, crop: int, stored_prompt: FindPrompt) -> None:
+    def __init__(self, folder: Path, read: ReadPicture, crop: int, stored_prompt: FindPrompt) -> None:
         found = find_images(folder)
         self._photos = [photo for photo in found if _smaller_side(photo) >= crop]
         _refuse_pairs(folder, found)

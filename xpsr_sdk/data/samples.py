@@ -7,19 +7,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 from xpsr_sdk.contracts import PromptLevel, Prompts
-from xpsr_sdk.data.images import resize
-from xpsr_sdk.errors import NonFiniteResult, PluginError, TrainingError
+from xpsr_sdk.data.images import resize, to_tensor
+from xpsr_sdk.data.picture import Picture
+from xpsr_sdk.errors import ImageError, NonFiniteResult, PluginError, TrainingError
 
-Pixels = NDArray[np.uint8]
-"""An image in 8 bits, H W 3."""
-ReadPixels = Callable[[Path], Pixels]
+ReadPicture = Callable[[Path], Picture]
 FindPrompt = Callable[[Path, PromptLevel], str | None]
 """Finds the stored prompt of an image file at a level. None: there is none."""
 Upscale = Callable[[Tensor, int, int], Tensor]
@@ -43,23 +40,24 @@ class Pair:
 
 @dataclass(frozen=True)
 class Example:
-    """A whole image of a source.
+    """A whole image of a source. Its pixels are decoded when a crop of it is drawn.
 
     Attributes:
-        hr: The HR image, H W 3.
-        lr: The LR image, H/s W/s 3, or the HR image itself. None: it must be degraded.
-        upscaled: The LR image, enlarged in advance by the model's upscaler, H W 3. None: it must be enlarged.
+        hr: The HR image.
+        lr: The LR image, s times smaller, or the HR image itself. None: it must be degraded.
+        upscaled: The LR image, enlarged in advance by the model's upscaler to the size of HR. None: it must be
+            enlarged.
         high: The high-level prompt.
         low: The low-level prompt. None: the LR image must be described after it is degraded.
         name: The name for messages.
     """
 
-    hr: Pixels
-    lr: Pixels | None
+    hr: Picture
+    lr: Picture | None
     high: str
     low: str | None
     name: str
-    upscaled: Pixels | None = None
+    upscaled: Picture | None = None
 
 
 class DamagedImage(TrainingError):
@@ -196,30 +194,50 @@ def draw_sample(
     return Sample(hr[0] * 2 - 1, resized[0], upscaled[0], example.high, said.low or "", said.errors.get("low", ""))
 
 
+def crop_of(picture: Picture, left: int, top: int, width: int, height: int) -> Image.Image:
+    """A rectangle of an image of a source, in 8 bits of sRGB.
+
+    Raises:
+        DamagedImage: It cannot be decoded.
+    """
+    try:
+        return picture.cropped(left, top, width, height).to_rgb()
+    except ImageError as error:
+        raise DamagedImage(str(error)) from error
+
+
+def scale_of(example: Example, least: int = 1) -> int:
+    """How many times larger HR is than LR, in each direction; 1 if there is no LR.
+
+    Raises:
+        DamagedImage: It is no whole number, or a side of HR has fewer than ``least`` pixels.
+    """
+    width, height = example.hr.size
+    lr_width, lr_height = (example.lr or example.hr).size
+    scale = max(height // lr_height, 1)
+    if min(width, height) < least or (width, height) != (lr_width * scale, lr_height * scale):
+        raise DamagedImage(
+            f"{example.name}: HR is {width}x{height} and LR {lr_width}x{lr_height}; HR must be a whole number of times"
+            f" as large as LR{f', and at least {least} pixels in each direction' if least > 1 else ''}."
+        )
+    return scale
+
+
 def _aligned_crops(example: Example, crop: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor | None]:
     """Crops of HR, LR and enlarged LR at the same place, 1 3 H W in [0, 1]. If there is no LR, HR is returned twice."""
     hr = example.hr
     lr = hr if example.lr is None else example.lr
-    scale = max(hr.shape[0] // lr.shape[0], 1)
+    scale = scale_of(example, crop)
     side = crop // scale
-    if min(lr.shape[:2]) < side or hr.shape[0] != lr.shape[0] * scale or hr.shape[1] != lr.shape[1] * scale:
-        raise DamagedImage(
-            f"{example.name}: HR is {hr.shape[1]}x{hr.shape[0]} and LR {lr.shape[1]}x{lr.shape[0]}; HR must be a whole"
-            f" number of times as large as LR, and at least {crop} pixels in each direction."
-        )
-    if example.upscaled is not None and example.upscaled.shape != hr.shape:
-        found = f"{example.upscaled.shape[1]}x{example.upscaled.shape[0]}"
+    if example.upscaled is not None and example.upscaled.size != hr.size:
+        found = "{}x{}".format(*example.upscaled.size)
         raise DamagedImage(f"{example.name}: its upscaled image is {found}; it must be as large as HR.")
     if crop % scale:
         raise TrainingError(f"crop is {crop}: it must be a multiple of the scale, which is {scale} for {example.name}.")
-    top, left = (int(torch.randint(size - side + 1, (), generator=generator)) for size in lr.shape[:2])
+    top, left = (int(torch.randint(size - side + 1, (), generator=generator)) for size in reversed(lr.size))
 
-    def cropped(image: Pixels, times: int) -> Tensor:
-        return _tensor(image[top * times :, left * times :][: side * times, : side * times])
+    def cropped(image: Picture, times: int) -> Tensor:
+        return to_tensor(crop_of(image, left * times, top * times, side * times, side * times))
 
     upscaled = None if example.upscaled is None else cropped(example.upscaled, scale)
     return cropped(hr, scale), cropped(lr, 1), upscaled
-
-
-def _tensor(pixels: Pixels) -> Tensor:
-    return torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float() / 255

@@ -24,18 +24,18 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import numpy as np
 from PIL import Image
 from pydantic import BaseModel, ConfigDict
 
 from xpsr_sdk.data.decoding import decoding, pillow_formats
 from xpsr_sdk.data.files import READABLE
-from xpsr_sdk.data.picture import from_pil
-from xpsr_sdk.data.samples import DamagedImage, Example, Pair, Pixels
+from xpsr_sdk.data.images import MAX_TRAINING_MEGAPIXELS, refuse_large
+from xpsr_sdk.data.picture import Picture, from_pil
+from xpsr_sdk.data.samples import DamagedImage, Example, Pair
 from xpsr_sdk.errors import ImageError, TrainingError
 from xpsr_sdk.files.reading import check_regular, parse_json, validated
 
-ReadPart = Callable[[Path, int, int], Pixels]
+ReadPart = Callable[[Path, int, int], Picture]
 """``read(file, start, size)`` reads an image from ``size`` bytes of a file, from the byte ``start`` on."""
 
 
@@ -106,7 +106,7 @@ class ShardFolder:
         name = f"{shard}: {key}"
         return Example(hr, lr, high or "", low if lr is None else low or "", name, upscaled)
 
-    def _part(self, shard: Path, span: Span) -> Pixels:
+    def _part(self, shard: Path, span: Span) -> Picture:
         return self._read(shard, span.start, span.size)
 
 
@@ -115,10 +115,11 @@ def find_shards(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("*.tar") if not path.name.startswith("."))
 
 
-def read_part(shard: Path, start: int, size: int) -> Pixels:
-    """Read an image from a shard, H W 3."""
+def read_part(shard: Path, start: int, size: int) -> Picture:
+    """Read an image from a shard."""
     with Image.open(io.BytesIO(_bytes(shard, Span(start, size))), formats=pillow_formats()) as image:
-        return np.asarray(from_pil(image).to_rgb())
+        refuse_large(name := f"An image in {shard}", *image.size, MAX_TRAINING_MEGAPIXELS)
+        return from_pil(image, name)
 
 
 def _bytes(shard: Path, span: Span) -> bytes:

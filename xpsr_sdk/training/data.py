@@ -15,16 +15,16 @@ from functools import lru_cache, partial
 from itertools import accumulate
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from xpsr_sdk.config import Component
 from xpsr_sdk.data.files import find_images
-from xpsr_sdk.data.images import MAX_TRAINING_MEGAPIXELS, read_image
+from xpsr_sdk.data.images import MAX_TRAINING_MEGAPIXELS, read_picture
 from xpsr_sdk.data.pairs import PairFolder, holds_pairs
 from xpsr_sdk.data.photo_folder import PhotoFolder
-from xpsr_sdk.data.samples import Batch, DamagedImage, Pixels, Sample, Source, collate, draw_sample
+from xpsr_sdk.data.picture import Picture, from_pil
+from xpsr_sdk.data.samples import Batch, DamagedImage, Sample, Source, collate, draw_sample
 from xpsr_sdk.data.seeds import generator_for
 from xpsr_sdk.data.shards import ShardFolder, find_shards, read_part
 from xpsr_sdk.engine.upscaler_tiles import upscale_to
@@ -104,7 +104,8 @@ def open_sources(folders: Sequence[Path], crop: int, keep_in_memory: int = 0) ->
     Raises:
         TrainingError: A folder is missing, empty or damaged.
     """
-    read, part = lru_cache(keep_in_memory)(_read_pixels), lru_cache(keep_in_memory)(read_part)
+    read = lru_cache(keep_in_memory)(_read_decoded) if keep_in_memory else _read
+    part = lru_cache(keep_in_memory)(read_part)
     sources: list[Source] = []
     for folder in _expand(folders):
         if find_shards(folder):
@@ -178,8 +179,12 @@ def _only(found: list[Batch]) -> Batch:
     return batch
 
 
-def _read_pixels(path: Path) -> Pixels:
-    return np.asarray(read_image(path, MAX_TRAINING_MEGAPIXELS).image)
+def _read(path: Path) -> Picture:
+    return read_picture(path, MAX_TRAINING_MEGAPIXELS)
+
+
+def _read_decoded(path: Path) -> Picture:
+    return from_pil(_read(path).to_rgb(), str(path))
 
 
 def _expand(folders: Sequence[Path]) -> list[Path]:

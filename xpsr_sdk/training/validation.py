@@ -18,7 +18,7 @@ from xpsr_sdk.config import RestoreConfig, load_config
 from xpsr_sdk.contracts import Item, Prompts, parts_of
 from xpsr_sdk.data.images import to_image, to_tensor
 from xpsr_sdk.data.photo import SMALLEST_SIDE
-from xpsr_sdk.data.samples import Example
+from xpsr_sdk.data.samples import Example, crop_of, scale_of
 from xpsr_sdk.data.seeds import generator_for
 from xpsr_sdk.errors import ConfigError, NonFiniteResult, PluginError, TrainingError, did_you_mean
 from xpsr_sdk.evaluation.chosen import ChosenMetric, needed_metrics
@@ -157,27 +157,26 @@ class Validation:
         return found
 
     def _image(self, example: Example, number: int, crop: int, degrader: OnlineDegrader) -> ValidationImage:
-        hr, lr = (None if x is None else Image.fromarray(x) for x in (example.hr, example.lr))
-        assert hr is not None
-        scale = degrader.degradation.scale if lr is None else max(hr.width // lr.width, 1)
+        size = example.hr.size
+        scale = degrader.degradation.scale if example.lr is None else scale_of(example)
         # The pipeline would pad other sizes to whole latents, which should not influence the metrics.
         grain = math.lcm(scale, int(self._backbone.stride))
-        side = min(crop, *hr.size) // grain * grain or min(hr.size) // scale * scale
+        side = min(crop, *size) // grain * grain or min(size) // scale * scale
         if side // scale < SMALLEST_SIDE:
             raise TrainingError(
                 f"{example.name}: a held-out crop of {side} pixels is too small at scale {scale}: at least"
                 f" {SMALLEST_SIDE * scale} are needed (validation.crop)."
             )
-        left, top = ((length - side) // 2 // scale * scale for length in hr.size)
-        hr = hr.crop((left, top, left + side, top + side))
-        if lr is None:
+        left, top = ((length - side) // 2 // scale * scale for length in size)
+        hr = crop_of(example.hr, left, top, side, side)
+        if example.lr is None:
             generator = generator_for(self._section.seed, "held-out", number)
             try:
                 lr = to_image(degrader.degrade(to_tensor(hr), generator))
             except (PluginError, NonFiniteResult) as error:
                 raise TrainingError(f"{example.name}: {error}") from error
         else:
-            lr = lr.crop((left // scale, top // scale, (left + side) // scale, (top + side) // scale))
+            lr = crop_of(example.lr, left // scale, top // scale, side // scale, side // scale)
         said = degrader.quality(to_tensor(lr)) if example.low is None else Prompts(low=example.low)
         levels = self._config.data.levels
         if said.errors and "low" in levels:
