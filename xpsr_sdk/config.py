@@ -138,7 +138,10 @@ class RestoreConfig(Settings):
         300.0, gt=0, description="Photos with more megapixels are refused, however small their files are."
     )
     max_result_megapixels: float = Field(
-        2000.0, gt=0, description="Photos whose result would have more megapixels are refused before any work is done."
+        256.0,
+        gt=0,
+        description="Photos whose result would have more megapixels are refused before any work is done, since they "
+        "may take hours: allow more if you mean it.",
     )
     tile_batch: Annotated[int, Field(ge=1)] | None = Field(
         None, description="How many tiles one forward pass restores. None: as many as fit into memory."

@@ -479,8 +479,8 @@ class Pipeline(DiffusionPipeline, StableDiffusionXLLoraLoaderMixin, TextualInver
         if width * height > settings.max_result_megapixels * 1e6:
             raise ImageError(
                 f"{photo.picture.name} is not restored: the result would be {width}x{height}, which is "
-                f"{width * height / 1e6:.0f} megapixels, and the limit is {settings.max_result_megapixels:g} "
-                "(max_result_megapixels)."
+                f"{width * height / 1e6:.0f} megapixels and may take hours, and the limit is "
+                f"{settings.max_result_megapixels:g}: choose a smaller scale, or allow more (max_result_megapixels)."
             )
         if width < photo.picture.size[0]:
             across, down = photo.picture.size
