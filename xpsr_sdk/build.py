@@ -131,6 +131,12 @@ def _upscaler_alone(
         upscaler=registry.create("upscaler", chosen),
         settings=_for_photos(config),
     )
+    if config.fidelity is not None and pipeline.upscaler.scale == 1:
+        warnings.warn(
+            "Without a diffusion model, fidelity blends the upscaler's image with the bicubic one, and has no effect: "
+            "this upscaler leaves all enlarging to bicubic resizing.",
+            stacklevel=3,
+        )
     pipeline.upscaler_device = device
     pipeline.upscaler_dtype = getattr(torch, config.dtype) if config.dtype else find_dtype(device)
     pipeline.resolve({})  # raises errors of conflicting settings now

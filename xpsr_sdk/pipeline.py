@@ -35,7 +35,7 @@ from xpsr_sdk.engine.regions import Region, plan_regions
 from xpsr_sdk.engine.restoring import Progress, Restoration
 from xpsr_sdk.engine.sampling import start_timestep
 from xpsr_sdk.engine.upscaler_plan import plan_upscaling
-from xpsr_sdk.engine.workload import Workload
+from xpsr_sdk.engine.workload import Workload, explaining_lack_of_memory
 from xpsr_sdk.errors import ConfigError, ImageError
 from xpsr_sdk.models.checkpoints import read_json
 from xpsr_sdk.models.find_model import find_model
@@ -420,8 +420,10 @@ class Pipeline(DiffusionPipeline, StableDiffusionXLLoraLoaderMixin, TextualInver
         Raises:
             BrokenPlugin: A part failed, or gave something else than its contract promises.
             NonFiniteResult: NaN or infinity arose; the message says in which stage and in which part.
+            ImageError: Memory ran out, and nothing is left that could be computed in smaller pieces.
         """
-        with working_on(", ".join(photo.picture.name for photo in photos)):
+        names = ", ".join(photo.picture.name for photo in photos)
+        with working_on(names), explaining_lack_of_memory(names):
             return self._restore(photos, settings, latents, callback, progress)
 
     def _restore(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -76,6 +77,13 @@ def test_a_call_in_half_precision_leaves_the_weights_as_they_are(tmp_path: Path)
     before = opened.upscale(photos)
     assert opened.upscale(photos.bfloat16()).dtype == torch.bfloat16
     assert torch.equal(opened.upscale(photos), before)
+
+
+def test_it_is_pickled_by_way_of_its_file(tmp_path: Path) -> None:
+    opened = upscaler(saved(compact(), tmp_path / "a.pth"))
+    photos = noise(1, 3, 6, 6).sigmoid()
+    for twin in (pickle.loads(pickle.dumps(opened)), copy.deepcopy(opened)):
+        assert torch.equal(twin.upscale(photos), opened.upscale(photos))
 
 
 def test_half_precision_in_a_file_is_read(tmp_path: Path) -> None:

@@ -145,6 +145,8 @@ def test_options_without_effect_are_told(run: Run, photo: Path, tmp_path: Path) 
     words = ["upscale", str(photo), "-o", str(tmp_path / "none.png"), "--model", "none", "--upscaler", "bicubic"]
     none = CliRunner().invoke(xpsr, [*words, "--steps", "5", "--scale", "1"])
     assert "(model is 'none'), these have no effect: num_inference_steps." in none.stderr
+    blended = CliRunner().invoke(xpsr, [*words, "--overwrite", "--fidelity", "0.5", "--scale", "1"])
+    assert blended.stderr.count("fidelity blends the upscaler's image with the bicubic one, and has no effect") == 1
 
 
 def test_a_result_that_is_smaller_than_the_photo_is_told(run: Run, tmp_path: Path) -> None:

@@ -58,7 +58,8 @@ def test_an_unexpected_error_costs_its_photo_only(
     monkeypatch.setenv("XPSR_TRACEBACK", traceback)
     result = run(photos, "-o", tmp_path / "out")
     assert result.exit_code == 1
-    assert f"Failed: {photos}/one.png: OutOfMemoryError: the GPU is full\n" in result.stderr
+    assert f"Failed: {photos}/one.png cannot be restored: memory ran out, " in result.stderr
+    assert "(OutOfMemoryError: the GPU is full)" in result.stderr
     assert ("Traceback" in result.stderr) == (traceback == "1")
     assert "1 of 2 restored" in result.stdout
     assert files(tmp_path / "out") == ["trip/two.jpg"]

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from tests.support import tiny
-from xpsr_sdk import Pipeline, build_pipeline
+from xpsr_sdk import ImageError, Pipeline, build_pipeline
 from xpsr_sdk.data.photo import load_photo
 
 PHOTO = tiny.photo(60, 40)
@@ -77,12 +77,13 @@ def test_smaller_tiles_are_the_last_resort(own: Pipeline) -> None:
     assert result.plan.settings.tile == 128
 
 
-def test_what_fits_nowhere_is_the_error_that_it_was(own: Pipeline) -> None:
+def test_what_fits_nowhere_is_told_in_a_sentence(own: Pipeline) -> None:
     refuse(own, lambda x: True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        with pytest.raises(torch.OutOfMemoryError):
+        with pytest.raises(ImageError, match=r"the image cannot be restored: memory ran out, .*CUDA") as error:
             own(PHOTO, tile=64)
+    assert isinstance(error.value.__cause__, torch.OutOfMemoryError)
 
 
 def test_a_batch_of_photos_that_does_not_fit_is_split(own: Pipeline, pipe: Pipeline) -> None:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError, field_validator
 
 from tests.support import one_degradation
+from tests.support.registries import registry_with
 from tests.support.stubs import HERE, Stub, loading, offering, raising, sampler
 from xpsr_sdk import (
     BrokenPlugin,
@@ -160,9 +161,21 @@ class Enlarging:
         return "<Enlarging>"
 
 
+class Haloless(Enlarging):
+    Config = Options
+    scale, halo = 2, None  # type: ignore[assignment]
+
+    def __init__(self, config: Options) -> None: ...
+
+
 class Unprintable:
     def __repr__(self) -> str:
         raise ValueError
+
+
+def test_numbers_of_a_part_that_are_none_are_told_when_it_is_built() -> None:
+    with pytest.raises(BrokenPlugin, match=r"The upscaler 'part' of xpsr-test .* has halo None: it must be a whole"):
+        registry_with("upscaler", Haloless).create("upscaler", "part")
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,10 @@ class SpandrelUpscaler:
         """Free the network; the next call reads the file again."""
         self._descriptor = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What is pickled: not the network, which spandrel's descriptor does not allow; a copy reads the file again."""
+        return self.__dict__ | {"_descriptor": None}
+
     def _load(self) -> ImageModelDescriptor:
         with catch_warnings(action="ignore"):  # torch warns about the format of a file or the code of an architecture
             return self._open()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gc
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -15,12 +16,27 @@ from xpsr_sdk.engine.networks import Networks
 from xpsr_sdk.engine.plan import MemoryPlan, plan_memory
 from xpsr_sdk.engine.rows import autoencoder_in_rows
 from xpsr_sdk.engine.upscaler_tiles import SMALLEST_UPSCALER_TILE, upscale_in_tiles
+from xpsr_sdk.errors import ImageError, XPSRError, one_line
 from xpsr_sdk.resolved import ResolvedSettings
 
 Sample = Callable[[slice, MemoryPlan], Tensor]
 """``sample(which, plan)`` returns latents, B C h w, of the photos ``which`` of the batch."""
 Decode = Callable[[slice, Tensor], Tensor]
 """``decode(which, latents)`` returns the images, B 3 H W, of those photos."""
+
+
+@contextmanager
+def explaining_lack_of_memory(photos: str) -> Iterator[None]:
+    """Within the block, which restores ``photos``, lack of memory is an ``ImageError`` once nothing helps any more."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, XPSRError) or not is_out_of_memory(error):
+            raise
+        raise ImageError(
+            f"{photos} cannot be restored: memory ran out, though as little as possible was computed at once "
+            f"({one_line(error)}). Free memory, or save some with offload, quantize, or a dtype of 16 bits."
+        ) from error
 
 
 class Workload:

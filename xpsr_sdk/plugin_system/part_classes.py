@@ -76,12 +76,12 @@ _NUMBERS = {"degradation_model": {"scale": 1}, "upscaler": {"scale": 1, "halo": 
 """Of the parts of each kind, the attributes that are whole numbers, and the least."""
 
 
-def check_numbers(kind: str, component: object, who: str) -> None:
-    """Raise ``ConfigError`` if an attribute in ``_NUMBERS`` is none. The conformance kit checks parts of plug-ins."""
+def check_numbers(kind: str, component: object, who: str, error: type[XPSRError]) -> None:
+    """Raise ``error``, about ``who``, unless the attributes in ``_NUMBERS`` are such numbers."""
     for name, least in _NUMBERS.get(kind, {}).items():
         value = getattr(component, name)
         if not isinstance(value, Integral) or value < least:
-            raise ConfigError(f"{who} has {name} {short(value)}: it must be a whole number of at least {least}.")
+            raise error(f"{who} has {name} {short(value)}: it must be a whole number of at least {least}.")
 
 
 def check_contract(kind: str, component: object, who: str, error: type[XPSRError]) -> None:

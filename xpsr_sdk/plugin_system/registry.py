@@ -211,7 +211,7 @@ class Registry:
         if not isinstance(choice, str | Mapping):
             who = f"The {kind_in_words(kind)} that was passed, {short(choice)},"
             check_contract(kind, choice, who, ConfigError)
-            check_numbers(kind, choice, who)
+            check_numbers(kind, choice, who, ConfigError)
             return choice
         config = self.config(kind, choice)
         name, _ = _name_and_options(kind, choice)
@@ -219,6 +219,7 @@ class Registry:
         with errors_as_broken_plugin(component, "built", (XPSRError,)), self.in_force():
             built = self.resolve(kind, name)(config, *args)
             check_contract(kind, built, f"The {component}", BrokenPlugin)
+            check_numbers(kind, built, f"The {component}", BrokenPlugin)
         set_mark(built, component.mark)
         return built
 
