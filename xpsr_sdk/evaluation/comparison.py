@@ -93,7 +93,7 @@ class Comparison:
         return max(means, key=lambda method: means[method])
 
     def table(self) -> Table:
-        """For the terminal: a line a method."""
+        """For the terminal: a line for each method."""
         how = "\n".join(f"{chosen.name.upper()}: {chosen.details}" for chosen in self.metrics)
         caption = f"Means with 95 % bootstrap intervals.\n{how}\n{crop_text(c.details for c in self.metrics)}".rstrip()
         table = Table(caption=caption, caption_justify="left")

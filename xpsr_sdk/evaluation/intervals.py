@@ -42,8 +42,8 @@ def mean_interval(values: Sequence[float], seed: int = SEED) -> Interval:
     """The mean of figures, with the percentile bootstrap interval over photos (Efron, 1979).
 
     Args:
-        values: One figure a photo; infinite ones count for the mean, and leave no interval. The mean of infinite ones
-            of both signs is NaN.
+        values: The figure of each photo; infinite ones count for the mean, and leave no interval. The mean of
+            infinite ones of both signs is NaN.
         seed: Of the photos that are drawn. The same figures and seed give the same interval.
     """
     figures = np.asarray(values, dtype=np.float64)

@@ -49,7 +49,7 @@ class Report:
         return {name: scores.mean(name) for name in self.settings}
 
     def table(self) -> Table:
-        """For the terminal: a line an image, then the means, then how they were measured."""
+        """For the terminal: a line for each image, then the means, then how they were measured."""
         how = "\n".join(f"{name.upper()}: {text}" for name, text in self.settings.items())
         table = Table(
             caption=f"{how}\n{crop_text(self.settings.values())}".rstrip(), caption_justify="left", show_footer=True
@@ -68,7 +68,7 @@ class Report:
         return lines + [f"{name}: {reason}" for name, reason in self.failures.items()]
 
     def to_json(self) -> str:
-        """``means``, ``settings``, ``crop``, ``images`` (``name`` and one key a metric), ``failures`` and ``skipped``.
+        """``means``, ``settings``, ``crop``, ``images`` (``name`` and the metrics), ``failures`` and ``skipped``.
 
         An infinite PSNR (equal images) is the string ``"inf"``, since JSON has no such number.
         """

@@ -33,7 +33,10 @@ def write_clip_tokenizer(folder: Path, padding: str = END) -> None:
         "add_prefix_space": False,
         "do_lower_case": True,
         "model_max_length": 77,
-        **{"bos_token": START, "eos_token": END, "unk_token": END, "pad_token": padding},
+        "bos_token": START,
+        "eos_token": END,
+        "unk_token": END,
+        "pad_token": padding,
     }
     texts = {
         "vocab.json": json.dumps(vocabulary, ensure_ascii=False),

@@ -18,10 +18,9 @@ Layers = Annotated[int, Field(strict=True, ge=0, le=64)]
 Width = Annotated[int, Field(strict=True, ge=1, le=2**17)]
 Number = Annotated[int, Field(strict=True, ge=0, le=2**26)]
 
-
 LayersEach = Annotated[list[Layers | list[Layers]], Field(min_length=1, max_length=10)]
 WidthEach = Annotated[list[Width], Field(min_length=1, max_length=10)]
-"""One a level of the network."""
+"""One for each level of the network."""
 
 
 class NetworkConfig(BaseModel):

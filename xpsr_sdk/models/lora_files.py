@@ -29,8 +29,12 @@ WEIGHTS = "pytorch_lora_weights.safetensors"
 """The name that diffusers gives to a LoRA in a folder."""
 _KOHYA = ("lora_unet_", "lora_te_", "lora_te1_", "lora_te2_")
 _OTHER_FORMS = {
-    **{"hada_w": "LoHa", "lokr_": "LoKr", "oft_": "OFT", "lora_mid": "LoCon with a core tensor"},
-    **{"dora_scale": "DoRA", "lora_magnitude_vector": "DoRA"},
+    "hada_w": "LoHa",
+    "lokr_": "LoKr",
+    "oft_": "OFT",
+    "lora_mid": "LoCon with a core tensor",
+    "dora_scale": "DoRA",
+    "lora_magnitude_vector": "DoRA",
 }
 """What is in the names of tensors of forms that are not read, and what these are called."""
 _OLD = StateDictType.DIFFUSERS_OLD

@@ -24,8 +24,9 @@ TEXT: dict[Family, dict[str, str]] = {
 }
 """The text encoders of each family, and what the names of their tensors begin with."""
 _GROUPS = 32
+"""Groups of the normalisations in the U-Net and the autoencoder."""
 _HEAD = 64
-"""Groups of the normalisations, and channels of a head of SD 2.x, of SDXL and of the text encoders."""
+"""Channels of an attention head, in the U-Net of SD 2.x and SDXL, and in the text encoders."""
 
 
 def family_of(shapes: Shapes, file: Path) -> Family:
@@ -159,7 +160,10 @@ def _text_encoder(shapes: Shapes, prefix: str) -> Config:
         "num_attention_heads": max(1, width // _HEAD),
         "hidden_act": "gelu" if is_open else "quick_gelu",
         "projection_dim": shapes[f"{prefix}text_projection"][1] if is_second else width,
-        **{"bos_token_id": 0, "eos_token_id": 2, "pad_token_id": 1},  # as in the published models
+        # These three are as in the published models:
+        "bos_token_id": 0,
+        "eos_token_id": 2,
+        "pad_token_id": 1,
     }
 
 

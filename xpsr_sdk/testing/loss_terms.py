@@ -31,6 +31,7 @@ from xpsr_sdk.testing.tensors import (
 )
 from xpsr_sdk.testing.tiny import TEXT_WIDTH, networks, photo, write_base_model
 from xpsr_sdk.training.objective import Step, StepInputs
+from xpsr_sdk.training.terms import parameters_of_model
 
 SIDE = 32
 """Width and height of the images, in pixels."""
@@ -55,19 +56,9 @@ def check_loss_term(choice: Choice, registry: Registry | None = None) -> None:
             write_base_model(folder / "base")
         bench = _Bench(subject, folder / "base")
         check_construction(subject, bench.model)
-        _module(bench)
-        for check in (
-            _answer,
-            _inputs,
-            _determinism,
-            _no_detail,
-            _mean,
-            _gradients,
-            _frozen,
-            _state,
-            _device,
-            _precision,
-        ):
+        for check in (_module, _answer, _inputs, _determinism, _no_detail, _mean):
+            check(bench)
+        for check in (_gradients, _frozen, _state, _device, _precision):
             check(bench)
         _training(subject, folder)
 
@@ -101,17 +92,17 @@ class _Bench:
         )
         t = torch.tensor(timesteps)
         inputs = StepInputs(
-            2 * photos - 1,
-            resized,
-            resized,
-            latents,
-            of_photo,
-            noises,
-            t,
-            texts,
-            texts.flip(1),
-            t < 0,
-            torch.tensor(images),
+            hr=2 * photos - 1,
+            resized=resized,
+            upscaled=resized,
+            latents=latents,
+            photo=of_photo,
+            noise=noises,
+            timesteps=t,
+            high=texts,
+            low=texts.flip(1),
+            from_estimate=t < 0,
+            positions=torch.tensor(images),
         )
         noisy = self.model.schedule.add_noise(latents, noises, t)
         return Step(inputs, self.model, latents, noisy, heads=True)
@@ -135,8 +126,7 @@ def _module(bench: _Bench) -> None:
     with bench.clause("module"):
         term = bench.build()
         require(isinstance(term, nn.Module), f"it is a {type(term).__name__}, not a torch.nn.Module")
-        of_model = {id(p) for network in (bench.model.unet, bench.model.controlnet) for p in network.parameters()}
-        shared = [name for name, parameter in term.named_parameters() if id(parameter) in of_model]
+        shared = parameters_of_model(term, bench.model)
         require(not shared, f"its {shared[:1]} are parameters of the model itself")
 
 
@@ -156,19 +146,9 @@ def _answer(bench: _Bench) -> None:
 def _inputs(bench: _Bench) -> None:
     with bench.clause("inputs"), torch.no_grad():
         step = bench.step()
-        names = (
-            "hr",
-            "resized",
-            "upscaled",
-            "latents",
-            "noisy",
-            "prediction",
-            "target",
-            "clean",
-            "images",
-            "references",
-        )
-        with inputs_kept(**{name: getattr(step, name) for name in names}):
+        images = ("hr", "resized", "upscaled", "images", "references")
+        latents = ("latents", "noisy", "prediction", "target", "clean")
+        with inputs_kept(**{name: getattr(step, name) for name in (*images, *latents)}):
             bench.loss(bench.build(), step)
 
 
@@ -199,7 +179,7 @@ def _mean(bench: _Bench) -> None:
 def _gradients(bench: _Bench) -> None:
     term, step = bench.build(), bench.step()
     own = {name: parameter for name, parameter in term.named_parameters() if parameter.requires_grad}
-    _train(term)  # before which a critic may agree with the frozen network that it starts from
+    _change_trained(term)  # before which a critic may agree with the frozen network that it starts from
     with bench.clause("gradients"):
         loss = bench.loss(term, step)
         require(loss.requires_grad, "it gave a loss without gradients")
@@ -213,7 +193,7 @@ def _gradients(bench: _Bench) -> None:
 
 
 @torch.no_grad()
-def _train(term: nn.Module) -> None:
+def _change_trained(term: nn.Module) -> None:
     """Change the trained parameters, as training would."""
     for parameter in term.parameters():
         if parameter.requires_grad:
@@ -233,7 +213,7 @@ def _state(bench: _Bench) -> None:
     with bench.clause("state"):
         term, fresh, step = bench.build(), bench.build(seed=1), bench.step()
         bench.loss(term, step)
-        _train(term)
+        _change_trained(term)
         frozen = {name for name, parameter in term.named_parameters() if not parameter.requires_grad}
         fresh.load_state_dict({n: x for n, x in term.state_dict().items() if n not in frozen}, strict=False)
         second = bench.step((2, 3))

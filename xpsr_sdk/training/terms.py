@@ -99,9 +99,7 @@ def _check(part: Any, model: TrainedModel) -> None:
     """Raise an error unless a term is a module of its own, and finds the heads that it reads."""
     if not isinstance(part, nn.Module):
         raise wrong(KIND, part, "is not a torch.nn.Module")
-    of_model = (model.unet, model.controlnet, model.backbone.vae, *text_encoders_of(model.backbone).values())
-    shared = {id(parameter) for network in of_model for parameter in network.parameters()}
-    if any(id(parameter) in shared for parameter in part.parameters()):
+    if parameters_of_model(part, model):
         raise wrong(KIND, part, "holds a network of the model itself, not a copy")
     missing = [name for name in ("return_rgbs", "use_latent_pred") if not model.controlnet.config[name]]
     if missing and _reads_heads(part):
@@ -109,6 +107,13 @@ def _check(part: Any, model: TrainedModel) -> None:
             f"The {name_of(KIND, part)} reads heads without which the ControlNet was made ({', '.join(missing)}):"
             " leave it out of loss.terms, or set its weight to 0."
         )
+
+
+def parameters_of_model(part: nn.Module, model: TrainedModel) -> list[str]:
+    """The names of the parameters of a term that are those of the model itself."""
+    networks = (model.unet, model.controlnet, model.backbone.vae, *text_encoders_of(model.backbone).values())
+    own = {id(parameter) for network in networks for parameter in network.parameters()}
+    return [name for name, parameter in part.named_parameters() if id(parameter) in own]
 
 
 def _reads_heads(part: nn.Module) -> bool:

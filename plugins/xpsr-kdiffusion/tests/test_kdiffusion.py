@@ -174,7 +174,7 @@ def test_an_image_depends_on_its_own_generator_alone(name: str) -> None:
 @pytest.mark.parametrize("name", NOISY)
 def test_a_missing_generator_is_told(name: str) -> None:
     denoiser = GaussianDenoiser()
-    with pytest.raises(ConfigError, match="1 generators came with latents of 2 images; give one an image"):
+    with pytest.raises(ConfigError, match="1 generators came with latents of 2 images; give one for each image"):
         sampler(name).sample(denoiser, denoiser.start(2, 4, 4, 4), num_inference_steps=8, generators=seeded(0))
 
 

@@ -49,7 +49,7 @@ class Trajectory:
     Args:
         denoiser: The model.
         latents: B C h w at the noise level of ``denoiser.start_timestep``, with unit variance.
-        generators: One an image.
+        generators: One for each image.
         callback: Called after each step.
     """
 
@@ -91,12 +91,12 @@ class Trajectory:
         """Fresh noise, B C h w, each image's from its own generator.
 
         Raises:
-            ConfigError: There is not one generator an image.
+            ConfigError: There is not one generator for each image.
         """
         batch, *shape = self.start.shape
         if len(self._generators) != batch:
             raise ConfigError(
-                f"{len(self._generators)} generators came with latents of {batch} images; give one an image."
+                f"{len(self._generators)} generators came with latents of {batch} images; give one for each image."
             )
         drawn = [torch.randn(shape, generator=generator, device=generator.device) for generator in self._generators]
         return torch.stack(drawn).to(self.start)

@@ -72,7 +72,7 @@ class RestartSampler:
         """See ``xpsr_sdk.Sampler``.
 
         Raises:
-            ConfigError: There are restarts and not one generator an image.
+            ConfigError: There are restarts and not one generator for each image.
         """
         way = Trajectory(denoiser, latents, generators, callback)
         restarts = [restart for restart in self.config.restarts if restart.low < way.highest]
