@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Callable
 from io import BytesIO
@@ -15,7 +16,7 @@ from PIL import Image
 
 from tests.support import tiny
 from xpsr_sdk.cli.main import xpsr
-from xpsr_sdk.cli.progress import ProgressLines
+from xpsr_sdk.cli.progress import PhotoProgress, ProgressLines
 from xpsr_sdk.cli.result_files import plan_result_files
 from xpsr_sdk.config import OutputConfig, PipelineConfig, load_config, read_toml
 from xpsr_sdk.errors import ConfigError
@@ -99,6 +100,23 @@ def test_progress_is_told_in_lines_where_there_is_no_terminal(capsys: pytest.Cap
     assert told[0] == "10%, 10 of 100 done, photo.png"
 
 
+def test_progress_tells_photos_a_second_and_what_failed(capsys: pytest.CaptureFixture[str]) -> None:
+    seconds = iter([0.0, 5.0, 10.0, 20.0, 5000.0])
+    with ProgressLines() as lines:
+        shown = PhotoProgress(lines, lines.add_task("describing"), clock=lambda: next(seconds))
+        shown.tell(100, 1000)  # by an earlier run
+        shown.tell(250, 1000)
+        shown.fail(Path("photos", "a.png"), "It is no image.")
+        shown.tell(400, 1000)
+        shown.tell(500, 1000, "now b.png")  # the pace is that of the last minutes
+    assert capsys.readouterr().err.splitlines() == [
+        "10%, 100 of 1000 done, describing",
+        "25%, 250 of 1000 done, 15 photos/s, describing",
+        "40%, 400 of 1000 done, 15 photos/s, 1 failed (last: a.png), describing",
+        "50%, 500 of 1000 done, 0.0201 photos/s, 1 failed (last: a.png), now b.png",
+    ]
+
+
 def test_a_home_folder_and_a_byte_order_mark_in_a_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
@@ -136,7 +154,7 @@ def test_progress_tells_how_many_are_done_and_which_is_in_work(run: Run, photo: 
     for name in ("1.png", "2\x1b]0;\n.png"):
         (photos / name).write_bytes(photo.read_bytes())
     result = run(photos, "-o", tmp_path / "out", "--scale", 1)
-    assert result.stderr == "50%, 1 of 2 done, now 2\\x1b]0;\\n.png\n"
+    assert re.fullmatch(r"50%, 1 of 2 done, [\d.]+ photos/s, now 2\\x1b]0;\\n\.png\n", result.stderr)
 
 
 def test_options_without_effect_are_told(run: Run, photo: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from PIL import Image
 from rich.console import Console
 
 from tests.support.registries import registry_with
+from tests.support.two_hands import TwoHands
 from xpsr_sdk import Options, Registry, __version__
 from xpsr_sdk.errors import ConfigError, UnknownComponent
 from xpsr_sdk.evaluation.chosen import check_choices
@@ -350,3 +351,27 @@ def test_figures_of_unknown_weights_are_not_stored(folders, tmp_path, monkeypatc
 def test_the_plug_in_is_part_of_the_key_of_a_stored_figure():
     keys = {score_key(f"metric 'm' of {source}", "d", 0, "a", "b") for source in ("one 1.0", "one 1.1", "two 1.0")}
     assert len(keys) == 3
+
+
+class Sleepy(Mean):
+    """Runs out of memory the first time that it sees a photo, and always at dark ones."""
+
+    seen: ClassVar[set[float]] = set()
+
+    def measure(self, images, references):
+        bright = float(images.amax())
+        if bright < 0.1 or bright not in self.seen:
+            self.seen.add(bright)
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return images.mean(dim=(1, 2, 3))
+
+
+def test_what_fails_is_measured_by_another_worker_or_told(folders):
+    Sleepy.seen.clear()
+    dark = save(folders[0] / "c.png", 12)
+    save(folders[1] / "c.png", 12)
+    told = []
+    report = measured(folders, Sleepy, runner=TwoHands(), on_failure=lambda photo, reason: told.append((photo, reason)))
+    assert [row.name for row in report.rows if row.scores] == ["a", "sub/b"]
+    assert list(report.failures) == ["c"]
+    assert told == [(dark, f"{dark}: PART failed: OutOfMemoryError: CUDA out of memory")]

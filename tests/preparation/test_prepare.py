@@ -15,6 +15,7 @@ from PIL import Image
 
 from tests.support import tiny
 from tests.support.registries import registry_with
+from tests.support.two_hands import TwoHands
 from xpsr_sdk import (
     ComponentSpec,
     ConfigError,
@@ -307,3 +308,55 @@ def test_what_cannot_begin_is_a_clear_error(photos: Path, tmp_path: Path) -> Non
     with pytest.raises(ConfigError, match="has wrong options"):
         prepare_pairs(photos, tmp_path / "out", degradation={"name": "bicubic", "scale": 0})
     assert not (tmp_path / "out").exists()
+
+
+def test_photos_whose_pairs_exist_are_skipped(photos: Path, tmp_path: Path) -> None:
+    report = prepare_pairs(photos, tmp_path, variants=2)
+    before = files(tmp_path)
+    times = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*.png")}
+    (tmp_path / "HR" / "trip__two__v1.png").unlink()  # killed before it was written
+    seen: list[tuple[int, int]] = []
+    again = prepare_pairs(photos, tmp_path, variants=2, progress=lambda *step: seen.append(step))
+    assert again == report
+    assert seen == [(3, 4), (4, 4)]
+    assert files(tmp_path) == before
+    made = {str(file.relative_to(tmp_path)) for file, time in times.items() if file.stat().st_mtime_ns != time}
+    assert made == {f"{part}/trip__two__v{variant}.png" for part in ("HR", "LR") for variant in (0, 1)}
+    with pytest.raises(TrainingError, match="holds pairs that were made with other options"):
+        prepare_pairs(photos, tmp_path, variants=1)
+
+
+def test_a_photo_that_changed_is_prepared_again(tmp_path: Path) -> None:
+    photo = tmp_path / "photos" / "a.png"
+    photo.parent.mkdir()
+    tiny.photo(64, 64).save(photo)
+    prepare_pairs(photo.parent, tmp_path / "pairs", degradation="bicubic")
+    tiny.photo(64, 68, seed=1).save(photo)
+    prepare_pairs(photo.parent, tmp_path / "pairs", degradation="bicubic")
+    assert size_of(tmp_path / "pairs" / "HR" / "a__v0.png") == (64, 68)
+
+
+class Forgetful(Captioner):
+    """Describes a size of photo only when it is asked for the second time."""
+
+    asked: ClassVar[set[tuple[int, int]]] = set()
+
+    def describe(self, items: Sequence[Item], levels: Collection[str]) -> list[Any]:
+        [size] = {item.image.size for item in items}
+        if size in self.asked:
+            return [Prompts(high="a house", low="blurry")]
+        self.asked.add(size)
+        return [Prompts(errors={"low": "The captioner is asleep."})]
+
+
+@pytest.mark.parametrize("make", [prepare_pairs, prepare_shards])
+def test_what_fails_is_prepared_by_another_worker(photos: Path, tmp_path: Path, make: Any) -> None:
+    Forgetful.asked.clear()
+    choices = {"prompt_provider": {"name": "part", "way": ""}, "runner": TwoHands(), "degradation": "bicubic"}
+    told: list[Path] = []
+    report = make(
+        photos, tmp_path, registry=registry_with("prompt_provider", Forgetful),
+        on_failure=lambda photo, reason: told.append(photo), **choices,
+    )  # fmt: skip
+    assert (report.samples, report.unprompted) == (2, {})
+    assert sorted(told) == [photos / "small.png", photos / "text.png"]

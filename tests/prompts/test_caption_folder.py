@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import tiny
+from tests.support.two_hands import TwoHands
 from xpsr_sdk import ConfigError, Item, Prompts
 from xpsr_sdk.builtin.fixed import FixedPrompts
 from xpsr_sdk.prompts.caption_folder import GIVE_UP_AFTER, Captioned, caption_folder
@@ -232,3 +233,47 @@ def test_workers_stop_when_nobody_waits_for_them(tmp_path: Path) -> None:
         run.kill()
         run.communicate(timeout=100)  # the workers have the pipe, too: it ends with the last of them
     assert len(asked.read_text().split()) < 40
+
+
+def test_what_fails_is_described_by_another_worker_or_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def describe(self: object, items: Sequence[Item], levels: Collection[str]) -> list[Prompts]:
+        asked.extend(str(item.path) for item in items)
+        return [answer(str(item.path)) for item in items]
+
+    def answer(photo: str) -> Prompts:
+        if photo == str(folder / "c.png") or (photo == str(folder / "a.png") and asked.count(photo) == 1):
+            return Prompts(errors=dict.fromkeys(("high", "low"), "The captioner is asleep."))
+        return Prompts("a house", "blurry", {"high": "test", "low": "test"})
+
+    monkeypatch.setattr(FixedPrompts, "describe", describe)
+    (folder / "b.png").write_text("no image")
+    told: list[Path] = []
+    report = caption(folder, runner=TwoHands(), on_failure=lambda photo, reason: told.append(photo))
+    assert (report.described, report.failed.keys(), report.unprompted.keys()) == (
+        2,
+        {folder / "b.png"},
+        {folder / "c.png"},
+    )
+    assert sorted(asked) == [str(folder / name) for name in ("a.png", "a.png", "c.png", "c.png", "more/a.png")]
+    assert sorted(told) == [folder / "b.png", folder / "c.png"]
+    assert stored(folder, "a.png") == "a house"
+
+
+def test_refusals_among_many_descriptions_are_no_reason_to_give_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seed in range(2 * GIVE_UP_AFTER + 10):
+        tiny.photo(16, 16, seed).save(tmp_path / f"{seed:03}.png")
+
+    def describe(self: object, items: Sequence[Item], levels: Collection[str]) -> list[Prompts]:
+        return [Prompts("a house", source={"high": "test"}) if is_first(item) else refused for item in items]
+
+    def is_first(item: Item) -> bool:
+        return item.path is not None and item.path.stem in ("000", "109")
+
+    refused = Prompts(errors={"high": "I am sorry."})
+    monkeypatch.setattr(FixedPrompts, "describe", describe)
+    report = caption(tmp_path, levels=["high"], batch_size=1000, runner=TwoHands())
+    assert (report.described, report.given_up) == (2, "")

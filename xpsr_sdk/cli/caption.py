@@ -16,7 +16,7 @@ from rich.table import Table
 from xpsr_sdk.cli.components import part_options, with_options
 from xpsr_sdk.cli.options import setting
 from xpsr_sdk.cli.places import Place
-from xpsr_sdk.cli.progress import progress_bar
+from xpsr_sdk.cli.progress import photo_progress
 from xpsr_sdk.cli.runner_options import RUNNER_OPTIONS, runner_options
 from xpsr_sdk.cli.terminal import complain, print_table, quiet_libraries, quiet_option, say, warnings_on_stderr
 from xpsr_sdk.config import Component, PipelineConfig, read_toml
@@ -129,8 +129,7 @@ def caption(
     quiet_libraries()
     from xpsr_sdk.prompts.caption_folder import caption_folder  # after the quick checks, since it loads torch
 
-    with progress_bar() as bar, warnings_on_stderr():
-        task = bar.add_task("describing", total=None)
+    with photo_progress("describing") as shown, warnings_on_stderr():
         report = caption_folder(
             folder,
             prompt_provider=choice,
@@ -140,7 +139,8 @@ def caption(
             max_megapixels=max_megapixels,
             runner=runner,
             part=shard,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
+            progress=shown.tell,
+            on_failure=shown.fail,
         )
     _print_report(report, file)
 

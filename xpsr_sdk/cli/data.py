@@ -13,7 +13,7 @@ import click
 from xpsr_sdk.cli.components import part_options, with_options
 from xpsr_sdk.cli.options import setting
 from xpsr_sdk.cli.places import Place
-from xpsr_sdk.cli.progress import progress_bar
+from xpsr_sdk.cli.progress import photo_progress
 from xpsr_sdk.cli.runner_options import runner_options
 from xpsr_sdk.cli.terminal import complain, quiet_option, say, warnings_on_stderr
 from xpsr_sdk.preparation.recipe import Recipe
@@ -63,7 +63,7 @@ def prepare(
 ) -> None:
     """Degrade the sharp PHOTOS, describe both versions, and write them as training data.
 
-    If the command was stopped, the same command continues: finished shards are kept.
+    If the command was stopped, the same command continues: finished shards and pairs are kept.
     """
     from xpsr_sdk.preparation.prepare import prepare_pairs, prepare_shards
 
@@ -71,13 +71,8 @@ def prepare(
         partial(prepare_shards, photos_a_shard=photos_a_shard) if form == "shards" else prepare_pairs
     )
     recipe = _recipe(choices)
-    with progress_bar() as bar, warnings_on_stderr():
-        task = bar.add_task("preparing", total=None)
-
-        def progress(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total)
-
-        report = make(photos, output, runner=runner, progress=progress, **recipe)
+    with photo_progress("preparing") as shown, warnings_on_stderr():
+        report = make(photos, output, runner=runner, progress=shown.tell, on_failure=shown.fail, **recipe)
     _print(report, output)
     if not report.samples or set(report.causes.values()) - {"flat"}:
         raise click.exceptions.Exit(1)

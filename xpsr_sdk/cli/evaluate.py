@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from xpsr_sdk.cli.progress import progress_bar
+from xpsr_sdk.cli.progress import photo_progress
 from xpsr_sdk.cli.runner_options import runner_options
 from xpsr_sdk.cli.terminal import complain, print_table, quiet_libraries, quiet_option, say, warnings_on_stderr
 from xpsr_sdk.config import set_override
@@ -152,9 +152,8 @@ def evaluate(
         say(f"{reference} is taken as the originals of {methods[0]}.", err=True)
     alone = len(methods) == 1 and reference is not None and not (page or tables or plots or degraded or logs)
     result: Report | Comparison
-    with progress_bar() as bar, warnings_on_stderr():
-        task = bar.add_task("measuring", total=None)
-        settings["progress"] = lambda done, total: bar.update(task, completed=done, total=total)
+    with photo_progress("measuring") as shown, warnings_on_stderr():
+        settings |= {"progress": shown.tell, "on_failure": shown.fail}
         if alone and reference is not None:
             result = evaluate_folders(methods[0], reference, **settings)
         else:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import time
-from types import TracebackType
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TaskID, TextColumn, TimeRemainingColumn
@@ -14,9 +18,11 @@ from xpsr_sdk.errors import visible
 
 LINE_SHARE, LINE_SECONDS = 0.1, 60.0
 """A line is printed after this share of the work, or after so many seconds."""
+PACE_SECONDS, PACE_STEPS = 600.0, 1000
+"""The pace is measured over the last so many seconds, and the last so many steps."""
 
 
-def progress_bar() -> Progress | ProgressLines:
+def progress_bar() -> Progress:
     """Progress on standard error, so that standard output stays for results."""
     console = Console(stderr=True)
     if not console.is_terminal and is_first_process() and not is_quiet():
@@ -25,11 +31,62 @@ def progress_bar() -> Progress | ProgressLines:
         _Description("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
+        _Figures("", markup=False),
         TimeRemainingColumn(),
         console=console,
         disable=not console.is_terminal or is_quiet(),
         transient=True,
     )
+
+
+@contextmanager
+def photo_progress(description: str) -> Iterator[PhotoProgress]:
+    """Progress of a work on many photos: how many are done, how many a second, and what failed."""
+    with progress_bar() as bar:
+        yield PhotoProgress(bar, bar.add_task(description, total=None))
+
+
+class PhotoProgress:
+    """Shows how far a work on many photos is. Its methods are what the works call ``progress`` and ``on_failure``.
+
+    Args:
+        bar: Where it is shown.
+        task: The task there.
+        clock: Gives the time in seconds.
+    """
+
+    def __init__(self, bar: Progress, task: TaskID, clock: Callable[[], float] = time.monotonic) -> None:
+        self._bar, self._task, self._clock = bar, task, clock
+        self._steps: deque[tuple[float, float]] = deque(maxlen=PACE_STEPS)
+        self._began = clock()
+        self._failed, self._last = 0, ""
+
+    def tell(self, done: float, total: int, now: str | None = None) -> None:
+        """So many photos are done. What the first call tells may be of an earlier run, and counts for no pace."""
+        time_now = self._clock()
+        self._steps.append((time_now if self._steps else self._began, done))
+        while self._steps[0][0] < time_now - PACE_SECONDS and len(self._steps) > 2:
+            self._steps.popleft()
+        self._bar.update(self._task, completed=done, total=total, description=now, figures=self._figures())
+
+    def fail(self, photo: Path, reason: str) -> None:
+        """A photo failed. Why is told at the end, or by the caller."""
+        self._failed, self._last = self._failed + 1, photo.name
+        self._bar.update(self._task, figures=self._figures())
+
+    def _figures(self) -> str:
+        pace = self._pace()
+        parts = [f"{pace:.0f} photos/s" if pace >= 100 else f"{pace:.3g} photos/s"] if pace else []
+        if self._failed:
+            parts.append(f"{self._failed} failed (last: {self._last})")
+        return ", ".join(parts)
+
+    def _pace(self) -> float:
+        """Photos a second; 0 if nothing is known."""
+        if len(self._steps) < 2:
+            return 0.0
+        (began, before), (now, done) = self._steps[0], self._steps[-1]
+        return (done - before) / (now - began) if now > began else 0.0
 
 
 class _Description(TextColumn):
@@ -40,40 +97,29 @@ class _Description(TextColumn):
         return Text(visible(task.description, newline="\\n"))
 
 
-class ProgressLines:
+class _Figures(TextColumn):
+    """The pace, and what failed."""
+
+    def render(self, task: Task) -> Text:
+        """See rich."""
+        return Text(visible(task.fields.get("figures", ""), newline="\\n"))
+
+
+class ProgressLines(Progress):
     """The progress of one task as lines, for logs and pipes. The last line is missing: the command says what it did."""
 
     def __init__(self) -> None:
-        self._description, self._total = "", 0.0
-        self._completed, self._shown, self._shown_at = 0.0, 0.0, time.monotonic()
+        super().__init__(disable=True)
+        self._shown, self._shown_at = 0.0, time.monotonic()
 
-    def __enter__(self) -> ProgressLines:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
-        pass
-
-    def add_task(self, description: str, total: float | None = None) -> TaskID:
-        """As ``rich.progress.Progress`` has it."""
-        self._description, self._total = description, total or 0.0
-        return TaskID(0)
-
-    def update(
-        self,
-        task: TaskID,
-        *,
-        total: float | None = None,
-        completed: float | None = None,
-        advance: float = 0.0,
-        description: str | None = None,
-    ) -> None:
-        """As ``rich.progress.Progress`` has it."""
-        self._description = self._description if description is None else description
-        self._total = total or self._total
-        self._completed = (self._completed if completed is None else completed) + advance
-        if not 0 < self._completed < self._total:
+    def update(self, task_id: TaskID, **changes: Any) -> None:
+        """See rich."""
+        super().update(task_id, **changes)
+        [task] = self.tasks
+        if not task.total or not 0 < task.completed < task.total:
             return
-        share, now = self._completed / self._total, time.monotonic()
+        share, now = task.completed / task.total, time.monotonic()
         if share - self._shown >= LINE_SHARE - 1e-9 or now - self._shown_at >= LINE_SECONDS:
             self._shown, self._shown_at = share, now
-            complain(f"{share:.0%}, {int(self._completed)} of {self._total:g} done, {self._description}")
+            counts = f"{share:.0%}, {int(task.completed)} of {task.total:.0f} done"
+            complain(", ".join(filter(None, [counts, task.fields.get("figures"), task.description])))

@@ -16,7 +16,7 @@ from xpsr_sdk.cli.components import part_options, with_options
 from xpsr_sdk.cli.interrupts import interrupts
 from xpsr_sdk.cli.options import setting
 from xpsr_sdk.cli.places import Place
-from xpsr_sdk.cli.progress import progress_bar
+from xpsr_sdk.cli.progress import photo_progress
 from xpsr_sdk.cli.restoration import RestorationWork, Restored, Untouched, opened_photo
 from xpsr_sdk.cli.result_files import STANDARD, Job, plan_result_files, type_of_result
 from xpsr_sdk.cli.runner_options import runner_options
@@ -329,19 +329,18 @@ def _restore_all(
 ) -> None:
     """Restore the photos, until Ctrl-C. What another run is restoring is left to it."""
     told = "Stopping after this photo; Ctrl-C again stops at once."
-    with progress_bar() as bar, interrupts(told, softly=lambda number: number == signal.SIGINT) as wish:
-        task = bar.add_task("", total=len(jobs))
+    with photo_progress("") as shown, interrupts(told, softly=lambda number: number == signal.SIGINT) as wish:
         finished = 0
 
         def progress(regions: int, total: int) -> None:
             if regions < total:  # the next photo's own line tells the end of this one
-                bar.update(task, completed=finished + regions / total)
+                shown.tell(finished + regions / total, len(jobs))
 
         def wanted() -> Iterator[Job]:
             for job in jobs:
                 if wish:
                     return
-                bar.update(task, description=f"now {job[0].name}", completed=finished)
+                shown.tell(finished, len(jobs), f"now {job[0].name}")
                 yield job
 
         work = RestorationWork(settings, written, registry, overwrite, *([progress] if runner.in_this_process else []))
@@ -349,6 +348,8 @@ def _restore_all(
             for done in results:
                 summary.add(done)
                 finished += 1
+                if done.error is not None:
+                    shown.fail(done.given[0], done.reason)
                 if not runner.in_this_process:  # where the next photo tells it
-                    bar.update(task, completed=finished)
+                    shown.tell(finished, len(jobs))
         summary.interrupted = wish.exit_code

@@ -172,6 +172,7 @@ def compare_folders(
     runner: Runner | None = None,
     registry: Registry | None = None,
     progress: Callable[[int, int], object] | None = None,
+    on_failure: Callable[[Path, str], object] | None = None,
 ) -> Comparison:
     """Measure several methods on the same photos.
 
@@ -191,6 +192,7 @@ def compare_folders(
         runner: Where the photos are measured. None: in this process.
         registry: Where metrics are looked up; None: the built-in and the installed plug-ins.
         progress: Called as ``progress(done, total)`` after each photo.
+        on_failure: Called as ``on_failure(photo, reason)`` after each photo that failed.
 
     Raises:
         ConfigError: An option or the device is wrong, two methods have one name, a folder holds no image, or no metric
@@ -209,7 +211,7 @@ def compare_folders(
         method: [Pair(name, path, matched.references.get(name)) for name, path in files.items()]
         for method, files in matched.methods.items()
     }
-    found = score(work, pairs, runner or LocalRunner(), progress)
+    found = score(work, pairs, runner or LocalRunner(), progress, on_failure)
     return Comparison(found, work.metrics, matched, crop, skipped, logged)
 
 

@@ -97,6 +97,7 @@ def evaluate_folders(
     runner: Runner | None = None,
     registry: Registry | None = None,
     progress: Callable[[int, int], object] | None = None,
+    on_failure: Callable[[Path, str], object] | None = None,
 ) -> Report:
     """Measure restored photos against their originals.
 
@@ -116,6 +117,7 @@ def evaluate_folders(
         runner: Where the photos are measured. None: in this process.
         registry: Where metrics are looked up; None: the built-in and the installed plug-ins.
         progress: Called as ``progress(done, total)`` after each pair.
+        on_failure: Called as ``on_failure(photo, reason)`` after each photo that failed.
 
     Raises:
         ConfigError: An option or the device is wrong, the crop is negative, the folders do not hold the same images, or
@@ -127,7 +129,7 @@ def evaluate_folders(
         metrics, references=True, channel=channel, crop=crop, weights=weights, device=device, batch=batch,
         scores=scores, registry=registry,
     )  # fmt: skip
-    found = score(work, {"": pairs}, runner or LocalRunner(), progress)[""]
+    found = score(work, {"": pairs}, runner or LocalRunner(), progress, on_failure)[""]
     settings = {chosen.name: chosen.details for chosen in work.metrics}
     return Report(found.rows, settings, crop, found.whole, found.failures, skipped)
 

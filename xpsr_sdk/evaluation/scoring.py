@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +18,14 @@ from xpsr_sdk.evaluation.loading import LoadedPair, as_tensor, batches_of_one_si
 from xpsr_sdk.evaluation.matching import Pair
 from xpsr_sdk.evaluation.metrics import Image
 from xpsr_sdk.evaluation.store import ScoreStore, score_key
-from xpsr_sdk.runners.work import Done, Runner
+from xpsr_sdk.runners.work import Done, PartlyFailed, Runner
 
 BATCHES_AT_A_TIME = 8
 """A worker gets so many batches together, and loads the photos of one while it measures another."""
 Pairs = tuple[Pair, ...]
 """Photos that a worker gets together."""
+Measured = list[LoadedPair]
+"""Their figures, without their pixels."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ class ScoringWork:
         return [chosen for chosen in self.metrics if chosen.of_folders]
 
     @contextmanager
-    def warm(self) -> Iterator[Callable[[Pairs], list[LoadedPair]]]:
+    def warm(self) -> Iterator[Callable[[Pairs], Measured]]:
         """See ``Work``."""
         yield _Measurer(self).measure
 
@@ -104,34 +105,35 @@ def score(
     methods: Mapping[str, Sequence[Pair]],
     runner: Runner,
     progress: Callable[[int, int], object] | None = None,
+    on_failure: Callable[[Path, str], object] | None = None,
 ) -> dict[str, FolderScores]:
     """Measure the photos of each method. A bad file is no error: it is among the failures of the result."""
     size = work.batch * BATCHES_AT_A_TIME
-    parts = {
-        method: [tuple(pairs[first : first + size]) for first in range(0, len(pairs), size)]
-        for method, pairs in methods.items()
-    }
-    measured: dict[Pairs, list[LoadedPair]] = {}
+    parts = (tuple(pairs[first : first + size]) for pairs in methods.values() for first in range(0, len(pairs), size))
+    measured: dict[Pair, LoadedPair] = {}
     total, count = sum(map(len, methods.values())), 0
-    with closing(runner.run(work, chain.from_iterable(parts.values()))) as results:
+    with closing(runner.run(work, parts)) as results:
         for done in results:
-            measured[done.given] = _photos_of(done)
-            for photo in measured[done.given]:
+            for photo in _photos_of(done):
+                measured[photo.pair] = photo
                 _store_figures(work, photo)
                 count += 1
+                if photo.failures and on_failure:
+                    on_failure(photo.pair.pred, photo.failures[0])
                 if progress:
                     progress(count, total)
-    return {
-        method: _folder_scores(work, [photo for part in of_method for photo in measured[part]])
-        for method, of_method in parts.items()
-    }
+    return {method: _folder_scores(work, [measured[pair] for pair in pairs]) for method, pairs in methods.items()}
 
 
-def _photos_of(done: Done[Pairs, list[LoadedPair]]) -> list[LoadedPair]:
-    """What was measured; if the worker was lost, that is the failure of each photo."""
-    if isinstance(done.error, WorkerLost):
-        return [LoadedPair(pair, failures=[f"{pair.pred}: {done.error}"], readable=False) for pair in done.given]
-    return done.result()
+def _photos_of(done: Done[Pairs, Measured]) -> Measured:
+    """What was measured; if the worker was lost or failed, that is the failure of each photo.
+
+    Raises:
+        XPSRError: Something is wrong for all photos.
+    """
+    if done.error is None or (isinstance(done.error, XPSRError) and not isinstance(done.error, WorkerLost)):
+        return done.result()
+    return [LoadedPair(pair, failures=[f"{pair.pred}: {done.reason}"], readable=False) for pair in done.given]
 
 
 def _store_figures(work: ScoringWork, photo: LoadedPair) -> None:
@@ -169,9 +171,22 @@ class _Measurer:
         self._work = work
         self._reference_features: dict[tuple[str, Path | None], Tensor] = {}
 
-    def measure(self, pairs: Pairs) -> list[LoadedPair]:
-        """Measure some photos, whose pixels are left behind."""
-        measured: list[LoadedPair] = []
+    def measure(self, pairs: Pairs) -> Measured:
+        """Measure some photos, whose pixels are left behind.
+
+        Raises:
+            PartlyFailed: Some failed, and may be measured by another worker: one with more memory, say.
+        """
+        measured = self._measured(pairs)
+        others = [photo for photo in measured if not photo.failures]
+        if len(others) < len(measured):
+            failed = tuple(photo.pair for photo in measured if photo.failures)
+            rest = (tuple(photo.pair for photo in others), others) if others else None
+            raise PartlyFailed(measured, failed, rest)
+        return measured
+
+    def _measured(self, pairs: Pairs) -> Measured:
+        measured: Measured = []
         for group in batches_of_one_size(loaded_ahead(self._load, pairs), self._work.batch):
             for chosen in self._work.of_images:
                 self._measure(chosen, [photo for photo in group if chosen.name in photo.missing])

@@ -74,7 +74,7 @@ class Preparer:
             crops = self._crops(picture, sha256)
             good = [(place, crop) for place, crop in crops if not shows_nothing(crop.to_rgb())]
         except ImageError as error:
-            return Outcome(failed=str(error), cause="damaged")
+            return Outcome(failed=str(error), cause="damaged" if _can_be_read(photo) else "unreadable")
         if not good:
             return Outcome(failed="it is flat: it shows no detail", cause="flat")
         outcome = Outcome(flat=len(crops) - len(good))
@@ -137,6 +137,14 @@ class Preparer:
             lr = to_image(degraded(self.degradation, to_tensor(item.image), [generator_for(*key)]))
             (of_lr,) = describe(self.provider, [Item(lr)], ["low"])
             yield f"__v{variant}", lr, words | {"low": of_lr.low}, [*missing, *of_lr.errors.values()]
+
+
+def _can_be_read(photo: Path) -> bool:
+    """Whether the bytes of the file can be had."""
+    try:
+        return bool(sha256_of(photo))
+    except OSError:
+        return False
 
 
 def shows_nothing(image: Image.Image) -> bool:

@@ -16,6 +16,11 @@ class Outcome:
     flat: int = 0
     unprompted: str = ""
 
+    @property
+    def is_final(self) -> bool:
+        """Whether the photo alone is the reason for whatever failed, so that another worker would do no better."""
+        return not self.unprompted and self.cause in ("", "damaged", "too small", "flat")
+
 
 @dataclass
 class Prepared:

@@ -22,7 +22,7 @@ from xpsr_sdk.plugin_system.registry import Registry, default_registry
 from xpsr_sdk.prompts.describe import describe, joined
 from xpsr_sdk.prompts.store import STORE_NAME, PromptStore, SeenImage, StoredPrompt
 from xpsr_sdk.runners.local import LocalRunner
-from xpsr_sdk.runners.work import Done, Runner
+from xpsr_sdk.runners.work import Done, PartlyFailed, Runner
 
 GIVE_UP_AFTER = 50
 """If the provider fails for so many images in a row, it is not asked about the others."""
@@ -47,8 +47,16 @@ class Photo(NamedTuple):
     name: str
 
 
-Batch = Sequence[Photo]
-"""Images that the provider gets together."""
+class Batch(NamedTuple):
+    """Images that the provider gets together.
+
+    Attributes:
+        photos: The images.
+        is_rest: Whether the provider failed for these images of a batch, but described others of it.
+    """
+
+    photos: Sequence[Photo]
+    is_rest: bool = False
 
 
 class Description(NamedTuple):
@@ -65,6 +73,20 @@ class Description(NamedTuple):
     failed: dict[Path, str]
     missing: dict[str, tuple[PromptLevel, ...]]
     answers: dict[str, Prompts]
+
+    def fails(self, photo: Photo) -> bool:
+        """Whether the image could not be read, or the provider failed for it."""
+        if photo.file in self.failed:
+            return True
+        prompts = self.answers.get(self.images[photo.file].sha256)
+        return prompts is not None and bool(prompts.errors)
+
+    def of(self, photos: Iterable[Photo]) -> Description:
+        """What is told of some of the images, all of which could be read."""
+        images = {photo.file: self.images[photo.file] for photo in photos}
+        contents = {image.sha256 for image in images.values()}
+        missing = {content: levels for content, levels in self.missing.items() if content in contents}
+        return Description(images, {}, missing, {c: said for c, said in self.answers.items() if c in contents})
 
 
 @dataclass
@@ -98,7 +120,8 @@ def caption_folder(
     part: tuple[int, int] = (0, 1),
     max_megapixels: float = MAX_TRAINING_MEGAPIXELS,
     registry: Registry | None = None,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Callable[[int, int], object] = lambda done, total: None,
+    on_failure: Callable[[Path, str], object] = lambda photo, reason: None,
 ) -> Captioned:
     """Describe every image in ``folder`` and its subfolders, and store the prompts.
 
@@ -120,6 +143,7 @@ def caption_folder(
         max_megapixels: Images with more megapixels are reported as failed, however small their files are.
         registry: The registry in which the provider is looked up. None: the built-in and the installed plug-ins.
         progress: ``progress(done, total)``, called after each batch.
+        on_failure: ``on_failure(photo, reason)``, called for each image that failed or whose prompts are missing.
 
     Raises:
         ConfigError: There are no images, or the store cannot be used.
@@ -135,7 +159,7 @@ def caption_folder(
     with closing(PromptStore(store or folder / STORE_NAME, writable=True)) as file:
         file.add([], [])  # creates the file, so that workers find it
         work = CaptionWork(prompt_provider, keys, registry, file.file, max_megapixels)
-        desk = _Desk(file, keys, photos, batch_size, progress)
+        desk = _Desk(file, keys, photos, batch_size, progress, on_failure)
         desk.describe_all(runner or LocalRunner(workers), work)
     return desk.report
 
@@ -177,10 +201,25 @@ class _Captioner:
         self.sees_store = work.machine == platform.node() and not isinstance(work.store, RemotePath)
 
     def describe(self, batch: Batch) -> Description:
-        """Describe a batch. Contents that are stored already, such as copies, are not described."""
+        """Describe a batch.
+
+        Raises:
+            PartlyFailed: Some images failed, and may be described by another worker: one that can reach them, say.
+        """
+        found = self._described(batch.photos)
+        failed = [photo for photo in batch.photos if found.fails(photo)]
+        if failed:
+            others = [photo for photo in batch.photos if not found.fails(photo)]
+            rest = found.of(others)
+            is_rest = bool(rest.answers)
+            raise PartlyFailed(found, Batch(failed, is_rest), (Batch(others), rest) if others else None)
+        return found
+
+    def _described(self, photos: Sequence[Photo]) -> Description:
+        """Contents that are stored already, such as copies, are not described."""
         found = Description({}, {}, {}, {})
         views: dict[str, list[tuple[list[PromptLevel], Item]]] = {}
-        for photo in batch:
+        for photo in photos:
             try:
                 picture = read_picture(photo.file, self.work.max_megapixels)
                 status = photo.file.stat()
@@ -228,18 +267,20 @@ class _Desk:
         keys: Mapping[PromptLevel, PromptKey],
         photos: Sequence[Path],
         batch_size: int,
-        progress: Callable[[int, int], None],
+        progress: Callable[[int, int], object],
+        on_failure: Callable[[Path, str], object],
     ) -> None:
         self.report = Captioned()
         self._store, self._keys, self._photos, self._batch_size = store, keys, photos, batch_size
-        self._progress, self._done, self._failures_in_a_row = progress, 0, 0
+        self._progress, self._on_failure = progress, on_failure
+        self._done, self._failures_in_a_row = 0, 0
 
     def describe_all(self, runner: Runner, work: CaptionWork) -> None:
         """Describe the images. A batch that was lost twice is described image by image, so that one costs no other."""
-        lost = [photo for done in self._run(runner, work, self._batches()) for photo in done.given]
+        lost = [photo for done in self._run(runner, work, self._batches()) for photo in done.given.photos]
         if lost:
-            for done in self._run(runner, work, [[photo] for photo in lost]):
-                self.report.unprompted[done.given[0].file] = done.reason
+            for done in self._run(runner, work, [Batch([photo]) for photo in lost]):
+                self._fail(self.report.unprompted, done.given.photos[0].file, done.reason)
                 self._tell(1)
         self.report.failed = dict(sorted(self.report.failed.items()))
         self.report.unprompted = dict(sorted(self.report.unprompted.items()))
@@ -254,8 +295,8 @@ class _Desk:
                 if done.error is not None:
                     lost.append(done)
                 else:
-                    self._take(done.result())
-                    self._tell(len(done.given))
+                    self._take(done.result(), done.given.is_rest)
+                    self._tell(len(done.given.photos))
                 if self.report.given_up:
                     return []
         return lost
@@ -271,10 +312,10 @@ class _Desk:
                 continue
             batch.append(photo)
             if len(batch) == self._batch_size:
-                yield batch
+                yield Batch(batch)
                 batch = []
         if batch:
-            yield batch
+            yield Batch(batch)
         self._tell(0)
 
     def _is_known(self, photo: Photo) -> bool:
@@ -290,20 +331,28 @@ class _Desk:
         self._done += more
         self._progress(self._done, len(self._photos))
 
-    def _take(self, found: Description) -> None:
+    def _fail(self, where: dict[Path, str], photo: Path, reason: str) -> None:
+        where[photo] = reason
+        self._on_failure(photo, reason)
+
+    def _take(self, found: Description, is_rest: bool) -> None:
         """Store the prompts of a batch in one transaction, and count its images."""
         self._store.add(self._rows(found), found.images.values())
-        self.report.failed |= found.failed
+        for photo, reason in found.failed.items():
+            self._fail(self.report.failed, photo, reason)
         for photo, image in found.images.items():
             prompts = found.answers.get(image.sha256)
             if prompts is None:
                 self.report.known += 1
                 continue
             if prompts.errors:
-                self.report.unprompted[photo] = "; ".join(dict.fromkeys(prompts.errors.values()))
+                self._fail(self.report.unprompted, photo, "; ".join(dict.fromkeys(prompts.errors.values())))
             if prompts.source:
                 self.report.described += 1
-            self._failures_in_a_row = self._failures_in_a_row + 1 if prompts.errors and not prompts.source else 0
+            if prompts.source or not prompts.errors:
+                self._failures_in_a_row = 0
+            elif not is_rest:
+                self._failures_in_a_row += 1
         if self._failures_in_a_row >= GIVE_UP_AFTER:
             reason = next(reversed(self.report.unprompted.values()))
             self.report.given_up = (

@@ -13,7 +13,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from xpsr_sdk.errors import WorkerLost, XPSRError, one_line
 from xpsr_sdk.runners.hand import Answer
-from xpsr_sdk.runners.work import Done, Input
+from xpsr_sdk.runners.work import Done, Input, PartlyFailed, done_of
 
 TRIES = 2
 """How often an input is tried."""
@@ -166,10 +166,16 @@ class Spread(Generic[Input, OneWorker]):
         yield from self._ended(task, answer)
 
     def _ended(self, task: Task[Input], answer: Answer) -> Iterator[Done[Input, Any]]:
-        if answer.error is not None and task.tries < TRIES:
+        if answer.error is None:
+            yield Done(task.given, answer.value)
+        elif task.tries < TRIES:
+            if isinstance(answer.error, PartlyFailed):
+                task.given = answer.error.failed
+                if answer.error.others:
+                    yield Done(*answer.error.others)
             self._waiting.append(task)
         else:
-            yield Done(task.given, answer.value, answer.error)
+            yield done_of(task.given, answer.error)
 
     def _replace(self, post: Post[Input, OneWorker], error: WorkerLost) -> Iterator[Done[Input, Any]]:
         """Another worker for one that is lost; none for one that was lost before it was ready."""

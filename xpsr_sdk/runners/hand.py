@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from xpsr_sdk.errors import XPSRError, one_line, print_traceback
-from xpsr_sdk.runners.work import Work
+from xpsr_sdk.runners.work import PartlyFailed, Work
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,12 @@ class Hand:
 def _answer(call: Callable[[], Any]) -> Answer:
     with warnings.catch_warnings(record=True) as given:
         warnings.simplefilter("default", UserWarning)
-        value, error = None, None
+        value: Any = None
+        error: Exception | None = None
         try:
             value = call()
+        except PartlyFailed as raised:
+            error = raised
         except Exception as raised:
             print_traceback()
             error = _portable(raised)

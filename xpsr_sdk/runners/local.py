@@ -15,7 +15,7 @@ from xpsr_sdk.errors import WorkerLost, print_traceback
 from xpsr_sdk.runners.crew import Spread
 from xpsr_sdk.runners.hand import Answer, Hand
 from xpsr_sdk.runners.parent import end_with_parent
-from xpsr_sdk.runners.work import Done, Input, Output, Work
+from xpsr_sdk.runners.work import Done, Input, Output, PartlyFailed, Work, done_of
 
 THREADS = "OMP_NUM_THREADS"
 """How many threads torch uses on the CPU."""
@@ -57,8 +57,9 @@ def _run_here(work: Work[Input, Output], inputs: Iterable[Input]) -> Generator[D
             try:
                 done = Done(given, do(given))
             except Exception as error:
-                print_traceback()
-                done = Done(given, error=error)
+                if not isinstance(error, PartlyFailed):
+                    print_traceback()
+                done = done_of(given, error)
             yield done
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from xpsr_sdk.errors import XPSRError, one_line
 
@@ -23,7 +23,10 @@ class Work(Protocol[In, Out]):
     """Something to do with many inputs. It is sent to the workers, so it must be possible to pickle it."""
 
     def warm(self) -> AbstractContextManager[Callable[[In], Out]]:
-        """Build what every input needs, once in each worker. Gives the function of one input."""
+        """Build what every input needs, once in each worker. Gives the function of one input.
+
+        The function may raise ``PartlyFailed``, so that what failed of an input is tried by another worker.
+        """
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,30 @@ class Done(Generic[Input, Output]):
         return str(self.error) if isinstance(self.error, XPSRError) else one_line(self.error)
 
 
+class PartlyFailed(Exception):
+    """Some of an input failed, and another worker may be able to do it.
+
+    The runner gives that part to another worker once. In a single process, and after the last try, the output counts
+    as it is.
+
+    Args:
+        output: The output for the whole input, with the failures in it.
+        failed: The part of the input that failed.
+        others: The rest of the input, and the output for it; None if there is no rest.
+    """
+
+    def __init__(self, output: Any, failed: Any, others: tuple[Any, Any] | None = None) -> None:
+        super().__init__(output, failed, others)
+        self.output, self.failed, self.others = output, failed, others
+
+
+def done_of(given: Input, error: Exception) -> Done[Input, Any]:
+    """What came of an input whose function raised an error for the last time."""
+    if isinstance(error, PartlyFailed):
+        return Done(given, error.output)
+    return Done(given, error=error)
+
+
 class Runner(Protocol):
     """Spreads a work over its workers.
 
@@ -73,7 +100,8 @@ class Runner(Protocol):
 
         An input is taken from ``inputs`` only when a worker is free for it, so that a million of them need no memory.
         If the function raises, or a worker dies or hangs, another worker tries once more; then the error is given as a
-        value. A worker that died is replaced. When the iterator is closed, the workers end.
+        value. What failed of an input is tried once more, too, see ``PartlyFailed``. A worker that died is replaced.
+        When the iterator is closed, the workers end.
 
         Raises:
             XPSRError: ``Work.warm`` raised it, in whatever worker: the work cannot be done as it was asked for.
