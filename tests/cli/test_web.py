@@ -40,6 +40,7 @@ def test_a_port_that_is_taken_and_a_limit_out_of_range_are_told() -> None:
         port = taken.getsockname()[1]
         result = CliRunner().invoke(xpsr, ["web", "--port", str(port), "--model", "none"])
     assert result.exit_code == 2
+    assert result.stderr.startswith("Starting")  # since loading libraries takes a while
     assert f"127.0.0.1:{port} cannot be listened at" in result.stderr
     assert CliRunner().invoke(xpsr, ["web", "--keep-minutes", "0"]).exit_code == 2
     assert "no model 'nan0'" in CliRunner().invoke(xpsr, ["web", "--model", "nan0"]).stderr

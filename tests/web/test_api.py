@@ -148,6 +148,14 @@ def test_a_request_that_is_no_job_is_refused(visitor: Visitor, body: bytes) -> N
     assert visitor.post("/api/jobs", content=body).status_code in (404, 422)
 
 
+def test_settings_that_are_no_object_are_refused(visitor: Visitor, photo: Path) -> None:
+    photo_id = visitor.upload(photo).json()[0]["id"]
+    for settings in ([], "", 0):
+        answer = visitor.post("/api/jobs", json={"photo": photo_id, "settings": settings})
+        assert answer.status_code == 422
+        assert "settings (an object)" in answer.json()["error"]
+
+
 def test_files_that_are_no_photos_are_refused_and_not_kept(visitor: Visitor, site: Site) -> None:
     before = site.desk.storage.used()
     assert visitor.upload(b"hello", "a.png").status_code == 415
@@ -172,7 +180,7 @@ def test_a_job_is_cancelled_while_it_is_restored_and_others_go_on(visitor: Visit
     web_parts.GO.clear()
     photo_id = visitor.upload(photo).json()[0]["id"]
     first, second, third = (visitor.ask(photo_id, **HELD).json() for _ in range(3))
-    assert "step 1" in visitor.until(first["id"], "restoring")["stage"].lower() or True
+    visitor.until(first["id"], "restoring")
     assert [job["ahead"] for job in visitor.get("/api/jobs").json()] == [0, 1, 2]
     visitor.delete(f"/api/jobs/{second['id']}")
     visitor.delete(f"/api/jobs/{first['id']}")
@@ -255,7 +263,13 @@ def test_thirty_visitors_at_once_get_their_own_results(site: Site) -> None:
 )
 def test_there_is_nothing_at_other_addresses(site: Site, path: str) -> None:
     raw = httpx.URL(site.address).copy_with(raw_path=path.encode())
-    assert httpx.get(raw).status_code == 404
+    answer = httpx.get(raw)
+    assert answer.status_code == 404
+    assert answer.json().keys() == {"error"}
+
+
+def test_a_wrong_method_is_an_error_as_all_others(site: Site) -> None:
+    assert httpx.get(f"{site.address}/api/restore").json() == {"error": "There is nothing at this address for GET."}
 
 
 @pytest.mark.parametrize(

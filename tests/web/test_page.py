@@ -165,6 +165,7 @@ def test_a_restoration_is_followed_and_cancelled(visit: Open, photo: Path) -> No
     choose(page, scale="1", sampler="held")
     page.click("#restore")
     until(page, "document.querySelector('#busy-words').textContent.startsWith('Restoring: step')")
+    assert page.evaluate("document.querySelector('#busy-bar').getAnimations().length") == 1  # whatever it counts
     page.click("#restore")
     until(page, "document.querySelector('#busy-words').textContent.startsWith('1 before it')")
     until(page, "document.querySelector('#server').textContent === '2 to do'")
@@ -213,6 +214,15 @@ def test_wrong_and_too_large_files_are_told_at_their_place(visit: Open, photo: P
     assert page.locator("#restore").is_enabled()
     page.get_by_role("button", name="Remove large.png").click()
     assert page.locator(".photo").count() == 2
+
+
+def test_a_photo_without_its_end_has_no_broken_picture(visit: Open, photo: Path) -> None:
+    page = visit()
+    Image.effect_noise((60, 60), 90).save(whole := io.BytesIO(), "JPEG")
+    upload(page, {"name": "cut.jpg", "mimeType": "image/jpeg", "buffer": whole.getvalue()[:900]})
+    until(page, "document.querySelector('.photo img').naturalWidth > 0")
+    page.click("#restore")
+    until(page, "document.querySelector('.photo .state').textContent.includes('its end is missing')")
 
 
 def test_a_setting_that_is_out_of_range_is_told(visit: Open, photo: Path) -> None:

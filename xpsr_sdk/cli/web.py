@@ -86,6 +86,7 @@ def web(
             f"Others may reach {host}, so a password is required: set {AUTH_VARIABLE}=name:password, or give "
             "--auth-file FILE with such lines."
         )
+    say("Starting; this takes some seconds.", err=True)
     quiet_libraries()
     from xpsr_sdk.web.catalogue import Catalogue
     from xpsr_sdk.web.dials import Dials

@@ -26,8 +26,10 @@ STAGES = {
     "decode": "Decoding",
 }
 """The stages of a restoration, in words."""
-SHARES = {"prompts": 0.0, "text": 0.05, "upscale": 0.1, "denoise": 0.3, "decode": 0.9}
-"""How much of a region is done when a stage begins, roughly."""
+SHARES = {"prompts": 0.0, "text": 0.05, "upscale": 0.1, "decode": 0.9}
+"""How much of a region is done when a stage begins, roughly; for ``denoise`` see ``Job.plan``."""
+EVALUATIONS_OF_UPSCALER = 2
+"""As many evaluations of the model take roughly as long as an upscaler."""
 
 
 class TooSlow(XPSRError):
@@ -74,6 +76,7 @@ class Job:
     _began: float = 0.0
     _regions: tuple[int, int] = (0, 1)
     _evaluations: int = 1
+    _shares: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.end.set_running_or_notify_cancel()  # whoever stops waiting does not cancel it for others
@@ -100,15 +103,15 @@ class Job:
 
     def _within(self, stage: str, done: int, total: int) -> tuple[float, str]:
         """How much of a region is done, and what is being done."""
-        words, begun = STAGES.get(stage, stage), SHARES.get(stage, 0.0)
+        words, begun = STAGES.get(stage, stage), self._shares.get(stage, 0.0)
         if not total:
             return begun, words
         if stage == "denoise":
             step, tile = divmod(done, total)
             words += f": step {min(step + 1, self._evaluations)} of {self._evaluations}"
             words += f", tile {tile + 1} of {total}" if total > 1 else ""
-            return begun + (SHARES["decode"] - begun) * min(done / (total * self._evaluations), 1), words
-        last = 1.0 if self.config.model == UPSCALER_ALONE else SHARES["denoise"]
+            return begun + (self._shares["decode"] - begun) * min(done / (total * self._evaluations), 1), words
+        last = 1.0 if self.config.model == UPSCALER_ALONE else self._shares["denoise"]
         return begun + (last - begun) * done / total, f"{words}: tile {min(done + 1, total)} of {total}"
 
     def go(self, state: State, stage: str = "") -> bool:
@@ -120,8 +123,11 @@ class Job:
             return True
 
     def plan(self, evaluations: int) -> None:
-        """Say how many evaluations of the model there will be at most."""
+        """Say how many evaluations of the model there will be at most, before the job is watched."""
         self._evaluations = evaluations
+        upscaling = EVALUATIONS_OF_UPSCALER / (EVALUATIONS_OF_UPSCALER + evaluations)
+        begun, end = SHARES["upscale"], SHARES["decode"]
+        self._shares = SHARES | {"denoise": begun + (end - begun) * upscaling}
 
     def finish(self, state: State, error: str = "") -> None:
         """Set the state with which it ends, unless it has ended already."""

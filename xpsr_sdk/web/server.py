@@ -68,6 +68,7 @@ def build_app(desk: Desk, dials: Dials, limits: Limits, users: dict[str, str], h
     _add_jobs(app, desk)
     _add_downloads(app, desk)
     _add_one_call(app, desk, limits)
+    _add_nothing_else(app)
     of_gradio = desk.storage.root / "gradio"
     mount_gradio(app, desk, dials, limits, of_gradio)
     return Gate(
@@ -200,7 +201,8 @@ def _add_jobs(app: FastAPI, desk: Desk) -> None:
     async def restore(request: Request) -> dict[str, Any]:
         """Restore a photo: ``{"photo": ..., "settings": {...}, "title": ...}``."""
         asked = await _json(request)
-        photo, settings, title = asked.get("photo"), asked.get("settings") or {}, asked.get("title") or ""
+        photo, title = asked.get("photo"), asked.get("title") or ""
+        settings = {} if asked.get("settings") is None else asked["settings"]
         if not (isinstance(photo, str) and isinstance(settings, dict) and isinstance(title, str)):
             raise ConfigError("A job needs the id of a photo, and may have settings (an object) and a title.")
         job = await asyncio.to_thread(desk.restore, _visitor(request), photo, settings, title[:100])
@@ -289,6 +291,16 @@ def _add_one_call(app: FastAPI, desk: Desk, limits: Limits) -> None:
             )
         finally:
             desk.delete_photo(visitor, photo.id)
+
+
+def _add_nothing_else(app: FastAPI) -> None:
+    """All other requests for the page and its API, which else gradio would answer, in a form of its own."""
+    methods = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
+
+    @app.api_route("/api/{rest:path}", methods=methods)
+    @app.api_route("/page/{rest:path}", methods=methods)
+    def nothing(request: Request, rest: str) -> None:
+        raise NotThere(f"There is nothing at this address for {request.method}.")
 
 
 async def _ended(desk: Desk, visitor: str, job_id: str) -> None:

@@ -107,6 +107,7 @@ function makePhoto(photo) {
   const remove = element("button", { type: "button" }, "✕");
   remove.addEventListener("click", () => removePhoto(photo.id));
   const image = element("img", { alt: "", width: 64, height: 64, src: photo.width ? `/api/photos/${photo.id}/small` : "/page/none.svg" });
+  image.addEventListener("error", () => { image.src = "/page/none.svg"; }, { once: true }); // the end of a photo may be missing
   return element("li", { class: "photo" }, image, element("div", {}, pick, element("p", { class: "state" }), element("progress", { max: 1, "aria-label": `Progress of ${name}`, hidden: true })), remove);
 }
 
