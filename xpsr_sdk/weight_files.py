@@ -112,5 +112,7 @@ def _reason(file: Path, error: Exception) -> str:
     if isinstance(error, UnpicklingError):
         unsafe = "it is damaged, or holds more than tensors, and pickled code could do anything"
         return unsafe if is_pickled else "it is damaged, or holds no weights at all"
+    if isinstance(error, SafetensorError) and "header" in str(error):  # of a size that is not the file's, or unreadable
+        return "it is damaged, or its end is missing: copy or download it again"
     is_told = isinstance(error, OSError | RuntimeError | ValueError | SafetensorError)
     return one_line(error).removesuffix(".") if is_told else "it is damaged"

@@ -32,6 +32,13 @@ def test_the_figures_are_printed_and_written_to_a_new_folder(photo: Path, tmp_pa
     assert json.loads(file.read_text())["means"] == {"psnr": "inf", "ssim": 1.0}
 
 
+def test_how_it_was_measured_is_not_folded_to_a_narrow_table_and_a_name_is_one_line(tmp_path: Path) -> None:
+    tiny.photo(24, 20).save(photo := tmp_path / "two\nlines.png")
+    lines = evaluate(photo).stdout.splitlines()
+    assert any(line.startswith("PSNR: on Y (BT.601, 16 to 235), peak 255") for line in lines)
+    assert any(r"two\nlines" in line for line in lines)
+
+
 def test_a_place_that_cannot_be_written_to(photo: Path) -> None:
     result = evaluate(photo, "--json", photo / "figures.json")
     assert result.exit_code == 1

@@ -185,7 +185,7 @@ def test_what_a_lora_may_be_called(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert parse_lora("a.safetensors") == ("a.safetensors", 1.0)
     assert parse_lora("a.safetensors:-.5") == ("a.safetensors", -0.5)
     assert parse_lora(r"C:\a.safetensors") == (r"C:\a.safetensors", 1.0)
-    for text in (":1", "a.safetensors:nan"):
+    for text in (":1", "a.safetensors:nan", "a.safetensors:strong"):
         with pytest.raises(ConfigError, match="write FILE or FILE:WEIGHT"):
             parse_lora(text)
     with pytest.raises(ConfigError, match=r"lora: it.safetensors does not exist"):

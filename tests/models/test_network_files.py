@@ -97,7 +97,7 @@ def test_a_shard_that_is_cut_off_or_is_named(base: Path, part: str) -> None:
     settings = {"model": str(base)} if part == "vae" else {"checkpoint": base / "xpsr"}
     second = shard(folder)[1]
     second.write_bytes(second.read_bytes()[:-100])
-    with pytest.raises(CheckpointError, match=r"00002-of-00002.safetensors cannot be read as weights: "):
+    with pytest.raises(CheckpointError, match=r"00002-of-00002.safetensors cannot be .*: .* its end is missing"):
         restored(**settings)
     second.unlink()
     with pytest.raises(CheckpointError, match=r"00002-of-00002.safetensors does not exist"):

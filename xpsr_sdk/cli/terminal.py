@@ -65,10 +65,13 @@ def json_line(value: object) -> str:
 
 
 def print_table(table: Table) -> None:
-    """Print a table, as wide as the terminal. Square brackets in its cells are not read as markup."""
+    """Print a table, as wide as the terminal, and below it its caption. Square brackets are not read as markup."""
     console = Console()
     width = console.width if console.is_terminal else PIPE_WIDTH
+    caption, table.caption = table.caption, None  # which rich would fold to the width of a narrow table
     _Console(width=width, markup=False, highlight=False).print(table)
+    if caption:
+        click.echo(visible(str(caption)))
 
 
 class _Console(Console):
@@ -76,7 +79,7 @@ class _Console(Console):
 
     def render_str(self, text: str, **options: Any) -> Text:
         """See rich."""
-        return super().render_str(visible(text), **options)
+        return super().render_str(visible(text, newline="\\n"), **options)
 
 
 def is_first_process() -> bool:

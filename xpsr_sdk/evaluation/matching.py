@@ -48,7 +48,8 @@ def match(pred: Path, hr: Path) -> list[Pair]:
         raise ConfigError(
             f"The folders {pred} and {hr} do not hold the same images: "
             f"{'; '.join(filter(None, [missing, extra]))}. Equal names are expected, but for the extension and an "
-            "ending that all names of a folder share, such as _x4 or _LR."
+            "ending that all names of a folder share, such as _x4 or _LR. To measure the photos that both hold, name "
+            "the originals as --reference."
         )
     return [
         Pair(partner.removesuffix(hrs[partner].suffix), preds[name], hrs[partner])

@@ -65,7 +65,9 @@ def parse_lora(text: str) -> tuple[str, float]:
     try:
         weight = float(end)
     except ValueError:
-        return text, 1.0
+        if not name.lower().endswith(WEIGHT_FILES):  # a name without a weight, in which there may be a colon
+            return text, 1.0
+        weight = math.nan
     if not name or not math.isfinite(weight):
         raise ConfigError(f"lora {text!r}: write FILE or FILE:WEIGHT, as in style.safetensors:0.8.")
     return name, weight
@@ -113,7 +115,8 @@ def _merge(pipeline: Any, file: Path, weight: float) -> None:
         matrix.copy_(matrix.float() + weight * change.reshape(matrix.shape))
     if unknown:
         shown = ", ".join(unknown[:5]) + (", ..." if len(unknown) > 5 else "")
-        warnings.warn(f"{file}: the model lacks {len(unknown)} layers of this LoRA: {shown}", stacklevel=2)
+        lacking = "a layer" if len(unknown) == 1 else f"{len(unknown)} layers"
+        warnings.warn(f"{file}: the model lacks {lacking} of this LoRA: {shown}", stacklevel=2)
 
 
 def _read(file: Path, unet_config: Any) -> tuple[Layers, list[str]]:

@@ -180,7 +180,7 @@ class WeightFiles:
             except OSError as error:
                 raise CheckpointError(
                     f"The weights of {metric.upper()}, {name}, cannot be downloaded ({error}): name a folder that "
-                    "holds them."
+                    "holds them as weights (--weights)."
                 ) from error
         if found is None:
             raise CheckpointError(f"{metric.upper()} needs the file {name}, and {self._folder} does not hold it.")
