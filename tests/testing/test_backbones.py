@@ -212,6 +212,64 @@ class ClampsToZeroAndOne(StableDiffusion):
         return (super().decode(latents, lr) / 2 + 0.5).clamp(0, 1)
 
 
+class DecodesToLevels(StableDiffusion):
+    def decode(self, latents: Tensor, lr: Tensor) -> Tensor:
+        return 127.5 * (super().decode(latents, lr) + 1)
+
+
+class ExchangesRedAndBlue(StableDiffusion):
+    def decode(self, latents: Tensor, lr: Tensor) -> Tensor:
+        return super().decode(latents, lr).flip(1)
+
+
+class MovesByAPixel(StableDiffusion):
+    def decode(self, latents: Tensor, lr: Tensor) -> Tensor:
+        return super().decode(latents, lr).roll(1, -1)
+
+
+class EncodesZeroToOne(StableDiffusion):
+    def encode(self, image: Tensor, lr: Tensor, generators: Any = None) -> Tensor:
+        return super().encode((image + 1) / 2, lr, generators)
+
+
+class ExpectsZeroToOne(StableDiffusion):
+    def encode(self, image: Tensor, lr: Tensor, generators: Any = None) -> Tensor:
+        return super().encode(2 * image - 1, lr, generators)
+
+
+class GivesTheDecodersOutput(StableDiffusion):
+    def decode(self, latents: Tensor, lr: Tensor) -> Any:
+        return self.vae.decode(latents / self.vae.config.scaling_factor)
+
+
+class GivesADistribution(StableDiffusion):
+    def encode(self, image: Tensor, lr: Tensor, generators: Any = None) -> Any:
+        return self.vae.encode(image).latent_dist
+
+
+class GivesEmbeddings(StableDiffusion):
+    def encode_text(self, texts: Sequence[str], **options: Any) -> Any:
+        return super().encode_text(texts, **options).embeddings
+
+
+class HalfTheGradient(StableDiffusion):
+    def decode(self, latents: Tensor, lr: Tensor) -> Tensor:
+        image = super().decode(latents, lr)
+        return (image + image.detach()) / 2
+
+
+class WritesIntoTheFolder(StableDiffusion):
+    def load(self, folder: Path, dtype: torch.dtype = torch.float32, from_scratch: bool = False) -> None:
+        (folder / "read").touch()
+        super().load(folder, dtype, from_scratch)
+
+
+class ChangesTheSchedule(StableDiffusion):
+    def encode_text(self, texts: Sequence[str], **options: Any) -> Conditioning:
+        self.scheduler.register_to_config(prediction_type="v_prediction")
+        return super().encode_text(texts, **options)
+
+
 class UsesThePhotoEncodedLast(StableDiffusion):
     def encode(self, image: Tensor, lr: Tensor, generators: Any = None) -> Tensor:
         self.last = lr
@@ -231,6 +289,17 @@ BROKEN = [
     ("exceptions", FailsInBatches),
     ("range", DecodesToZeroAndOne),
     ("range", ClampsToZeroAndOne),
+    ("range", DecodesToLevels),
+    ("range", ExchangesRedAndBlue),
+    ("range", MovesByAPixel),
+    ("range", EncodesZeroToOne),
+    ("range", ExpectsZeroToOne),
+    ("shape", GivesTheDecodersOutput),
+    ("shape", GivesADistribution),
+    ("text", GivesEmbeddings),
+    ("gradients", HalfTheGradient),
+    ("parts", WritesIntoTheFolder),
+    ("determinism", ChangesTheSchedule),
     ("determinism", UsesThePhotoEncodedLast),
     ("parts", InTrainingMode),
     ("parts", OddStride),

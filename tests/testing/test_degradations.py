@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from pydantic import Field
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from tests.support.registries import registry_with
 from xpsr_sdk import Options
@@ -153,6 +155,38 @@ class MovesByAPixel(Honest):
         return super().smaller(hr).roll(1, -1)
 
 
+class TakesEveryFourthPixel(Honest):
+    def smaller(self, hr: Tensor) -> Tensor:
+        return hr[..., :: self.scale, :: self.scale]
+
+
+class AlignsCorners(Honest):
+    def smaller(self, hr: Tensor) -> Tensor:
+        size = [side // self.scale for side in hr.shape[-2:]]
+        return interpolate(hr, size, mode="bilinear", align_corners=True)
+
+
+class BelievesInMinusOneToOne(Honest):
+    def smaller(self, hr: Tensor) -> Tensor:
+        return (super().smaller(hr) + 1) / 2
+
+
+class ViewsPixels(Honest):
+    def smaller(self, hr: Tensor) -> Tensor:
+        return super().smaller(hr - 0 * hr.view(len(hr), -1).mean())
+
+
+class SeedsTorch(Honest):
+    def noise_of(self, image: Tensor, generator: torch.Generator) -> Tensor:
+        torch.manual_seed(generator.initial_seed())
+        return 0.1 * torch.randn(image.shape)
+
+
+class TellsTheTime(Honest):
+    def noise_of(self, image: Tensor, generator: torch.Generator) -> Tensor:
+        return super().noise_of(image, torch.Generator().manual_seed(time.time_ns()))
+
+
 class SwapsColors(Honest):
     def smaller(self, hr: Tensor) -> Tensor:
         return super().smaller(hr).flip(1)
@@ -180,6 +214,12 @@ class FailsAlways(Honest):
 
 BROKEN = [
     ("exceptions", FailsAlways),
+    ("alignment", TakesEveryFourthPixel),
+    ("alignment", AlignsCorners),
+    ("range", BelievesInMinusOneToOne),
+    ("exceptions", ViewsPixels),
+    ("determinism", SeedsTorch),
+    ("determinism", TellsTheTime),
     ("scale", ScaleIsAFloat),
     ("scale", IgnoresTheOption),
     ("shape", LosesAColumn),

@@ -65,6 +65,28 @@ class LooseWeight(Honest):
         self.loose = torch.zeros(site.channels, requires_grad=True)
 
 
+class ListsItsLayers(Honest):
+    def __init__(self, config: Honest.Config, site: AttentionSite) -> None:
+        super().__init__(config, site)
+        self.layers = [nn.Linear(site.channels, site.channels)]
+
+
+class KeepsTexts(Honest):
+    """By their shapes and precisions, as if all texts were the same."""
+
+    def quality(self, x: Tensor, low: Tensor) -> Tensor:
+        if torch.is_grad_enabled() or low.is_meta:
+            return super().quality(x, low)
+        self.kept = getattr(self, "kept", {})
+        return self.kept.setdefault((low.shape, low.dtype), super().quality(x, low))
+
+
+class GivesMoreInTraining(Honest):
+    def forward(self, attend: Attend, x: Tensor, high: Tensor, low: Tensor | None) -> Any:
+        fused = super().forward(attend, x, high, low)
+        return (fused, {}) if self.training else fused
+
+
 class ChangesTheAttention(Honest):
     def init_from_attention(self, attention: Any) -> None:
         nn.init.zeros_(attention.proj_out.weight)
@@ -282,6 +304,9 @@ BROKEN = [
     ("module", NoModule),
     ("module", Frozen),
     ("module", LooseWeight),
+    ("module", ListsItsLayers),
+    ("determinism", KeepsTexts),
+    ("gradients", GivesMoreInTraining),
     ("initialisation", ChangesTheAttention),
     ("initialisation", SharesTheAttention),
     ("shape", Pools),
@@ -350,6 +375,11 @@ def test_tensors_on_another_device_are_caught(monkeypatch: pytest.MonkeyPatch, p
     with pytest.raises(ContractViolation) as caught:
         check_fusion_attention("part", registry_with("fusion_attention", part))
     assert caught.value.clause == "device", str(caught.value)
+
+
+def test_a_tensor_of_the_cpu_is_caught_without_another_device() -> None:
+    with pytest.raises(ContractViolation, match="create tensors on the device of x"):
+        check_fusion_attention("part", registry_with("fusion_attention", AddsATensorOfTheCPU))
 
 
 def test_every_clause_has_a_broken_fusion() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from copy import deepcopy
 from importlib import import_module
 from pathlib import Path
 from textwrap import dedent
@@ -63,6 +64,33 @@ class KeepsTheModel(Honest):
         self.teacher = model.unet
 
 
+class FreezesTheModel(Honest):
+    def __init__(self, config: Honest.Config, model: TrainedModel) -> None:
+        super().__init__(config, model)
+        self.teacher = deepcopy(model.unet.requires_grad_(False))
+
+
+class ChangesTheModel(Honest):
+    def __init__(self, config: Honest.Config, model: TrainedModel) -> None:
+        super().__init__(config, model)
+        model.unet.conv_out.bias.data.add_(1)
+
+
+class ReadsHeads(Honest):
+    def forward(self, step: TrainingStep, generators: Generators) -> Any:
+        return super().forward(step, generators) + step.rgbs[0].square().mean()
+
+
+class GivesNothing(Honest):
+    def forward(self, step: TrainingStep, generators: Generators) -> Any:
+        return {}
+
+
+class HalfPrecision(Honest):
+    def forward(self, step: TrainingStep, generators: Generators) -> Any:
+        return super().forward(step, generators).half()
+
+
 class OneForEachImage(Honest):
     def forward(self, step: TrainingStep, generators: Generators) -> Any:
         return super().forward(step, generators).expand(len(step.hr))
@@ -81,6 +109,49 @@ class NeedsDetail(Honest):
 class Sums(Honest):
     def forward(self, step: TrainingStep, generators: Generators) -> Any:
         return super().forward(step, generators) * len(step.hr)
+
+
+class SumsSmallErrors(Sums):
+    def forward(self, step: TrainingStep, generators: Generators) -> Any:
+        return 1e-5 * super().forward(step, generators)
+
+
+class OneGeneratorForAll(Honest):
+    def forward(self, step: TrainingStep, generators: Generators) -> Any:
+        return super().forward(step, generators[:1] * len(generators))
+
+
+class CallsBackward(Honest):
+    def forward(self, step: TrainingStep, generators: Generators) -> Any:
+        loss = super().forward(step, generators)
+        if loss.requires_grad:
+            loss.backward(retain_graph=True)
+        return loss
+
+
+class GrowsLater(Honest):
+    def forward(self, step: TrainingStep, generators: Generators) -> Any:
+        if not hasattr(self, "late"):
+            self.late = nn.Parameter(torch.ones(()))
+        return super().forward(step, generators) * self.late
+
+
+class TrainsInHalfPrecision(Honest):
+    def __init__(self, config: Honest.Config, model: TrainedModel) -> None:
+        super().__init__(config, model)
+        self.half()
+
+
+class ChangesTimesteps(Honest):
+    def forward(self, step: TrainingStep, generators: Generators) -> Any:
+        step.timesteps.clamp_(max=500)
+        return super().forward(step, generators)
+
+
+class UsesUpGenerators(Honest):
+    def forward(self, step: TrainingStep, generators: Generators) -> Any:
+        generators.reverse()  # type: ignore[attr-defined]
+        return super().forward(step, generators)
 
 
 class Detaches(Honest):
@@ -146,6 +217,18 @@ class WritesIntoTheStep(Honest):
 BROKEN = [
     ("module", NoModule),
     ("module", KeepsTheModel),
+    ("construction", FreezesTheModel),
+    ("construction", ChangesTheModel),
+    ("heads", ReadsHeads),
+    ("answer", GivesNothing),
+    ("answer", HalfPrecision),
+    ("mean", SumsSmallErrors),
+    ("mean", OneGeneratorForAll),
+    ("gradients", CallsBackward),
+    ("trained parameters", GrowsLater),
+    ("trained parameters", TrainsInHalfPrecision),
+    ("inputs", ChangesTimesteps),
+    ("inputs", UsesUpGenerators),
     ("answer", OneForEachImage),
     ("answer", GivesANumber),
     ("no detail", NeedsDetail),

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import conv2d
 
 from tests.support.registries import registry_with
 from xpsr_sdk import FolderMetric, Metric, Options, Registry
@@ -112,6 +113,30 @@ class MeasuresTheBatch(Honest):
         return super().measure(images, references).mean().expand(len(images))
 
 
+class MeasuresSmallErrorsOfTheBatch(Honest):
+    def measure(self, images: Tensor, references: Tensor) -> Tensor:
+        return 1e-4 * (images - references).abs().mean().expand(len(images))
+
+
+class DividesByTheError(Honest):
+    def measure(self, images: Tensor, references: Tensor) -> Tensor:
+        error = super().measure(images, references)
+        return error**2 / error
+
+
+class SinglePrecision(Honest):
+    def measure(self, images: Tensor, references: Tensor) -> Tensor:
+        return conv2d(images - references, torch.ones(1, 3, 1, 1)).abs().mean(dim=(1, 2, 3))
+
+
+class ListsItsLicenses(Honest):
+    license = ("MIT", "CC BY-NC 4.0")
+
+
+class IsStorableNow(Honest):
+    storable = "no"
+
+
 class PrefersNoise(Honest):
     lower_is_better = False
 
@@ -119,6 +144,32 @@ class PrefersNoise(Honest):
 class ComparesWithATensor(HonestOfFolders):
     def compare(self, features: Tensor, references: Tensor) -> Any:
         return (features.mean(dim=0) - references.mean(dim=0)).norm()
+
+
+class ChangesTheFeatures(HonestOfFolders):
+    def compare(self, features: Tensor, references: Tensor) -> Any:
+        return super().compare(features.clamp_(max=0.5), references)
+
+
+class SeedsTorch(HonestOfFolders):
+    def compare(self, features: Tensor, references: Tensor) -> Any:
+        torch.manual_seed(0)
+        return super().compare(features, references)
+
+
+class ComparesPairs(HonestOfFolders):
+    def compare(self, features: Tensor, references: Tensor) -> Any:
+        return float((features - references).norm()) if len(features) == len(references) else None
+
+
+class ComparesTheFirst(HonestOfFolders):
+    def compare(self, features: Tensor, references: Tensor) -> Any:
+        return super().compare(features[:1], references[:1])
+
+
+class FindsNoFigure(HonestOfFolders):
+    def compare(self, features: Tensor, references: Tensor) -> Any:
+        return float("nan")
 
 
 class PrefersNoisyFolders(HonestOfFolders):
@@ -138,7 +189,17 @@ BROKEN = [
     ("determinism", DrawsFromNumpy),
     ("determinism", Remembers),
     ("batch", MeasuresTheBatch),
+    ("batch", MeasuresSmallErrorsOfTheBatch),
+    ("shape", DividesByTheError),
+    ("exceptions", SinglePrecision),
+    ("attributes", ListsItsLicenses),
+    ("attributes", IsStorableNow),
     ("direction", PrefersNoise),
+    ("compare", ChangesTheFeatures),
+    ("compare", SeedsTorch),
+    ("compare", ComparesPairs),
+    ("compare", ComparesTheFirst),
+    ("compare", FindsNoFigure),
     ("compare", ComparesWithATensor),
     ("compare", PrefersNoisyFolders),
 ]

@@ -23,7 +23,7 @@ def degraded(model: DegradationModel, hr: Tensor, generators: Sequence[torch.Gen
         BrokenPlugin: The model failed, or gave something else than its contract promises.
         NonFiniteResult: It gave NaN or infinity.
     """
-    with blamed_on("degradation_model", model):
+    with torch.no_grad(), blamed_on("degradation_model", model):
         lr = model(hr, generators)
     batch, channels, height, width = hr.shape
     shape = (batch, channels, height // model.scale, width // model.scale)

@@ -24,6 +24,7 @@ from xpsr_sdk.plugin_system.registry import Registry
 from xpsr_sdk.testing.restoring import check_restoration
 from xpsr_sdk.testing.subject import Choice, Subject, check_construction, for_all, require
 from xpsr_sdk.testing.tensors import (
+    correlation,
     generators,
     global_random_state_kept,
     inputs_kept,
@@ -36,6 +37,8 @@ from xpsr_sdk.testing.tiny import photo, write_networks, write_stable_diffusion
 
 TEXTS = ("", "a photo of a cat", "strong blur, no noise.", "ein Haus am See, 湖边的房子")
 WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.safetensors.index.json")
+SLOPE_STEPS = (1e-2, 1e-3, 1e-4)
+"""Step sizes of finite differences: small ones suit what bends strongly, large ones what computes in float32 inside."""
 
 
 def check_backbone(
@@ -62,17 +65,27 @@ def check_backbone(
         else:
             shutil.copytree(folder, base)
         backbone = _parts(subject, base)
+        schedule = dict(backbone.scheduler.config)
         with subject.clause("exceptions"), torch.no_grad():
             image, lr = _images(backbone)
-            backbone.decode(backbone.encode(image, lr), lr)
-            backbone.encode_text(["a photo"])
+            encoded, conditioning = backbone.encode(image, lr), backbone.encode_text(["a photo"])
+            with subject.clause("shape"):
+                require(isinstance(encoded, Tensor), f"encode returned a {type(encoded).__name__}, not a tensor")
+            decoded = backbone.decode(encoded, lr)
+            with subject.clause("shape"):
+                require(isinstance(decoded, Tensor), f"decode returned a {type(decoded).__name__}, not a tensor")
+            with subject.clause("text"):
+                _require_conditioning(conditioning)
         for check in (_precision, _from_scratch, _damage):
             check(subject, base)
-        for test in (_text, _long_text, _weights, _shape, _inputs, _determinism, _batch, _gradients):
+        for test in (_text, _long_text, _weights, _shape, _inputs, _determinism, _batch):
             test(subject, backbone)
+        with subject.clause("determinism"):
+            require(dict(backbone.scheduler.config) == schedule, "it changed the config of the scheduler")
         _derived(subject, backbone)
         _scale(subject, backbone)
         _range(subject, backbone)
+        _gradients(subject, backbone)
         if lossless:
             _lossless(subject, backbone)
         _end_to_end(subject, backbone, base)
@@ -86,7 +99,9 @@ def _loaded(subject: Subject, folder: Path, dtype: torch.dtype = torch.float32, 
 
 def _parts(subject: Subject, folder: Path) -> Any:
     with subject.clause("parts"):
+        before = _files(folder)
         backbone = _loaded(subject, folder)
+        require(_files(folder) == before, "load() changed the folder of the model")
         kinds: dict[str, type] = {"vae": ModelMixin, "text_encoder": nn.Module}
         for name, kind in (kinds | dict.fromkeys(text_encoders_of(backbone), nn.Module)).items():
             part = getattr(backbone, name)
@@ -102,6 +117,10 @@ def _parts(subject: Subject, folder: Path) -> Any:
             require(type(value) is int and value >= 1, f"{name} is {value!r}")
         require(log2(backbone.stride).is_integer(), f"stride is {backbone.stride}, which is not a power of 2")
         return backbone
+
+
+def _files(folder: Path) -> dict[Path, bytes]:
+    return {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
 def _precision(subject: Subject, folder: Path) -> None:
@@ -168,7 +187,7 @@ def _text(subject: Subject, backbone: Any) -> None:
     with subject.clause("text"):
         for texts in (TEXTS, list(TEXTS[:1]), ["a"] * 3):
             conditioning = backbone.encode_text(texts)
-            require(isinstance(conditioning, Conditioning), f"encode_text returned a {type(conditioning).__name__}")
+            _require_conditioning(conditioning)
             shape = (len(texts), _tokens(backbone), backbone.text_width)
             require_tensor(conditioning.embeddings, shape, f"the embeddings of {len(texts)} texts")
             names = set(conditioning.added)
@@ -177,6 +196,10 @@ def _text(subject: Subject, backbone: Any) -> None:
                 require_tensor(x, (len(texts), *x.shape[1:]), f"{name} of {len(texts)} texts")
         first, second = backbone.encode_text(["a cat", "a house"]).embeddings
         require(not same(first, second), "two texts have the same embeddings")
+
+
+def _require_conditioning(value: object) -> None:
+    require(isinstance(value, Conditioning), f"encode_text returned a {type(value).__name__}, not a Conditioning")
 
 
 @torch.no_grad()
@@ -270,15 +293,40 @@ def _range(subject: Subject, backbone: Any) -> None:
         decoded = torch.cat([backbone.decode(level * noise(*shape, seed=3), dark) for level in (0.5, 1.0)])
         lowest = float(decoded.min())
         require(lowest < 0, f"of random latents and a black photo it decodes no number below {lowest:.3g}")
-        factor = getattr(backbone.vae.config, "scaling_factor", None)
-        if not isinstance(backbone.vae, AutoencoderKL) or factor is None:
-            return
-        latents = noise(*shape, seed=4)
-        ours, own = backbone.decode(latents, dark).flatten(), backbone.vae.decode(latents / factor).sample.flatten()
-        (ours_, own_) = (x.double() - x.double().mean() for x in (ours, own))
-        alike = float((ours_ * own_).sum() / (ours_.norm() * own_.norm()).clamp(min=1e-12))
-        slope = float((ours_ * own_).sum() / own_.square().sum().clamp(min=1e-12))
-        require(alike < 0.99 or abs(slope - 0.5) > 0.05, "it halves what the autoencoder gives, as if for [0, 1]")
+        if isinstance(backbone.vae, AutoencoderKL):
+            _check_encoding(backbone, image)
+            _check_decoding(backbone, noise(*shape, seed=4), dark)
+
+
+def _check_encoding(backbone: Any, image: Tensor) -> None:
+    """What an autoencoder of diffusers is given must not be the image in another range or order."""
+    latents = backbone.encode(image, image / 2 + 0.5)
+
+    def is_of(other: Tensor) -> bool:
+        own: Tensor = backbone.vae.encode(other).latent_dist.mode()
+        return correlation(latents, own) > 0.9999
+
+    if is_of(image):
+        return
+    require(not is_of(image / 2 + 0.5), "it encodes images in [0, 1], but the autoencoder takes them in [-1, 1]")
+    require(not is_of(2 * image - 1), "it encodes images as if they were in [0, 1], but they are in [-1, 1]")
+    require(not is_of(image.flip(1)), "it encodes images with red and blue exchanged")
+
+
+def _check_decoding(backbone: Any, latents: Tensor, dark: Tensor) -> None:
+    """What an autoencoder of diffusers gives must not be brought to another range, order or place."""
+    own = backbone.vae.decode(latents / getattr(backbone.vae.config, "scaling_factor", 1)).sample.double()
+    ours = backbone.decode(latents, dark).double()
+    if correlation(ours, own) > 0.99:
+        centered, theirs = ours - ours.mean(), own - own.mean()
+        slope = float((centered * theirs).sum() / theirs.square().sum().clamp(min=1e-12))
+        require(abs(slope - 0.5) > 0.05, "it halves what the autoencoder gives, as if for [0, 1]")
+        require(slope < 2, f"it gives {slope:.3g} times what the autoencoder gives")
+        return
+    require(correlation(ours, own.flip(1)) < 0.99, "it exchanges red and blue")
+    for rows, columns in ((-1, 0), (1, 0), (0, -1), (0, 1)):
+        alike = correlation(ours, own.roll((rows, columns), (2, 3)))
+        require(alike < 0.99, f"the picture is shifted by {rows} pixels down and {columns} to the right")
 
 
 @torch.no_grad()
@@ -360,8 +408,30 @@ def _gradients(subject: Subject, backbone: Any) -> None:
         with torch.no_grad():
             latents = backbone.encode(image, lr)
         latents = latents.detach().clone().requires_grad_()
-        backbone.decode(latents, lr).square().sum().backward()
+        decoded = backbone.decode(latents, lr)
+        require(decoded.requires_grad, "what decode() returns has no gradient")
+        decoded.square().sum().backward()
         require(latents.grad is not None and bool(latents.grad.any()), "no gradient passes through decode()")
+        _check_slope(subject, backbone, latents.detach(), lr)
+
+
+def _check_slope(subject: Subject, backbone: Any, latents: Tensor, lr: Tensor) -> None:
+    """The gradient of decode() must agree with finite differences, which it does not if something was detached."""
+    exact = _with_parts_of(subject, backbone)
+    exact.vae = nn.Module.to(copy.deepcopy(backbone.vae), torch.float64)
+    start, dark, direction = (x.double() for x in (latents, lr, noise(*latents.shape, seed=4)))
+    weights = torch.linspace(0.5, 1.5, lr.numel(), dtype=torch.float64).reshape(lr.shape)
+
+    def loss(x: Tensor) -> Tensor:
+        return (exact.decode(x, dark).square() * weights).sum()
+
+    (gradient,) = torch.autograd.grad(loss(start.requires_grad_()), start)
+    found = float((gradient * direction).sum())
+    with torch.no_grad():
+        slopes = [float(loss(start + s * direction) - loss(start - s * direction)) / (2 * s) for s in SLOPE_STEPS]
+    slope = min(slopes, key=lambda slope: abs(found - slope))
+    problem = f"the finite difference of decode() is {slope:.4g}, but its gradient is {found:.4g}"
+    require(abs(found - slope) <= 0.05 * abs(slope) + 1e-3, problem)
 
 
 @torch.no_grad()

@@ -72,14 +72,14 @@ CLAUSES: dict[str, dict[str, str]] = {
         "shape": "return B 3 H/s W/s for every H and W that are multiples of s",
         "dtype": "return the dtype of hr, float32 or float64",
         "device": "return the result on the device of hr; the generators stay on the CPU",
-        "range": "clamp the result to [0, 1], and return finite numbers for every image",
+        "range": "take hr in [0, 1], clamp the result to [0, 1], and return finite numbers for every image",
         "inputs": "do not change hr: no in-place operations on it",
         "determinism": "draw random numbers from the image's generator alone, not from the global generators of torch, "
         "numpy or Python, or from your own; keep no state between calls",
         "batch": "draw the parameters of image i from generators[i] alone, so that its result does not depend on the "
         "other images",
         "alignment": "do not shift or change the content: in every channel, a degraded photo must resemble its "
-        "downscaled original, without an offset",
+        "downscaled original, without an offset (taking every s-th pixel shifts it, and so does align_corners=True)",
         "pickling": "keep only objects that can be pickled: a data loader sends the model to its worker processes",
         "training": "try it in xpsr data prepare and xpsr train: a model must take a step on its pairs",
     },
@@ -113,7 +113,7 @@ CLAUSES: dict[str, dict[str, str]] = {
     | {
         "parts": "set tokenizer, text_encoder (a torch.nn.Module, in eval mode), vae (a diffusers ModelMixin) and "
         "scheduler (a diffusers scheduler with alphas_cumprod) in load(), and define latent_channels, stride (a power "
-        "of 2) and text_width",
+        "of 2) and text_width; load() only reads the folder",
         "precision": "load the text encoder and the autoencoder in the given dtype, and return results in it",
         "from scratch": "with from_scratch=True, make the text encoder from its config, without reading its weights",
         "damage": "raise CheckpointError if a part of the folder is missing or damaged",
@@ -128,13 +128,15 @@ CLAUSES: dict[str, dict[str, str]] = {
         "shape": "encode B 3 H W to B latent_channels H/stride W/stride, and decode that back, for all H and W",
         "scale": "multiply latents by vae.config.scaling_factor, if there is one, in encode(), and divide by it in "
         "decode()",
-        "range": "decode to images in [-1, 1], not in [0, 1]: the autoencoders of diffusers return that already",
+        "range": "encode images in [-1, 1] and decode to such images, not to [0, 1], with their channels and pixels in "
+        "their places: the autoencoders of diffusers take and return them so already",
         "lossless": "let decode(encode(image, lr), lr) return the image",
         "determinism": "draw random numbers from the images' generators alone, none if there are no generators, and "
         "keep no state between calls: decode() must use the photo that it is given, not the one encoded last",
         "batch": "treat each text and each image by itself, and draw random numbers for image i from generators[i]",
         "inputs": "do not change images or latents: no in-place operations on them",
-        "gradients": "let gradients pass through decode() to the latents: a perceptual loss needs them",
+        "gradients": "let gradients pass through decode() to the latents, without detaching anything on the way: a "
+        "perceptual loss needs them",
         "saving": "let a pipeline that is saved and loaded again give the same restored photo",
         "restoration": _RESTORE,
     },
@@ -160,13 +162,16 @@ CLAUSES: dict[str, dict[str, str]] = {
     | {
         "module": "derive it from torch.nn.Module, build it as Class(config, model), and copy a network of the model "
         "with copy.deepcopy instead of keeping it",
-        "answer": "return the mean over the images, a finite tensor without dimensions; or several by name, in a dict",
+        "answer": "return the mean over the images, a finite tensor without dimensions in float32; or several by name, "
+        "in a dict",
+        "heads": "give a term that reads step.rgbs or step.head_latents the attribute reads_heads = True: otherwise "
+        "they are not computed",
         "no detail": "accept a step in which no estimate is to have detail, so that step.images is empty",
         "mean": "take the mean over the images: all images of the step count, with zero for those that are left out",
         "gradients": "let gradients pass to what the model made (step.prediction, step.clean, step.images): a term "
-        "without gradients trains nothing",
-        "trained parameters": "freeze what is not trained, with requires_grad_(False), and let every other parameter "
-        "get a gradient in each step",
+        "without gradients trains nothing; and leave backward() to the training loop",
+        "trained parameters": "freeze what is not trained, with requires_grad_(False), make every other parameter in "
+        "__init__, in float32, and let it get a gradient in each step",
         "frozen parameters": "let frozen parameters be the same each time the term is built: they come from a file or "
         "from the model, and checkpoints do not hold them",
         "state": "keep what the term remembers from step to step in parameters and persistent buffers, since "
@@ -175,18 +180,19 @@ CLAUSES: dict[str, dict[str, str]] = {
         "precision": "work within autocast to bfloat16, where the model's networks compute in half precision",
         "determinism": "draw random numbers from the images' generators alone, not from the global generators of "
         "torch, numpy or Python",
-        "inputs": "change nothing of the step: no in-place operations on its tensors",
+        "inputs": "change nothing of the step: no in-place operations on its tensors, or on the list of generators",
         "training": "try it in xpsr train: the model must take a step, and a run that is resumed must end the same",
     },
     "metric": COMMON
     | {
         "listing": "name it with letters, digits, dots, hyphens, underscores and plus signs, and give it a summary",
         "attributes": "set needs_reference and lower_is_better to True or False, and min_side to a whole number, 1 or "
-        "more, in __init__ if they depend on an option",
+        "more, in __init__ if they depend on an option; storable, if there is one, to True or False, and license to "
+        "one line of text",
         "details": "name in details, in one line, everything that changes the figures: the variant, the library with "
         "its version, the SHA-256 of the weights",
-        "shape": "return one figure for each photo, a tensor of shape (B,), for every size from min_side on; for a "
-        "metric of whole folders, the features of each photo, (B, D)",
+        "shape": "return one figure for each photo, a tensor of shape (B,), for every size from min_side on, never "
+        "NaN; for a metric of whole folders, the features of each photo, (B, D)",
         "dtype": "take float32 and float64, and cast to what the metric computes in",
         "device": "compute on the device of the images, and move weights there",
         "inputs": "do not change images or references: no in-place operations on them",
@@ -195,7 +201,8 @@ CLAUSES: dict[str, dict[str, str]] = {
         "batch": "measure each photo by itself: take no mean over the batch",
         "direction": "set lower_is_better to what the figures show: a photo with more noise is worse",
         "compare": "return a float from the features of all photos, N D, and of the references, M D (None if the "
-        "metric needs none); a folder with more noise is worse",
+        "metric needs none), for any N and M; change neither, draw from no global generator; a folder with more noise "
+        "is worse",
     },
     "distribution": {
         "installed": "install it, with an entry point in the group xpsr_sdk",
@@ -216,7 +223,7 @@ RAISING = {
     "memory layout", "meta device", "no low-level prompt", "data-independent control flow", "state dict",
     "pickling", "scale", "device", "gradients", "callback",
     "parts", "from scratch", "damage", "derived", "long text",
-    "training", "restoration", "saving",
+    "training", "restoration", "saving", "heads",
     *CLAUSES["distribution"],
 }  # fmt: skip
 """Clauses that an exception breaks by itself. In all others an exception breaks the clause ``exceptions``."""

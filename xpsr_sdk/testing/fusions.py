@@ -125,8 +125,15 @@ def _module(subject: Subject, site: AttentionSite) -> None:
         require(isinstance(fusion, nn.Module), f"it is a {type(fusion).__name__}, not a torch.nn.Module")
         frozen = [name for name, weight in fusion.named_parameters() if not weight.requires_grad]
         require(not frozen, f"these parameters are frozen: {', '.join(frozen)}")
-        loose = [name for name, value in vars(fusion).items() if isinstance(value, Tensor) and value.requires_grad]
+        loose = [name for name, value in vars(fusion).items() if not name.startswith("_") and _holds_weights(value)]
         require(not loose, f"these tensors are not parameters of the module: {', '.join(loose)}")
+
+
+def _holds_weights(value: Any) -> bool:
+    """Whether there is something to train in a value that torch does not know as a part of the module."""
+    if isinstance(value, list | tuple | dict):
+        return any(map(_holds_weights, value.values() if isinstance(value, dict) else value))
+    return isinstance(value, nn.Module) or (isinstance(value, Tensor) and value.requires_grad)
 
 
 def _initialisation(fused: _FusionAtSite) -> None:
@@ -207,6 +214,11 @@ def _determinism(fused: _FusionAtSite) -> None:
         x, high, low = fused.inputs()
         with global_random_state_kept():
             first = fused(x, high, low)
+        fresh = _FusionAtSite(fused.subject, fused.site)
+        with global_random_state_kept():
+            there = fused(x + 1, high - 1, low * 2)
+        problem = "after a call it gives another result than without this call"
+        require(same(there, fresh(x + 1, high - 1, low * 2)), problem)
         fused(x[..., 1:] + 1, high - 1, low * 2)
         fused(x, high, None)
         require(same(first, fused(x, high, low)), "the same call gave a different result after other calls")
@@ -229,7 +241,13 @@ def _control_flow(fused: _FusionAtSite) -> None:
     with fused.clause("data-independent control flow"):
         x, high, low = (tensor.to("meta") for tensor in fused.inputs())  # tensors without values, as in compilation
         fused.to("meta")
-        found = fused(x, high, low)
+        try:
+            found = fused(x, high, low)
+        except RuntimeError as error:
+            if "device meta" not in str(error):
+                raise
+            with fused.clause("device"):
+                raise
         require(found.shape == x.shape, f"on the meta device the result has shape {tuple(found.shape)}")
 
 
@@ -238,7 +256,9 @@ def _gradients(fused: _FusionAtSite) -> None:
         x, high, low = (tensor.requires_grad_() for tensor in fused.inputs())
         fused.fusion.train()
         weights = torch.linspace(0.5, 1.5, x.numel()).reshape(x.shape)
-        (fused(x, high, low).square() * weights).sum().backward()
+        result = fused(x, high, low)
+        require_tensor(result, x.shape, "in training, the result")
+        (result.square() * weights).sum().backward()
         named = dict(fused.fusion.named_parameters())
         idle = [name for name, weight in named.items() if weight.grad is None or not weight.grad.any()]
         require(not idle, f"no gradient reaches {', '.join(idle)}")

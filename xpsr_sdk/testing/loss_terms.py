@@ -36,7 +36,7 @@ from xpsr_sdk.training.terms import parameters_of_model
 SIDE = 32
 """Width and height of the images, in pixels."""
 CLOSE = 1e-3
-"""How far losses that should be equal may differ, absolutely and relative to the larger one."""
+"""How far losses that should be equal may differ, relative to the larger one."""
 
 
 def check_loss_term(choice: Choice, registry: Registry | None = None) -> None:
@@ -55,8 +55,8 @@ def check_loss_term(choice: Choice, registry: Registry | None = None) -> None:
         with without_bars():
             write_base_model(folder / "base")
         bench = _Bench(subject, folder / "base")
-        check_construction(subject, bench.model)
-        for check in (_module, _answer, _inputs, _determinism, _no_detail, _mean):
+        _construction(bench)
+        for check in (_module, _heads, _answer, _inputs, _determinism, _no_detail, _mean):
             check(bench)
         for check in (_gradients, _frozen, _state, _device, _precision):
             check(bench)
@@ -81,7 +81,9 @@ class _Bench:
         torch.manual_seed(seed)
         return self.subject.build(self.model)
 
-    def step(self, images: tuple[int, ...] = (0, 1), timesteps: tuple[int, ...] = (100, 700)) -> Step:
+    def step(
+        self, images: tuple[int, ...] = (0, 1), timesteps: tuple[int, ...] = (100, 700), heads: bool = True
+    ) -> Step:
         """The step of these images, each at its timestep."""
         photos = torch.cat([to_tensor(photo(SIDE, SIDE, seed)) for seed in images])
         resized = interpolate(interpolate(photos, scale_factor=0.5, mode="area"), scale_factor=2)
@@ -105,7 +107,7 @@ class _Bench:
             positions=torch.tensor(images),
         )
         noisy = self.model.schedule.add_noise(latents, noises, t)
-        return Step(inputs, self.model, latents, noisy, heads=True)
+        return Step(inputs, self.model, latents, noisy, heads=heads)
 
     def loss(self, term: Any, step: Step, seeds: tuple[int, ...] = (0, 1)) -> Tensor:
         """What a term gives for a step, in sum."""
@@ -122,6 +124,19 @@ def _named(given: Any) -> Mapping[str, Tensor]:
     return given if isinstance(given, Mapping) else {"": given}
 
 
+def _construction(bench: _Bench) -> None:
+    networks = (bench.model.unet, bench.model.controlnet)
+
+    def state() -> list[Any]:
+        values = [{name: x.clone() for name, x in network.state_dict().items()} for network in networks]
+        return [*values, [(p.requires_grad, p.dtype) for network in networks for p in network.parameters()]]
+
+    before = state()
+    check_construction(bench.subject, bench.model)
+    with bench.subject.clause("construction"):
+        require(same(state(), before), "it changed the model that is trained: make a copy with copy.deepcopy first")
+
+
 def _module(bench: _Bench) -> None:
     with bench.clause("module"):
         term = bench.build()
@@ -130,26 +145,40 @@ def _module(bench: _Bench) -> None:
         require(not shared, f"its {shared[:1]} are parameters of the model itself")
 
 
+def _heads(bench: _Bench) -> None:
+    with bench.clause("answer"):
+        term = bench.build()
+        term(bench.step(), generators(0, 1))
+    with bench.clause("heads"):
+        if not getattr(term, "reads_heads", False):
+            term(bench.step(heads=False), generators(0, 1))
+
+
 def _answer(bench: _Bench) -> None:
     with bench.clause("answer"):
         given = bench.build()(bench.step(), generators(0, 1))
         require(
             isinstance(given, Tensor | Mapping), f"it gave a {type(given).__name__}, not a tensor or a dict of them"
         )
+        require(bool(_named(given)), "it gave an empty dict")
         for name, value in _named(given).items():
             require(isinstance(name, str) and (name == "" or name.isidentifier()), f"it gave a part named {name!r}")
             require(isinstance(value, Tensor), f"it gave a {type(value).__name__}, not a tensor")
             require(value.ndim == 0, f"it gave a tensor of shape {tuple(value.shape)}, not one without dimensions")
-            require(value.is_floating_point() and bool(value.isfinite()), f"it gave {value.item()} in {value.dtype}")
+            exact = value.dtype in (torch.float32, torch.float64)
+            require(exact and bool(value.isfinite()), f"it gave {value.item()} in {value.dtype}")
 
 
 def _inputs(bench: _Bench) -> None:
     with bench.clause("inputs"), torch.no_grad():
         step = bench.step()
         images = ("hr", "resized", "upscaled", "images", "references")
-        latents = ("latents", "noisy", "prediction", "target", "clean")
-        with inputs_kept(**{name: getattr(step, name) for name in (*images, *latents)}):
-            bench.loss(bench.build(), step)
+        others = ("latents", "noisy", "prediction", "target", "clean", "timesteps", "has_detail")
+        own = generators(0, 1)
+        given = list(own)
+        with inputs_kept(**{name: getattr(step, name) for name in (*images, *others)}):
+            bench.build()(step, given)
+        require(given == own, "it changed the list of generators")
 
 
 def _determinism(bench: _Bench) -> None:
@@ -173,7 +202,13 @@ def _mean(bench: _Bench) -> None:
         for timesteps in ((100, 700), (100, bench.model.schedule.last)):
             both = bench.loss(bench.build(), bench.step(timesteps=timesteps))
             each = [bench.loss(bench.build(), bench.step((i,), (timesteps[i],)), (i,)) for i in range(2)]
-            require_close(both, torch.stack(each).mean(), CLOSE, "two images do not give the mean of each alone")
+            _require_equal(both, torch.stack(each).mean(), "two images do not give the mean of each alone")
+
+
+def _require_equal(found: Tensor, expected: Tensor, problem: str) -> None:
+    """Require losses that differ by rounding only, however small they are."""
+    size = float(expected.detach().abs().clamp(min=1e-12))
+    require_close(found / size, expected / size, CLOSE, problem)
 
 
 def _gradients(bench: _Bench) -> None:
@@ -184,12 +219,18 @@ def _gradients(bench: _Bench) -> None:
         loss = bench.loss(term, step)
         require(loss.requires_grad, "it gave a loss without gradients")
         of_model = [*bench.model.unet.parameters(), *bench.model.controlnet.parameters()]
+        kept = all(parameter.grad is None for parameter in (*of_model, *own.values()))
+        require(kept, "it called backward() itself, which adds to the gradients of the whole loss")
         found = torch.autograd.grad(loss, [*of_model, *own.values()], allow_unused=True)
         reached = any(g is not None and bool(g.abs().sum() > 0) for g in found[: len(of_model)])
         require(reached, "its gradients do not reach the model")
     with bench.clause("trained parameters"):
         without = [name for name, g in zip(own, found[len(of_model) :], strict=True) if g is None]
         require(not without, f"{', '.join(without[:3])} require gradients but get none")
+        late = [name for name, parameter in term.named_parameters() if parameter.requires_grad and name not in own]
+        require(not late, f"{', '.join(late[:3])} came with the first step, when the optimiser was there already")
+        half = [name for name, parameter in own.items() if parameter.dtype != torch.float32]
+        require(not half, f"{', '.join(half[:3])} are trained, but not in float32")
 
 
 @torch.no_grad()
@@ -218,7 +259,7 @@ def _state(bench: _Bench) -> None:
         fresh.load_state_dict({n: x for n, x in term.state_dict().items() if n not in frozen}, strict=False)
         second = bench.step((2, 3))
         problem = "after a step, a fresh term with the same parameters and buffers gives another loss"
-        require_close(bench.loss(fresh, second), bench.loss(term, second), CLOSE, problem)
+        _require_equal(bench.loss(fresh, second), bench.loss(term, second), problem)
 
 
 def _device(bench: _Bench) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isnan
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from xpsr_sdk.testing.tensors import devices, global_random_state_kept, inputs_k
 from xpsr_sdk.testing.tiny import photo
 
 CLOSE = 1e-4
-"""How far figures that should be equal may differ, absolutely and relative to the largest one."""
+"""How far figures that should be equal may differ, relative to the largest one."""
 
 
 def check_metric(choice: Choice, registry: Registry | None = None) -> None:
@@ -34,7 +35,7 @@ def check_metric(choice: Choice, registry: Registry | None = None) -> None:
     subject = Subject.of("metric", choice, registry)
     check_construction(subject)
     _attributes(subject)
-    for check in (_shape, _inputs, _determinism, _dtype, _device, _batch):
+    for check in (_shape, _dtype, _inputs, _determinism, _device, _batch):
         check(subject)
     if isinstance(subject.build(), FolderMetric):
         _folder(subject)
@@ -46,7 +47,8 @@ def _pair(metric: Any, batch: int = 1, more: int = 0, seed: int = 0) -> tuple[Te
     """Noisy photos that the metric can measure, B 3 H W in float64, and their references if it needs some."""
     clean = _photos(metric, batch, more, seed)
     alone = isinstance(metric, FolderMetric) or not metric.needs_reference
-    return _noisy(clean, 0.05), None if alone else clean
+    noisy = torch.cat([_noisy(each, 0.05 * (1 + i)) for i, each in enumerate(clean.split(1))])
+    return noisy, None if alone else clean
 
 
 def _photos(metric: Any, batch: int, more: int = 0, seed: int = 0) -> Tensor:
@@ -73,6 +75,12 @@ def _attributes(subject: Subject) -> None:
         require(isinstance(details, str) and bool(details.strip()), f"its details are {details!r}")
         require(len(details.splitlines()) == 1, f"its details are more than a line: {details!r}")
         require(details == subject.build().details, "a fresh instance has other details")
+    with subject.clause("attributes"):
+        chosen = getattr(metric, "license", "")
+        plain = isinstance(chosen, str) and len(chosen.splitlines()) < 2
+        require(plain, f"its license is {chosen!r}, not one line of text")
+        storable = getattr(metric, "storable", True)
+        require(isinstance(storable, bool), f"its storable is {storable!r}")
 
 
 def _shape(subject: Subject) -> None:
@@ -80,7 +88,8 @@ def _shape(subject: Subject) -> None:
     folder = isinstance(metric, FolderMetric)
 
     def test(batch: int, more: int) -> None:
-        result = metric.measure(*_pair(metric, batch, more))
+        images, references = _pair(metric, batch, more)
+        result = metric.measure(images.float(), None if references is None else references.float())
         require(isinstance(result, Tensor), f"the result is a {type(result).__name__}, not a tensor")
         shape = tuple(result.shape)
         wanted = f"({batch}, D)" if folder else f"({batch},)"
@@ -92,9 +101,12 @@ def _shape(subject: Subject) -> None:
     with subject.clause("shape"):
         for_all(test, batch=st.integers(1, 3), more=st.integers(0, 9))
         if not folder:
-            clean = torch.full((1, 3, metric.min_side, metric.min_side), 0.5, dtype=torch.float64)
+            clean = torch.full((1, 3, metric.min_side, metric.min_side), 0.5)
             tiny = metric.measure(_noisy(clean, 0.05), clean if metric.needs_reference else None)
             require(tuple(tiny.shape) == (1,), f"a photo of min_side pixels gave a result of shape {tuple(tiny.shape)}")
+            photos = _photos(metric, 1).float()
+            equal = metric.measure(photos, photos.clone() if metric.needs_reference else None)
+            require(not bool(equal.isnan().any()), "the result of a photo that equals its reference is NaN")
 
 
 def _dtype(subject: Subject) -> None:
@@ -102,7 +114,7 @@ def _dtype(subject: Subject) -> None:
     with subject.clause("dtype"):
         images, references = _pair(metric)
         exact = metric.measure(images, references)
-        single = metric.measure(images.float(), None if references is None else references.float())
+        single = subject.build().measure(images.float(), None if references is None else references.float())
         require_close(single, exact, 1e-3, "float32 and float64 give different figures")
 
 
@@ -144,7 +156,13 @@ def _batch(subject: Subject) -> None:
         for i in range(len(images)):
             one = slice(i, i + 1)
             alone = metric.measure(images[one], None if references is None else references[one])
-            require_close(together[one], alone, CLOSE, f"photo {i} of a batch of 3 has a different figure alone")
+            _require_equal(together[one], alone, f"photo {i} of a batch of 3 has a different figure alone")
+
+
+def _require_equal(found: Tensor, expected: Tensor, problem: str) -> None:
+    """Require figures that differ by rounding only, however small they are."""
+    size = float(expected.abs().max().clamp(min=1e-12))
+    require_close(found / size, expected / size, CLOSE, problem)
 
 
 def _direction(subject: Subject) -> None:
@@ -166,10 +184,16 @@ def _folder(subject: Subject) -> None:
         clean = _photos(metric, 8)
         sets = [metric.measure(_noisy(clean, sigma), None).double().cpu() for sigma in (0.0, 0.02, 0.3)]
         references = sets[0] if metric.needs_reference else None
-        figures = [metric.compare(features, references) for features in sets]
+        with global_random_state_kept(), inputs_kept(features=sets[2], references=references):
+            figures = [metric.compare(features, references) for features in sets]
         require(all(isinstance(figure, float) for figure in figures), f"it gave {figures}, not floats")
+        require(not any(map(isnan, figures)), f"it gave {figures}")
         again = [metric.compare(features, references) for features in sets]
         require(figures == again, "the same call gave different figures the second time")
+        fewer = metric.compare(sets[2][:5], references)
+        require(isinstance(fewer, float), f"for 5 photos and 8 references it gave {fewer!r}, not a float")
+        mixed = metric.compare(torch.cat([sets[0][:-1], sets[2][-1:]]), references)
+        require(mixed != figures[0], "noise in the last photo changes nothing")
         if metric.needs_reference:
             better = figures[1] < figures[2] if metric.lower_is_better else figures[1] > figures[2]
             require(better, f"little noise gives {figures[1]:.4g} and much noise {figures[2]:.4g}")

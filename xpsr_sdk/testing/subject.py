@@ -14,6 +14,7 @@ from traceback import walk_tb
 from typing import Any
 
 from hypothesis import HealthCheck, Phase, Verbosity, given, settings
+from hypothesis.errors import FlakyFailure
 
 from xpsr_sdk.contracts import Options
 from xpsr_sdk.errors import BrokenPlugin, NonFiniteResult, one_line
@@ -90,7 +91,10 @@ def _place(error: BaseException) -> str:
 
 
 def for_all(test: Callable[..., None], *, examples: int = 6, **strategies: Any) -> None:
-    """Run a property test now, with the same examples each time. The simplest example that fails is reported."""
+    """Run a property test now, with the same examples each time. The simplest example that fails is reported.
+
+    A failure that does not come again with the same example, since the part draws numbers, is reported like any other.
+    """
     quiet = settings(
         max_examples=examples,
         derandomize=True,
@@ -101,7 +105,10 @@ def for_all(test: Callable[..., None], *, examples: int = 6, **strategies: Any) 
         report_multiple_bugs=False,
         verbosity=Verbosity.quiet,
     )
-    quiet(given(**strategies)(test))()
+    try:
+        quiet(given(**strategies)(test))()
+    except FlakyFailure as error:
+        raise error.exceptions[0] from None
 
 
 @dataclass(frozen=True)

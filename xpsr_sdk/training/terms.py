@@ -72,7 +72,7 @@ class Terms(nn.Module):
             for name, value in several.items():
                 if not isinstance(value, Tensor) or value.ndim or not value.is_floating_point():
                     raise wrong(KIND, part, f"gave {_described(value)}, not a tensor without dimensions")
-                found[f"loss_{label}_{name}".rstrip("_")] = self._weights[label] * value
+                found[f"loss_{label}_{name}".rstrip("_")] = self._weights[label] * value.float()
         return found
 
     def networks(self) -> dict[str, nn.Module]:
