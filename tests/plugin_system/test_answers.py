@@ -10,6 +10,7 @@ import torch
 from tests.support.registries import registry_with
 from xpsr_sdk import BrokenPlugin, ConfigError, NonFiniteResult, Options
 from xpsr_sdk.plugin_system.answers import blamed_on, checked_tensor, working_on
+from xpsr_sdk.plugin_system.degrading import degraded
 
 GOOD = torch.zeros(1, 3, 4, 4)
 
@@ -104,3 +105,14 @@ def test_an_answer_that_is_wrong_is_an_error(value: Any, error: type[Exception],
 def test_a_right_answer_is_given_on_and_rounding_is_none() -> None:
     for right in (GOOD, GOOD + 1.001, GOOD - 0.001, GOOD[:0]):
         assert checked_tensor("upscaler", object(), right, "a result", right.shape, within=(0, 1)) is right
+
+
+def test_a_degradation_with_weights_gives_images_that_workers_can_send() -> None:
+    class Weighted:
+        scale = 1
+        weight = torch.nn.Parameter(torch.ones(()))
+
+        def __call__(self, hr: Any, generators: Any) -> Any:
+            return hr * self.weight
+
+    assert not degraded(Weighted(), GOOD, [torch.Generator()]).requires_grad

@@ -46,6 +46,11 @@ class Fails(Learned):
         raise ValueError("no idea")
 
 
+class HalfPrecision(Learned):
+    def forward(self, step: TrainingStep, generators: Sequence[torch.Generator]) -> Any:
+        return {name: value.half() for name, value in super().forward(step, generators).items()}
+
+
 LEARNED = {"loss__terms": {"diffusion": {}, "mine": {"name": "part", "weight": 0.1, "start": 0.25}}}
 
 
@@ -75,6 +80,12 @@ def test_a_term_s_own_network_is_trained_and_resumed_to_the_same_bits(
 def test_a_dry_run_counts_the_networks_of_terms(tmp_path: Path, pairs: Path, tiny_model: Path) -> None:
     found = dry_run(config(tmp_path, pairs, tiny_model, steps=1, **LEARNED), registry_with("loss_term", Learned))
     assert (found.trained["loss.mine"], found.frozen["loss.mine"]) == (1, 4 * 48 + 4)
+
+
+def test_a_term_in_half_precision_is_added_to_the_others(tmp_path: Path, pairs: Path, tiny_model: Path) -> None:
+    run = config(tmp_path / "run", pairs, tiny_model, steps=1, precision="bfloat16", **LEARNED)
+    train(run, registry_with("loss_term", HalfPrecision))
+    assert log_of(tmp_path / "run")[0]["loss_mine_size"] == pytest.approx(0.1 * 0.25**2)
 
 
 def test_a_term_that_fails_is_named(tmp_path: Path, pairs: Path, tiny_model: Path) -> None:
