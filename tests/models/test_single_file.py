@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -61,7 +62,8 @@ def file(models: Path, tmp_path: Path) -> Path:
 @pytest.mark.parametrize("family", ["sd1", "sd2", "xl"])
 def test_a_file_holds_the_networks_of_its_folder(tmp_path: Path, family: str) -> None:
     networks = original_layout.tiny_networks(family)
-    original_layout.write_file(tmp_path / "it.safetensors", networks)
+    said = {"modelspec.architecture": "stable-diffusion-v2-768-v"} if family == "sd2" else {}
+    original_layout.write_file(tmp_path / "it.safetensors", networks, **said)
     folder = find_model(tmp_path / "it.safetensors")
     index = read_json(folder / "model_index.json")
     for name, network in networks.items():
@@ -217,6 +219,20 @@ def test_a_file_says_what_it_predicts(file: Path, metadata: dict[str, str], tens
     more = {tensor: torch.zeros(0)} if tensor else {}
     save_file(load_file(file) | more, file, {"format": "pt", **metadata})
     assert read_json(find_model(file) / "scheduler" / "scheduler_config.json")["prediction_type"] == expected
+
+
+def test_an_sd_2_that_does_not_say_what_it_predicts_is_told_and_how_to_say_it(tmp_path: Path) -> None:
+    def predicted() -> str:
+        return str(read_json(find_model(file) / "scheduler" / "scheduler_config.json")["prediction_type"])
+
+    file = tmp_path / "mine.safetensors"
+    original_layout.write_file(file, original_layout.tiny_networks("sd2"))
+    with pytest.warns(UserWarning, match="does not say what its U-Net predicts. It is taken to predict v") as told:
+        assert predicted() == "v_prediction"
+    content, place = re.search(r"write (\{.*\}) to (.*\.json)", str(told[0].message)).groups()
+    Path(place).parent.mkdir(parents=True)
+    Path(place).write_text(content)
+    assert predicted() == "epsilon"
 
 
 # What else a file may be

@@ -2,7 +2,8 @@
 
 A temporary folder in the diffusers layout stands for the file. It holds configs, tokenizers and, instead of weights, a
 note (``single_file.json``) in the folder of each network: which file holds them. They are renamed while they are read.
-The configs follow from the file itself; those in a folder of the same name beside it, without the ending, go first.
+The configs follow from the file itself; those in a folder of the same name beside it, without the ending, go first:
+all of them if it has a ``model_index.json``, else single settings of the noise schedule.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import json
 import os
 import re
 import shutil
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -30,10 +33,11 @@ from xpsr_sdk.files.reading import read_json
 from xpsr_sdk.models.clip_tokenizer import END, write_clip_tokenizer
 from xpsr_sdk.models.file_kinds import check_kind
 from xpsr_sdk.models.network_files import STEMS
-from xpsr_sdk.models.single_file_configs import TEXT, Config, configs_of, family_of
+from xpsr_sdk.models.single_file_configs import TEXT, Config, configs_of, family_of, named_prediction
 from xpsr_sdk.weight_files import flat_tensors, read_metadata, read_weights
 
 NOTE = "single_file.json"
+SCHEDULE = "scheduler_config.json"
 _PIPELINES = {"sd1": "StableDiffusionPipeline", "sd2": "StableDiffusionPipeline", "xl": "StableDiffusionXLPipeline"}
 _NEW_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 _NEW_NAME = re.compile(rf"\.({'|'.join(_NEW_NAMES)})\.")
@@ -57,6 +61,11 @@ def folder_of_single_file(file: Path) -> Path:
         parts = [name for name in ("unet", "vae", *TEXT[family]) if (folder / name).is_dir()]
     else:
         configs = configs_of(shapes, family, read_metadata(file), file)
+        schedule = beside / "scheduler" / SCHEDULE
+        own = read_json(schedule, CheckpointError) if schedule.is_file() else {}
+        configs["scheduler"] |= own
+        if family == "sd2" and "prediction_type" not in own:
+            _warn_of_guess(file, shapes, schedule)
         parts = [name for name in configs if name != "scheduler"]
         _write_configs(folder, configs, _PIPELINES[family])
         for i, name in enumerate(TEXT[family]):
@@ -133,12 +142,22 @@ def _without_copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in tensors.items() if not name.startswith("model_ema.")}
 
 
+def _warn_of_guess(file: Path, shapes: Mapping[str, tuple[int, ...]], schedule: Path) -> None:
+    """Warn that the file of an SD 2.x does not say what its U-Net predicts: that may be said in ``schedule``."""
+    if named_prediction(shapes, read_metadata(file)) is None:
+        warnings.warn(
+            f"{file} does not say what its U-Net predicts. It is taken to predict v, as Stable Diffusion 2.x for 768 "
+            f'pixels does. That for 512 pixels predicts noise: if this is one, write {{"prediction_type": "epsilon"}} '
+            f'to {schedule}. To keep v without this warning, write "v_prediction" there.',
+            stacklevel=2,
+        )
+
+
 def _write_configs(folder: Path, configs: dict[str, Config], pipeline: str) -> None:
     index: Config = {"_class_name": pipeline}
     for name, config in configs.items():
-        of_schedule = name == "scheduler"
         (folder / name).mkdir()
-        file = folder / name / ("scheduler_config.json" if of_schedule else "config.json")
+        file = folder / name / (SCHEDULE if name == "scheduler" else "config.json")
         file.write_text(json.dumps(config, indent=2), encoding="utf-8")
         is_text = name.startswith("text_encoder")
         cls = config["architectures"][0] if is_text else config["_class_name"]

@@ -177,22 +177,26 @@ def _schedule(shapes: Shapes, family: Family, metadata: Mapping[str, str]) -> Co
         "beta_schedule": "scaled_linear",
         "steps_offset": 1,
         "timestep_spacing": "leading",
-        "prediction_type": "v_prediction" if _predicts_v(shapes, family, metadata) else "epsilon",
+        "prediction_type": named_prediction(shapes, metadata) or ("v_prediction" if family == "sd2" else "epsilon"),
     }
     if "ztsnr" in shapes:
         config |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
     return config if family == "xl" else config | {"clip_sample": False, "set_alpha_to_one": False}
 
 
-def _predicts_v(shapes: Shapes, family: Family, metadata: Mapping[str, str]) -> bool:
-    """Whether the U-Net predicts v, and not the noise.
+def named_prediction(shapes: Shapes, metadata: Mapping[str, str]) -> str | None:
+    """What the U-Net predicts, ``"epsilon"`` or ``"v_prediction"``; None: the file does not say so.
 
     Newer files say so, in their header (https://github.com/Stability-AI/ModelSpec) or by an empty tensor ``v_pred``.
-    For others of SD 2.x, this is as for the published model of 768 pixels, of which most are made.
+    For others of SD 2.x, it is taken to be as in the published model of 768 pixels, of which most are made.
     """
     if named := metadata.get("modelspec.prediction_type"):
-        return named.startswith("v")
-    return "v_pred" in shapes or (family == "sd2" and not metadata.get("modelspec.architecture", "").endswith("512"))
+        return "v_prediction" if named.startswith("v") else "epsilon"
+    if "v_pred" in shapes:
+        return "v_prediction"
+    architecture = metadata.get("modelspec.architecture", "")
+    of_sd2 = {"stable-diffusion-v2-512": "epsilon", "stable-diffusion-v2-768-v": "v_prediction"}
+    return of_sd2.get(architecture)
 
 
 def _count(shapes: Shapes, prefix: str) -> int:
