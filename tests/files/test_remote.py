@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import pickle
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from click.testing import CliRunner
 
 from tests.support import tiny
 from xpsr_sdk import ConfigError, ImageError, Registry, XPSRError
+from xpsr_sdk.builtin.stored import StoredPrompts
 from xpsr_sdk.cli.main import xpsr
 from xpsr_sdk.data.files import find_images
 from xpsr_sdk.data.images import read_image, sha256_of, write_image
@@ -21,7 +23,7 @@ from xpsr_sdk.files import remote
 from xpsr_sdk.files.reading import read_bytes
 from xpsr_sdk.files.remote import RemotePath, place
 from xpsr_sdk.files.writing import write_whole
-from xpsr_sdk.preparation.prepare import prepare_shards
+from xpsr_sdk.preparation.prepare import prepare_pairs, prepare_shards
 from xpsr_sdk.prompts.caption_folder import caption_folder
 from xpsr_sdk.prompts.store import PromptStore
 from xpsr_sdk.training.config import DataSection
@@ -150,10 +152,44 @@ def works_as_here(folder: Path, here: Path) -> None:
         assert prepare_shards(photos, output, photos_a_shard=3, degradation="bicubic", **OPTIONS) == prepared
         made.append({file.name: file.read_bytes() for file in output.glob("*.tar")})
         assert PromptStore(photos / "prompts.sqlite").text_of(photos / "0.png", "high") == "a house"
+        pairs = output.with_name("pairs")
+        prepared = prepare_pairs(photos, pairs, degradation="bicubic", **OPTIONS)
+        seen: list[tuple[int, int]] = []
+        again = prepare_pairs(
+            photos, pairs, degradation="bicubic", progress=lambda *told, seen=seen: seen.append(told), **OPTIONS
+        )
+        assert (prepared, seen) == (again, [(4, 4)])
+        made[-1] |= {str(file.relative_to(pairs)): file.read_bytes() for file in find_images(pairs)}
     assert made[0] == made[1]
     data = TrainingData(DataSection(folders=(folder.parent / "shards",), crop=32, hr_as_input=0), 0, Registry([]))
     assert len(data) == 4
     assert data.sample(0).high == "a house"
+    data = TrainingData(DataSection(folders=(folder.parent / "pairs",), crop=32, hr_as_input=0), 0, Registry([]))
+    assert len(data) == 4
+    stored = StoredPrompts().describe([read_image(folder / "more" / "a.jpg")], ["high"])
+    assert stored[0].high == "a house"
+    measured_as_here(folder, here / "set")
+
+
+def measured_as_here(folder: Path, here: Path) -> None:
+    """Pairs are measured by URL as those of this machine are; figures, tables and reports may have URLs, too."""
+    told = []
+    for photos in (here, folder):
+        out = place(str(photos.parent)) / "measured"
+        for seed in range(3):
+            write_image(tiny.photo(64, 64, seed + 20), out / "pred" / f"{seed}.png")
+            write_image(tiny.photo(64, 64, seed), out / "hr" / f"{seed}.png")
+        command = ["evaluate", str(out / "pred"), str(out / "hr")]
+        for option, name in (("scores", "figures.jsonl"), ("json", "a.json"), ("report", "a.html"), ("table", "a.csv")):
+            command += [f"--{option}", str(out / name)]
+        for _ in range(2):
+            result = CliRunner().invoke(xpsr, command)
+            assert result.exit_code == 0, result.output
+        lines = (out / "figures.jsonl").read_text().splitlines()
+        assert len(lines) == 6  # computed once
+        told.append((sorted(lines), (out / "a.json").read_bytes(), (out / "a.csv").read_bytes()))
+        assert (out / "a.html").read_bytes().startswith(b"<!DOCTYPE html>")
+    assert told[0] == told[1]
 
 
 def test_works_on_files_in_memory(memory: Path, tmp_path: Path) -> None:
@@ -163,11 +199,14 @@ def test_works_on_files_in_memory(memory: Path, tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("default")  # those of the client and the server
 def test_works_on_a_bucket_that_refuses_now_and_then(bucket: Path, tmp_path: Path, tiny_model: Path) -> None:
     works_as_here(bucket, tmp_path)
-    command = ["upscale", f"{bucket}/more", "-o", "s3://photos/out", "--model", str(tiny_model), "--device", "cpu"]
+    command = ["upscale", f"{bucket}/more", "-o", "s3://photos/out", "--log", "s3://photos/log.jsonl"]
+    command += ["--model", str(tiny_model), "--device", "cpu"]
     for counted in ("1 of 1 restored", "0 of 1 restored, 1 skipped"):
         result = CliRunner().invoke(xpsr, command)
         assert result.exit_code == 0, result.output
         assert counted in result.stdout
+    statuses = [json.loads(line)["status"] for line in place("s3://photos/log.jsonl").read_text().splitlines()]
+    assert statuses == ["restored", "skipped"]
     assert read_image(place("s3://photos/out/a.jpg")).image.size == (256, 256)
     missing = CliRunner().invoke(xpsr, ["caption", "s3://photos/none"])
     assert missing.exit_code == 2

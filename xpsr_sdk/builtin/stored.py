@@ -9,6 +9,7 @@ from pathlib import Path
 from pydantic import Field
 
 from xpsr_sdk.contracts import Item, Options, PromptLevel, Prompts
+from xpsr_sdk.files.remote import place
 from xpsr_sdk.prompts.store import STORE_NAME, PromptStore
 
 
@@ -53,6 +54,6 @@ class StoredPrompts:
 
     def _file(self, item: Item) -> Path | None:
         if self.config.file or item.path is None:
-            return self.config.file
+            return place(self.config.file) if self.config.file else None
         folders = item.path.absolute().parents
         return next((folder / STORE_NAME for folder in folders if (folder / STORE_NAME).is_file()), None)

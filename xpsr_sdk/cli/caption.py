@@ -87,13 +87,11 @@ class ShardType(click.ParamType):  # type: ignore[type-arg]  # it takes an argum
 @click.option(
     "--merge",
     multiple=True,
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=Place(dir_okay=False),
     help="Add the prompts of another store, and describe nothing; may be given several times.",
 )
 @click.option("--show", is_flag=True, help="Show stored prompts as a table and a contact sheet; describe nothing.")
-@click.option(
-    "--sheet", type=click.Path(dir_okay=False, path_type=Path), help="The contact sheet.  [default: FOLDER-prompts.png]"
-)
+@click.option("--sheet", type=Place(dir_okay=False), help="The contact sheet.  [default: FOLDER-prompts.png]")
 @click.option("--count", type=click.IntRange(min=1), default=24, show_default=True, help="How many images are shown.")
 @quiet_option
 def caption(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from xpsr_sdk.cli.places import Place
 from xpsr_sdk.cli.progress import photo_progress
 from xpsr_sdk.cli.runner_options import runner_options
 from xpsr_sdk.cli.terminal import complain, print_table, quiet_libraries, quiet_option, say, warnings_on_stderr
@@ -22,12 +23,12 @@ if TYPE_CHECKING:
     from xpsr_sdk.evaluation.comparison import Comparison
     from xpsr_sdk.evaluation.report import Report
 
-FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
-FILE = click.Path(dir_okay=False, path_type=Path)
+FOLDER = Place(exists=True, file_okay=False)
+FILE = Place(dir_okay=False)
 
 
 @click.command()
-@click.argument("photos", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.argument("photos", nargs=-1, required=True, type=Place(exists=True))
 @click.option("--reference", type=FOLDER, help="Folder of the originals; all PHOTOS are then methods to compare.")
 @click.option("--input", "degraded", type=FOLDER, help="Folder of the degraded photos, to be shown in the report.")
 @click.option(
@@ -58,7 +59,11 @@ FILE = click.Path(dir_okay=False, path_type=Path)
     show_default=True,
     help="Pixels left out at each side, for every metric without a crop of its own.",
 )
-@click.option("--weights", type=FOLDER, help="Folder with the weights of metrics, to be used instead of downloads.")
+@click.option(
+    "--weights",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder with the weights of metrics, to be used instead of downloads.",
+)
 @click.option("--device", default="cpu", show_default=True, help="Where metrics are computed.")
 @click.option(
     "--batch",
@@ -76,7 +81,7 @@ FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option(
     "--log",
     "logs",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=Place(exists=True, dir_okay=False),
     multiple=True,
     help="Log of xpsr upscale, of which the report takes times and prompts. Can be repeated.",
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Collection, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -38,6 +38,7 @@ from xpsr_sdk.config import (
 )
 from xpsr_sdk.data.files import LOSSY, listed
 from xpsr_sdk.errors import ConfigError, ImageError, WorkerLost, XPSRError, visible
+from xpsr_sdk.files.line_file import LineFile
 from xpsr_sdk.files.reading import check_regular
 from xpsr_sdk.files.remote import RemotePath
 from xpsr_sdk.plugin_system.registry import Registry, default_registry
@@ -62,7 +63,7 @@ EXECUTION = ("offload", "quantize")
 @click.option(
     "--overwrite", is_flag=True, help="Restore photos again whose results exist already; by default they are skipped."
 )
-@click.option("--log", type=click.Path(path_type=Path), help="Log file; one line of JSON is appended for each photo.")
+@click.option("--log", type=Place(), help="Log file; one line of JSON is appended for each photo.")
 @click.option(
     "--config", type=click.Path(path_type=Path), help="TOML file with settings; command-line options override it."
 )
@@ -145,12 +146,13 @@ def upscale(
     if not overwrite:
         there = set(output.files_below()) if isinstance(output, RemotePath) else None  # one question for all
         todo = [job for job in todo if not summary.skip_existing(*job, there)]
-    if todo:
-        quiet_libraries()
-        if explain:
-            _explain_all(settings, todo, registry, summary)
-        else:
-            _restore_all(settings, todo, written, overwrite, registry, runner, summary)
+    with closing(summary):
+        if todo:
+            quiet_libraries()
+            if explain:
+                _explain_all(settings, todo, registry, summary)
+            else:
+                _restore_all(settings, todo, written, overwrite, registry, runner, summary)
     if not (explain and todo):
         summary.print()
     if code := summary.exit_code:
@@ -181,15 +183,14 @@ def _settings(file: Path | None, options: dict[str, Any], registry: Registry) ->
     return settings
 
 
-def _opened(log: Path | None) -> Path | None:
+def _opened(log: Path | None) -> LineFile | None:
     """The log file, after a check that it can be written."""
-    if log:
-        try:
-            log.parent.mkdir(parents=True, exist_ok=True)
-            log.open("a").close()
-        except OSError as error:
-            raise ConfigError(f"The log {log} cannot be written: {error.strerror}.") from None
-    return log
+    if log is None:
+        return None
+    try:
+        return LineFile(log)
+    except OSError as error:
+        raise ConfigError(f"The log {log} cannot be written: {error.strerror}.") from None
 
 
 @dataclass
@@ -205,7 +206,7 @@ class Summary:
 
     photos: int
     where: Path
-    log: Path | None
+    log: LineFile | None
     as_json: bool = False
     restored: int = 0
     skipped: int = 0
@@ -277,12 +278,24 @@ class Summary:
         if self.as_json:
             click.echo(json_line(record), err=self.where == STANDARD)
         if self.log:
-            try:
-                with self.log.open("a", encoding="utf-8", errors="backslashreplace") as file:
-                    file.write(json_line(record) + "\n")
-            except OSError as error:  # an error of the log must not stop the restoration of photos
-                click.echo(f"The log {self.log} ends here: {error.strerror}.", err=True)
-                self.log, self.log_failed = None, True
+            with self._watched(self.log):
+                self.log.add(json_line(record))
+
+    def close(self) -> None:
+        """Send the log, if it is in a bucket."""
+        if self.log:
+            with self._watched(self.log):
+                self.log.close()
+
+    @contextmanager
+    def _watched(self, log: LineFile) -> Iterator[None]:
+        """Within the block, an error of the log does not stop the restoration of photos."""
+        try:
+            yield
+        except (OSError, ConfigError) as error:
+            reason = str(getattr(error, "strerror", None) or error).rstrip(".")
+            complain(f"The log {log.file} ends here: {reason}.")
+            self.log, self.log_failed = None, True
 
     def print(self) -> None:
         """Print the summary, if there are any results."""

@@ -21,6 +21,7 @@ from xpsr_sdk.evaluation.report import crop_text, decimals, json_numbers, printe
 from xpsr_sdk.evaluation.scoring import FolderScores, score
 from xpsr_sdk.evaluation.setup import scoring_work
 from xpsr_sdk.evaluation.upscale_logs import LoggedPhoto, read_logs
+from xpsr_sdk.files.remote import place
 from xpsr_sdk.plugin_system.registry import Registry
 from xpsr_sdk.runners.local import LocalRunner
 from xpsr_sdk.runners.work import Runner
@@ -199,8 +200,8 @@ def compare_folders(
             is left.
         PluginError: There is no such metric, or its plug-in is broken.
     """
-    originals, degraded = (None if folder is None else Path(folder) for folder in (reference, input))
-    folders = methods if isinstance(methods, Mapping) else _named([Path(folder) for folder in methods])
+    originals, degraded = (None if folder is None else place(folder) for folder in (reference, input))
+    folders = methods if isinstance(methods, Mapping) else _named([place(folder) for folder in methods])
     matched = match_methods(folders, originals, degraded)
     logged = read_logs(logs)
     work, skipped = scoring_work(

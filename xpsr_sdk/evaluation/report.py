@@ -17,6 +17,7 @@ from xpsr_sdk.evaluation.chosen import LEFT_OUT, ChosenMetric, MetricChoice
 from xpsr_sdk.evaluation.matching import match
 from xpsr_sdk.evaluation.scoring import FolderScores, ImageScores, score
 from xpsr_sdk.evaluation.setup import scoring_work
+from xpsr_sdk.files.remote import place
 from xpsr_sdk.plugin_system.registry import Registry
 from xpsr_sdk.runners.local import LocalRunner
 from xpsr_sdk.runners.work import Runner
@@ -124,7 +125,7 @@ def evaluate_folders(
             the weights of all metrics are missing.
         PluginError: There is no such metric, or its plug-in is broken.
     """
-    pairs = match(Path(pred), Path(hr))
+    pairs = match(place(pred), place(hr))
     work, skipped = scoring_work(
         metrics, references=True, channel=channel, crop=crop, weights=weights, device=device, batch=batch,
         scores=scores, registry=registry,

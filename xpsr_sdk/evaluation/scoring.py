@@ -112,7 +112,7 @@ def score(
     parts = (tuple(pairs[first : first + size]) for pairs in methods.values() for first in range(0, len(pairs), size))
     measured: dict[Pair, LoadedPair] = {}
     total, count = sum(map(len, methods.values())), 0
-    with closing(runner.run(work, parts)) as results:
+    with closing(work.store), closing(runner.run(work, parts)) as results:
         for done in results:
             for photo in _photos_of(done):
                 measured[photo.pair] = photo

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from xpsr_sdk import __version__
 from xpsr_sdk.errors import ConfigError
+from xpsr_sdk.files.line_file import LineFile
 
 
 class ScoreStore:
@@ -26,17 +27,13 @@ class ScoreStore:
     """
 
     def __init__(self, file: Path | None) -> None:
-        self._file = file
+        self._file: LineFile | None = None
         self._figures: dict[str, float] = {}
         if file is None:
             return
         try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            with file.open("a+b") as opened:
-                opened.seek(0)
-                lines = opened.read().decode(errors="replace").split("\n")
-                if lines[-1]:  # cut off: what is added must not join it
-                    opened.write(b"\n")
+            self._file = LineFile(file)
+            lines = self._file.lines()
         except OSError as error:
             raise ConfigError(f"The file of figures {file} cannot be used: {error.strerror}.") from error
         for line in lines:
@@ -57,9 +54,12 @@ class ScoreStore:
         """Keep a figure; ``about`` is written beside it, for people who read the file."""
         self._figures[key] = figure
         if self._file is not None:
-            line = json.dumps({"key": key, "figure": repr(figure), **about}) + "\n"
-            with self._file.open("ab") as opened:
-                opened.write(line.encode())
+            self._file.add(json.dumps({"key": key, "figure": repr(figure), **about}))
+
+    def close(self) -> None:
+        """Send figures to a bucket that were not sent yet."""
+        if self._file is not None:
+            self._file.close()
 
 
 def score_key(component: str, details: str, crop: int, restored: str, reference: str | None) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from xpsr_sdk.errors import ConfigError
+from xpsr_sdk.files.remote import place
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def read_logs(files: Sequence[Path]) -> dict[Path, LoggedPhoto]:
                     size = record["width"] * record["height"] / 1e6
                     memory = record.get("peak_memory")
                     photo = LoggedPhoto(record["seconds"], size, memory, record.get("high"), record.get("low"))
-                    found[Path(record["result"]).resolve()] = photo
+                    found[place(record["result"]).resolve()] = photo
             except (ValueError, KeyError, TypeError):
                 continue
     return found

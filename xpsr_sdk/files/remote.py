@@ -11,7 +11,7 @@ import errno
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from stat import S_IFDIR, S_IFREG
 from typing import IO, Any, TypeVar
@@ -94,6 +94,11 @@ class RemotePath(type(Path())):  # type: ignore[misc]  # the class of paths of t
         size = int(found.get("size") or 0)
         times = (int(seconds),) * 3
         return os.stat_result((mode, 0, 0, 0, 0, 0, size, *times), {"st_mtime_ns": int(seconds * 1e9)})
+
+    @property
+    def parents(self) -> Sequence[RemotePath]:
+        """The folders above it, up to that of the whole store."""
+        return tuple(super().parents)[:-2]
 
     def resolve(self, strict: bool = False) -> RemotePath:
         """The path itself: there are no links."""
