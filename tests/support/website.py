@@ -23,6 +23,7 @@ from xpsr_sdk.web.dials import Dials
 from xpsr_sdk.web.limits import Limits
 from xpsr_sdk.web.models import Models
 from xpsr_sdk.web.recipe import Recipe
+from xpsr_sdk.web.restorer import Restorer
 from xpsr_sdk.web.server import build_app
 
 
@@ -54,14 +55,14 @@ def running(
     base = PipelineConfig(device="cpu", prompt_provider=provider)
     dials = Dials(Catalogue(registry, base, models, folder), base, allowed, flags)
     loaded = Models(registry, allowed.warm_models)
-    desk = Desk(dials, loaded, allowed, Recipe(base, flags))
+    desk = Desk(dials, Restorer(loaded, allowed.queue_size, Recipe(base, flags)), allowed)
     with without_what_gradio_leaves():
         app = build_app(desk, dials, allowed, users or {}, ())
     server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
     listening = socket.socket()
     listening.bind(("127.0.0.1", 0))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-    with listening, desk.hearing_warnings():
+    with listening, desk.restorer.hearing_warnings():
         thread.start()
         try:
             yield Site(f"http://127.0.0.1:{listening.getsockname()[1]}", desk, loaded)

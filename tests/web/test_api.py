@@ -423,7 +423,7 @@ def test_limits_of_the_queue_of_time_and_of_disk_space(tiny_model: Path, photo: 
 
 
 def test_files_leave_after_a_while_and_at_the_end(photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("xpsr_sdk.web.desk.OLDEST_FIRST_SECONDS", 0.05)
+    monkeypatch.setattr("xpsr_sdk.web.desk.SWEEP_SECONDS", 0.05)
     with running(["none"], keep_minutes=0.05) as site, Visitor(site) as visitor:
         root = site.desk.storage.root
         assert root.name.startswith(PREFIX)
@@ -450,7 +450,7 @@ def test_memory_that_runs_out_is_told(
         return forward(*arguments, **options)
 
     monkeypatch.setattr(loaded.unet, "forward", fails_once)
-    with site.desk.hearing_warnings():  # again, within those of pytest
+    with site.desk.restorer.hearing_warnings():  # again, within those of pytest
         job = visitor.restore(photo, scale=4)
     assert (job["state"], job["error"]) == ("done", "")
     assert any(note.startswith("Out of memory: trying again") for note in job["notes"])

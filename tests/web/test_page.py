@@ -23,6 +23,8 @@ pytestmark = pytest.mark.skipif(not (CHROMIUM and find_spec("playwright")), reas
 PICTURES = Path("docs/images")
 """The screenshots in the docs. With XPSR_PICTURES=1 the tests take them anew, with the model that is shipped."""
 TAKE_PICTURES = os.environ.get("XPSR_PICTURES") == "1"
+RESTORING = "document.querySelector('#busy-words').textContent.startsWith('Restoring: step')"
+"""In JavaScript: the page says that the photo is being restored."""
 WIDE, PHONE = {"width": 1440, "height": 1000}, {"width": 390, "height": 844}
 
 Open = Callable[..., Any]
@@ -83,6 +85,15 @@ def restore(page: Any) -> None:
     page.click("#restore")
     page.wait_for_selector("#busy:not([hidden]), #details:not([hidden])")
     page.wait_for_selector("#details:not([hidden])")
+
+
+def hold(page: Any, photo: Path, scale: str) -> None:
+    """Begin a restoration that goes on only when ``web_parts.GO`` is set."""
+    web_parts.GO.clear()
+    upload(page, photo)
+    choose(page, scale=scale, sampler="held")
+    page.click("#restore")
+    until(page, RESTORING)
 
 
 def choose(page: Any, **settings: str) -> None:
@@ -159,18 +170,14 @@ def test_both_photos_zoom_and_move_together_down_to_their_pixels(visit: Open, ph
 
 
 def test_a_restoration_is_followed_and_cancelled(visit: Open, photo: Path) -> None:
-    web_parts.GO.clear()
     page = visit()
-    upload(page, photo)
-    choose(page, scale="1", sampler="held")
-    page.click("#restore")
-    until(page, "document.querySelector('#busy-words').textContent.startsWith('Restoring: step')")
+    hold(page, photo, "1")
     assert page.evaluate("document.querySelector('#busy-bar').getAnimations().length") == 1  # whatever it counts
     page.click("#restore")
     until(page, "document.querySelector('#busy-words').textContent.startsWith('1 before it')")
     until(page, "document.querySelector('#server').textContent === '2 to do'")
     page.get_by_role("button", name="Cancel Version 1").click()
-    until(page, "document.querySelector('#busy-words').textContent.startsWith('Restoring: step')")
+    until(page, RESTORING)
     page.click("#busy-cancel")
     page.wait_for_selector("#busy", state="hidden")
     assert page.locator(".photo .state").inner_text() == "Cancelled"
@@ -253,14 +260,10 @@ def test_two_visitors_at_once_see_their_own_photos(visit: Open, photo: Path) -> 
 
 
 def test_a_page_that_is_loaded_anew_in_the_middle_goes_on(visit: Open, photo: Path) -> None:
-    web_parts.GO.clear()
     page = visit()
-    upload(page, photo)
-    choose(page, scale="1.5", sampler="held")
-    page.click("#restore")
-    until(page, "document.querySelector('#busy-words').textContent.startsWith('Restoring: step')")
+    hold(page, photo, "1.5")
     page.reload()
-    until(page, "document.querySelector('#busy-words').textContent.startsWith('Restoring: step')")
+    until(page, RESTORING)
     assert page.locator("#dial-scale").input_value() == "1.5"
     assert page.locator("#part-sampler").input_value() == "held"
     web_parts.GO.set()

@@ -1,35 +1,25 @@
-"""Takes the visitors' photos, puts them into the queue, keeps the results, and gives each visitor only their own."""
+"""Keeps the photos and the results of all visitors for a while, and gives each visitor only their own."""
 
 from __future__ import annotations
 
 import shutil
 import threading
 import time
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from xpsr_sdk.config import PipelineConfig, RestoreConfig
-from xpsr_sdk.contracts import Prompts
+from xpsr_sdk.config import PipelineConfig
 from xpsr_sdk.data.images import read_picture
 from xpsr_sdk.data.photo import load_photo
-from xpsr_sdk.errors import ImageError, QueueFull, XPSRError, one_line, print_traceback
-from xpsr_sdk.result import Result
-from xpsr_sdk.serving.queue import RestorationQueue
-from xpsr_sdk.web.catalogue import UPSCALER_ALONE
+from xpsr_sdk.errors import ImageError, QueueFull, XPSRError
 from xpsr_sdk.web.dials import Dials
 from xpsr_sdk.web.files import Storage, StoredPhoto, opened_photo, shown_name, write_for_page, write_thumbnail
 from xpsr_sdk.web.jobs import ENDED, Job
 from xpsr_sdk.web.limits import Limits
-from xpsr_sdk.web.models import Models
+from xpsr_sdk.web.restorer import Restorer
 
-Recipe = Callable[[PipelineConfig, str, int], Mapping[str, str]]
-"""``recipe(config, photo, seed)``: how to make a result again."""
-OLDEST_FIRST_SECONDS = 5.0
+SWEEP_SECONDS = 5.0
 """How often old files are looked for."""
 
 
@@ -42,22 +32,17 @@ class Desk:
 
     Args:
         dials: Reads settings.
-        models: Loads models.
+        restorer: Restores photos.
         limits: What is allowed.
-        recipe: How to make a result again.
     """
 
-    def __init__(self, dials: Dials, models: Models, limits: Limits, recipe: Recipe) -> None:
-        self._dials, self._models, self._limits, self._recipe = dials, models, limits, recipe
+    def __init__(self, dials: Dials, restorer: Restorer, limits: Limits) -> None:
+        self._dials, self.restorer, self._limits = dials, restorer, limits
         self.storage = Storage(limits.max_disk_gb * 1e9)
-        self._queue = RestorationQueue(max_batch=1, queue_size=limits.queue_size)
         self._photos: dict[str, StoredPhoto] = {}
         self._jobs: dict[str, Job] = {}
         self._times: dict[str, float] = {}
         self._lock = threading.RLock()
-        self._starter = ThreadPoolExecutor(1, "xpsr-web-start")  # one, so that photos keep their order
-        self._savers = ThreadPoolExecutor(1, "xpsr-web-save")  # so that the next photo need not wait
-        self._in_thread = threading.local()
         self._closed = threading.Event()
         threading.Thread(target=self._sweep, name="xpsr-web-sweep", daemon=True).start()
 
@@ -67,32 +52,13 @@ class Desk:
             return
         self._closed.set()
         for job in list(self._jobs.values()):
-            self._cancel(job)
-        self._starter.shutdown(cancel_futures=True)
-        self._queue.close(cancel_waiting=True)
-        self._savers.shutdown(cancel_futures=True)
+            self.restorer.cancel(job)
+        self.restorer.close()
         self.storage.close()
-
-    @contextmanager
-    def hearing_warnings(self) -> Iterator[None]:
-        """Within the block, warnings about a photo become notes of its job, such as that memory ran out."""
-        before = warnings.showwarning
-
-        def hear(message: Warning | str, category: type[Warning], *where: Any, **how: Any) -> None:
-            job: Job | None = getattr(self._in_thread, "job", None)
-            if job is None:
-                before(message, category, *where, **how)
-            elif issubclass(category, UserWarning) and str(message) not in job.notes:
-                job.notes.append(str(message).replace(str(job.photo.file), job.photo.name))
-
-        with warnings.catch_warnings():
-            warnings.simplefilter("always", UserWarning)
-            warnings.showwarning = hear
-            yield
 
     def warm_up(self) -> None:
         """Load the first model in the background."""
-        self._starter.submit(self._models.pipeline, self._dials.read({}))
+        self.restorer.warm_up(self._dials.read({}))
 
     def add_photo(self, visitor: str, file: Path, name: str) -> StoredPhoto:
         """Take a file that was uploaded.
@@ -145,7 +111,7 @@ class Desk:
             if sum(other.photo.visitor == visitor for other in waiting) >= self._limits.photos_each:
                 raise QueueFull(f"{self._limits.photos_each} of your photos are waiting, which is the most.")
             self._jobs[job.id] = job
-        self._starter.submit(self._start, job)
+        self.restorer.start(job)
         return job
 
     def job(self, visitor: str, job_id: str) -> Job:
@@ -188,7 +154,7 @@ class Desk:
             for file in job.photo.folder.glob(f"{job.id}*"):
                 file.unlink(missing_ok=True)
         else:
-            self._cancel(job)
+            self.restorer.cancel(job)
 
     def delete_photo(self, visitor: str, photo_id: str) -> None:
         """Delete a photo with all its results."""
@@ -221,84 +187,13 @@ class Desk:
                 f" {self._limits.max_result_megapixels:g} is the most here."
             )
 
-    def _cancel(self, job: Job) -> None:
-        if job.future:
-            job.future.cancel()
-        job.finish("cancelled")
-
-    def _start(self, job: Job) -> None:
-        """Load the model, and put the photo into the queue of restorations."""
-        if job.state in ENDED:
-            return
-        self._in_thread.job = job
-        try:
-            if not self._models.is_warm(job.config):
-                job.go("loading", "Loading the model")
-            pipeline = self._models.pipeline(job.config)
-            given = job.config.model_dump(include=set(RestoreConfig.model_fields), exclude_none=True)
-            settings = given | {"metadata": "keep"}  # what is kept is chosen at the download
-            job.plan(pipeline.resolve(settings).num_inference_steps)
-            if job.go("waiting"):
-                job.future = self._queue.submit(
-                    job.photo.file, pipeline=pipeline, watch=partial(self._follow, job), **settings
-                )
-                job.future.add_done_callback(partial(self._restored, job))
-        except Exception as error:
-            self._fail(job, error)
-        finally:
-            self._in_thread.job = None
-        if job.state in ENDED and job.future:  # cancelled in between
-            job.future.cancel()
-
-    def _follow(self, job: Job, stage: str, done: int, total: int) -> None:
-        self._in_thread.job = job
-        job.watch(stage, done, total)
-
-    def _restored(self, job: Job, future: Future[Result]) -> None:
-        if future.cancelled():
-            job.finish("cancelled")
-        elif error := future.exception():
-            self._fail(job, error)
-        elif not self._closed.is_set() and job.go("saving", "Saving"):
-            self._savers.submit(self._save, job, future.result())
-
-    def _save(self, job: Job, result: Result) -> None:
-        self._in_thread.job = job
-        try:
-            file = job.photo.folder / f"{job.id}.png"
-            result.save(file)
-            write_for_page(result.picture, job.photo.folder, f"{job.id}-view")
-            write_thumbnail(result.picture, job.photo.folder, f"{job.id}-small")
-            width, height = result.picture.size
-            job.details = {
-                "width": width,
-                "height": height,
-                "seconds": round(result.timings["total"], 1),
-                "seed": None if job.config.model == UPSCALER_ALONE else result.seed,
-                "prompts": _described(result.prompts),
-                "tiles": result.plan.tiles,
-                "device": result.plan.device,
-                **self._recipe(job.config, job.photo.name, result.seed),
-            }
-            job.file = file
-            job.finish("done")
-        except Exception as error:
-            self._fail(job, error)
-        finally:
-            self._in_thread.job = None
-
-    def _fail(self, job: Job, error: BaseException) -> None:
-        print_traceback()
-        words = str(error) if isinstance(error, XPSRError) else one_line(error)
-        job.finish("failed", words.replace(str(job.photo.file), job.photo.name))
-
     def _touch(self, photo: StoredPhoto) -> None:
         self._times[photo.id] = time.monotonic()
 
     def _delete(self, photo: StoredPhoto) -> None:
         with self._lock:
             for job in [job for job in self._jobs.values() if job.photo is photo]:
-                self._cancel(job)
+                self.restorer.cancel(job)
                 del self._jobs[job.id]
             self._photos.pop(photo.id, None)
             self._times.pop(photo.id, None)
@@ -306,7 +201,7 @@ class Desk:
 
     def _sweep(self) -> None:
         """Delete what nobody has asked for in a while, until the desk is closed."""
-        while not self._closed.wait(OLDEST_FIRST_SECONDS):
+        while not self._closed.wait(SWEEP_SECONDS):
             old = time.monotonic() - 60 * self._limits.keep_minutes
             with self._lock:
                 busy = {job.photo.id for job in self._jobs.values() if job.state not in ENDED}
@@ -314,13 +209,3 @@ class Desk:
             for photo in gone:
                 if photo.id not in busy:
                     self._delete(photo)
-
-
-def _described(prompts: Prompts) -> dict[str, dict[str, str | None]]:
-    """The descriptions under the names of the settings that replace them, each with who gave it."""
-    found: dict[str, dict[str, str | None]] = {}
-    if prompts.high is not None:
-        found["prompt"] = {"text": prompts.high, "source": prompts.source.get("high")}
-    if prompts.low is not None:
-        found["low_prompt"] = {"text": prompts.low, "source": prompts.source.get("low")}
-    return found

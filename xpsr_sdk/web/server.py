@@ -13,21 +13,20 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.responses import FileResponse, JSONResponse
 from starlette.background import BackgroundTask
-from starlette.requests import ClientDisconnect
 
 from xpsr_sdk import __version__
 from xpsr_sdk.config import load_config
 from xpsr_sdk.errors import ConfigError, ImageError, QueueFull, XPSRError
 from xpsr_sdk.files.reading import parse_json
-from xpsr_sdk.web.archive import is_zip, packed, unpacked
+from xpsr_sdk.web.archive import packed
 from xpsr_sdk.web.desk import Desk, NotThere
 from xpsr_sdk.web.dials import Dials
 from xpsr_sdk.web.downloads import Download, in_words, name_of, write_download
-from xpsr_sdk.web.files import StoredPhoto
 from xpsr_sdk.web.gate import Gate, Rules
 from xpsr_sdk.web.gradio_api import mount_gradio
 from xpsr_sdk.web.limits import Limits
 from xpsr_sdk.web.uploaded_only import UploadedOnly, whole_body
+from xpsr_sdk.web.uploads import TooLarge, photo_in, photos_in, received
 
 PAGE = Path(__file__).parent / "page"
 COOKIE = "xpsr-visitor"
@@ -39,10 +38,6 @@ TYPES = {
 }
 STATUS: dict[type[XPSRError], int] = {NotThere: 404, ConfigError: 422, ImageError: 415, QueueFull: 429}
 """The HTTP status of each error; of others it is 500."""
-
-
-class TooLarge(ImageError):
-    """A file that is uploaded has more bytes than it may."""
 
 
 def build_app(desk: Desk, dials: Dials, limits: Limits, users: dict[str, str], hosts: tuple[str, ...]) -> Gate:
@@ -121,9 +116,8 @@ def _add_photos(app: FastAPI, desk: Desk, limits: Limits) -> None:
     async def upload(request: Request, name: str = "photo") -> JSONResponse:
         """The photo, or the photos of a ZIP file, that the body holds; of each that is none, its name and the error."""
         visitor = _visitor(request)
-        file = await _received(request, desk, limits)
-        take = _taken_from_zip if is_zip(file) else _taken
-        response = JSONResponse(await asyncio.to_thread(take, desk, limits, visitor, file, name))
+        file = await received(request, desk, limits)
+        response = JSONResponse(await asyncio.to_thread(photos_in, desk, limits, visitor, file, name))
         if COOKIE not in request.cookies:
             _remember(response, visitor)
         return response
@@ -140,55 +134,6 @@ def _add_photos(app: FastAPI, desk: Desk, limits: Limits) -> None:
     def delete(request: Request, photo: str) -> dict[str, str]:
         desk.delete_photo(_visitor(request), photo)
         return {"status": "deleted"}
-
-
-async def _received(request: Request, desk: Desk, limits: Limits) -> Path:
-    """The body of a request as a file."""
-    folder = await asyncio.to_thread(desk.storage.folder_for_photo)
-    file, got, most = folder / "photo", 0, limits.max_file_mb * 1e6
-    try:
-        with file.open("wb") as target:
-            async for chunk in request.stream():
-                if not got and chunk.startswith(b"PK\x03\x04"):
-                    most = limits.max_zip_mb * 1e6
-                got += len(chunk)
-                if got > most:
-                    raise TooLarge(f"The file is larger than {most / 1e6:g} MB, the most here.")
-                target.write(chunk)
-    except (TooLarge, ClientDisconnect):
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-    return file
-
-
-def _added(desk: Desk, visitor: str, file: Path, name: str) -> StoredPhoto:
-    """The photo in a file, which is deleted if it is none."""
-    try:
-        return desk.add_photo(visitor, file, name)
-    except XPSRError:
-        shutil.rmtree(file.parent, ignore_errors=True)
-        raise
-
-
-def _taken(desk: Desk, _: Limits, visitor: str, file: Path, name: str) -> list[dict[str, Any]]:
-    return [_added(desk, visitor, file, name).about()]
-
-
-def _taken_from_zip(desk: Desk, limits: Limits, visitor: str, file: Path, name: str) -> list[dict[str, Any]]:
-    taken: list[dict[str, Any]] = []
-    try:
-        for photo, own in unpacked(file, desk.storage.folder_for_photo, limits.photos_each, limits.max_file_mb * 1e6):
-            try:
-                taken.append(_added(desk, visitor, photo, own).about())
-            except XPSRError as error:
-                taken.append({"name": own, "error": str(error)})
-    except XPSRError as error:
-        if not taken:
-            raise
-        taken.append({"name": name, "error": str(error)})
-    finally:
-        shutil.rmtree(file.parent, ignore_errors=True)
-    return taken
 
 
 def _kept(file: Path) -> FileResponse:
@@ -280,8 +225,8 @@ def _add_one_call(app: FastAPI, desk: Desk, limits: Limits) -> None:
         query.pop("name", None)
         chosen = load_config(Download, in_words(query), "The download")
         settings = {key: value for key, value in query.items() if key not in Download.model_fields}
-        file = await _received(request, desk, limits)
-        photo = await asyncio.to_thread(_added, desk, visitor, file, name)
+        file = await received(request, desk, limits)
+        photo = await asyncio.to_thread(photo_in, desk, visitor, file, name)
         try:
             job = await asyncio.to_thread(desk.restore, visitor, photo.id, settings)
             await _ended(desk, visitor, job.id)

@@ -9,11 +9,12 @@ from collections.abc import Callable
 import uvicorn
 
 from xpsr_sdk.errors import ConfigError
-from xpsr_sdk.web.desk import Desk, Recipe
+from xpsr_sdk.web.desk import Desk
 from xpsr_sdk.web.dials import Dials
 from xpsr_sdk.web.gate import LOOPBACK
 from xpsr_sdk.web.limits import Limits
 from xpsr_sdk.web.models import Models
+from xpsr_sdk.web.restorer import Recipe, Restorer
 from xpsr_sdk.web.server import build_app
 
 
@@ -44,14 +45,14 @@ def serve(
     """
     listening = _listening(host, port)
     address = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
-    desk = Desk(dials, models, limits, recipe)
+    desk = Desk(dials, Restorer(models, limits.queue_size, recipe), limits)
     app = build_app(desk, dials, limits, users, LOOPBACK if host in LOOPBACK else ())
     server = uvicorn.Server(
         uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2, server_header=False, lifespan="on")
     )
     desk.warm_up()
     try:
-        with listening, desk.hearing_warnings():
+        with listening, desk.restorer.hearing_warnings():
             tell(address)
             server.run(sockets=[listening])
     finally:
