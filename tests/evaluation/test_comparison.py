@@ -280,6 +280,25 @@ def test_the_plot_has_a_point_for_each_method_and_a_line_for_a_sweep(compare: Ca
     assert (trade_off(found, "png") or b"").startswith(b"\x89PNG")
 
 
+def test_no_name_leaves_the_plot(compare: Callable[..., Comparison], monkeypatch: pytest.MonkeyPatch) -> None:
+    drawing = pytest.importorskip("matplotlib.pyplot")
+    found, drawn = compare("soft"), []
+    lpips = ChosenMetric("lpips", found.metrics[1].metric, "")
+    scores = {
+        f"a method with quite a long name {i}": FolderScores((ImageScores("a", {"psnr": 30 + i, "lpips": i}),), {}, {})
+        for i in range(3)
+    }
+    with monkeypatch.context() as patched:
+        patched.setattr(drawing, "close", drawn.append)
+        trade_off(Comparison(scores, [found.metrics[0], lpips], found.matched, 0, {}))
+    plot = drawn[0].axes[0]
+    frame = plot.get_window_extent()
+    extents = [text.get_window_extent() for text in plot.texts]
+    drawing.close(drawn[0])
+    assert len(extents) == 3
+    assert all(frame.x0 <= extent.x0 and extent.x1 <= frame.x1 for extent in extents)
+
+
 def compare_lines_without_a_sweep(found: Comparison) -> int:
     scores = dict(zip(("a", "b", "c"), found.methods.values(), strict=True))
     drawn = trade_off(Comparison(scores, found.metrics, found.matched, 0, {}))

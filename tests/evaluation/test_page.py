@@ -77,6 +77,13 @@ def test_names_and_prompts_are_shown_as_they_are(page: Any) -> None:
     assert row.inner_text().split()[-2:] == ["3.00", "1.25"], "seconds per megapixel, and GiB"
 
 
+def test_the_best_and_worst_photos_of_each_method_are_shown(page: Any) -> None:
+    shown = page.locator("section", has_text="Best and worst photos").locator("details")
+    assert shown.locator("summary").all_inner_texts() == ["sharp <i>", "soft_0.2"]
+    assert [shown.nth(i).evaluate("e => e.open") for i in range(2)] == [True, False]
+    assert shown.nth(1).locator("img").count() == 6  # the best and the worst of three photos, by three metrics
+
+
 def test_the_slider_follows_mouse_and_keys(page: Any) -> None:
     slider = page.locator(".slider").first
     stack, control = slider.locator(".stack"), slider.locator("input")

@@ -50,7 +50,7 @@ def _page(comparison: Comparison, pictures: Pictures, count: int) -> Iterator[st
         f"Differences from {comparison.baseline}": _differences(comparison),
         "Perception and distortion": _plot(comparison, pictures),
         "Where they differ most": crops(comparison, pictures, count),
-        f"Best and worst photos of {comparison.baseline}": extremes(comparison, pictures),
+        "Best and worst photos": extremes(comparison, pictures),
         "Prompts": prompts(comparison),
         "Every photo": _figures(comparison),
         "How it was measured": _measured(comparison),

@@ -71,8 +71,14 @@ def _slider(photo: str, names: Sequence[str], first: int) -> Iterator[str]:
 
 
 def extremes(comparison: Comparison, pictures: Pictures) -> Iterator[str]:
-    """The best and the worst photos of the first method, by each metric."""
-    method = comparison.baseline
+    """The best and the worst photos of each method, by each metric."""
+    for method in comparison.methods:
+        if photos := "".join(_extremes_of(comparison, method, pictures)):
+            is_first = method == comparison.baseline
+            yield f"<details{' open' if is_first else ''}><summary>{escaped(method)}</summary>{photos}</details>"
+
+
+def _extremes_of(comparison: Comparison, method: str, pictures: Pictures) -> Iterator[str]:
     scores, files = comparison.methods[method], comparison.matched.methods[method]
     sources: dict[str, str] = {}
     for chosen in comparison.metrics:

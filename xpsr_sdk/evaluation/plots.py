@@ -50,13 +50,17 @@ def trade_off(comparison: Comparison, file_type: str = "svg") -> bytes | None:
         }
         for line in sweeps(list(points)):
             plot.plot(*zip(*(points[method] for method in line), strict=True), color="0.7", zorder=1)
-        for method, (x, y) in points.items():
+        for x, y in points.values():
             plot.scatter(x, y, zorder=2)
-            plot.annotate(_plain(method), (x, y), xytext=(5, 5), textcoords="offset points")
         plot.margins(0.1)
         for chosen, invert in zip(axes, (plot.invert_xaxis, plot.invert_yaxis), strict=True):
             if chosen.metric.lower_is_better:
                 invert()
+        left, right = plot.get_xlim()
+        for method, point in points.items():
+            is_right = (point[0] - left) / (right - left) > 0.5
+            side, shift = ("right", -5) if is_right else ("left", 5)  # so that no name leaves the plot
+            plot.annotate(_plain(method), point, xytext=(shift, 5), textcoords="offset points", ha=side)
         plot.set(xlabel=f"{heading(axes[0])} (fidelity)", ylabel=f"{heading(axes[1])} (perception)")
         plot.set_title("Better is up and to the right")
         figure.tight_layout()
