@@ -39,6 +39,12 @@ def test_how_it_was_measured_is_not_folded_to_a_narrow_table_and_a_name_is_one_l
     assert any(r"two\nlines" in line for line in lines)
 
 
+def test_quiet_is_quiet(photo: Path, tmp_path: Path) -> None:
+    result = evaluate(photo, "--quiet", "--json", tmp_path / "figures.json")
+    assert (result.exit_code, result.output) == (0, "")
+    assert json.loads((tmp_path / "figures.json").read_text())["means"]["ssim"] == 1
+
+
 def test_a_place_that_cannot_be_written_to(photo: Path) -> None:
     result = evaluate(photo, "--json", photo / "figures.json")
     assert result.exit_code == 1

@@ -11,7 +11,15 @@ import click
 from xpsr_sdk.cli.places import Place
 from xpsr_sdk.cli.progress import photo_progress
 from xpsr_sdk.cli.runner_options import runner_options
-from xpsr_sdk.cli.terminal import complain, print_table, quiet_libraries, quiet_option, say, warnings_on_stderr
+from xpsr_sdk.cli.terminal import (
+    complain,
+    is_quiet,
+    print_table,
+    quiet_libraries,
+    quiet_option,
+    say,
+    warnings_on_stderr,
+)
 from xpsr_sdk.config import set_override
 from xpsr_sdk.evaluation.presets import PRESETS, axes_of_plot, metric_names
 from xpsr_sdk.files.writing import write_whole
@@ -164,7 +172,8 @@ def evaluate(
         else:
             result = compare_folders(methods, reference=reference, input=degraded, logs=logs, **settings)
     result = replace(result, skipped=skipped | dict(result.skipped))
-    print_table(result.table())
+    if not is_quiet():
+        print_table(result.table())
     if json_file is not None:
         _write(json_file, result.to_json() + "\n")
     problems = [f"Not measured: {problem}" for problem in result.problems()]
