@@ -7,6 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from io import BytesIO
 from pathlib import Path
 
@@ -15,8 +16,10 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from tests.support import tiny
+from xpsr_sdk import Pipeline
 from xpsr_sdk.cli.main import xpsr
 from xpsr_sdk.cli.progress import PhotoProgress, ProgressLines
+from xpsr_sdk.cli.restoration import RestorationWork, Restored
 from xpsr_sdk.cli.result_files import plan_result_files
 from xpsr_sdk.config import OutputConfig, PipelineConfig, load_config, read_toml
 from xpsr_sdk.errors import ConfigError
@@ -203,3 +206,37 @@ def test_two_runs_on_one_folder_share_the_work(run: Run, photo: Path, tmp_path: 
     if os.name == "posix":
         assert "1 left to another run, which is restoring them" in result.stdout
         assert os.listdir(out) == ["2.png"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs locks on files")
+def test_a_photo_whose_worker_was_lost_is_restored_by_the_same_run(
+    run: Run, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos, out, made = tmp_path / "photos", tmp_path / "out", []
+    photos.mkdir()
+    for name in ("1.png", "2.png", "3.png"):
+        (photos / name).write_bytes(photo.read_bytes())
+    restore = RestorationWork._restore
+    with ExitStack() as lost_worker:
+        lost_worker.enter_context(file_claim(out / "1.png"))
+
+        def restore_later(work: RestorationWork, pipeline: Pipeline, source: Path, target: Path) -> Restored:
+            if source.name == "3.png":
+                lost_worker.close()  # the system has noticed its end
+            made.append(source.name)
+            return restore(work, pipeline, source, target)
+
+        monkeypatch.setattr(RestorationWork, "_restore", restore_later)
+        result = run(photos, "-o", out, "--scale", 1, "--log", tmp_path / "log")
+    assert "3 of 3 restored" in result.stdout
+    assert made == ["2.png", "3.png", "1.png"]
+    assert len((tmp_path / "log").read_text().splitlines()) == 3
+    assert sorted(os.listdir(out)) == ["1.png", "2.png", "3.png"]
+
+
+def test_what_a_killed_run_left_goes_though_all_is_done(run: Run, photo: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.png"
+    out.write_bytes(photo.read_bytes())
+    (tmp_path / ".xpsr-0123456789abcdef.lock").touch()
+    assert "1 skipped" in run(photo, "-o", out).stdout
+    assert not [*tmp_path.glob(".xpsr-*.lock")] or os.name != "posix"

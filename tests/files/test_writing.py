@@ -12,22 +12,28 @@ from pathlib import Path
 import pytest
 
 from xpsr_sdk import ConfigError, ImageError
-from xpsr_sdk.files.leftovers import remove_leftovers, temporary_name
-from xpsr_sdk.files.locks import folder_lock
+from xpsr_sdk.files.leftovers import remove_leftovers_once, temporary_name
+from xpsr_sdk.files.locks import file_claim, folder_lock, is_claimed, remove_abandoned
 from xpsr_sdk.files.writing import write_whole
 
+NEW_NAME = "from xpsr_sdk.files.leftovers import temporary_name; print(temporary_name('.xpsr-'), flush=True)"
 unix = pytest.mark.skipif(os.name != "posix", reason="needs links, FIFOs and umasks")
 
 
 @pytest.fixture(autouse=True)
 def fresh() -> Iterator[None]:
-    remove_leftovers.cache_clear()
+    remove_leftovers_once.cache_clear()
     yield
-    remove_leftovers.cache_clear()
+    remove_leftovers_once.cache_clear()
 
 
 def write(path: Path, content: bytes = b"new") -> None:
     write_whole(path, lambda file: file.write(content))
+
+
+def ended_process(line: str) -> str:
+    """What a process of its own printed, which has ended."""
+    return subprocess.run([sys.executable, "-c", line], capture_output=True, text=True, check=True).stdout.strip()
 
 
 @unix
@@ -86,13 +92,40 @@ def test_nothing_half_written_stays(tmp_path: Path) -> None:
 
 
 def test_what_killed_processes_left_goes_and_nothing_else(tmp_path: Path) -> None:
-    line = "from xpsr_sdk.files.leftovers import temporary_name; print(temporary_name('.xpsr-'))"
-    ended = subprocess.run([sys.executable, "-c", line], capture_output=True, text=True, check=True).stdout.strip()
+    ended = ended_process(NEW_NAME)
     alive, foreign = temporary_name(".xpsr-"), ".xpsr-notes"
     for name in (ended, alive, foreign):
         (tmp_path / name).write_bytes(b"")
     write(tmp_path / "file")
     assert {path.name for path in tmp_path.iterdir()} == {"file", alive, foreign}
+
+
+@unix
+def test_at_the_end_of_a_work_what_killed_workers_left_goes(tmp_path: Path) -> None:
+    write(tmp_path / "first")  # looks for what was left before
+    left, own, foreign = ended_process(NEW_NAME), temporary_name(".xpsr-"), ".xpsr-notes"
+    for name in (left, own, foreign, ".xpsr-0123456789abcdef.lock"):
+        (tmp_path / name).write_bytes(b"")
+    with file_claim(tmp_path / "second"):
+        remove_abandoned(tmp_path)
+        assert len([*tmp_path.glob(".xpsr-*.lock")]) == 1
+        assert is_claimed(tmp_path / "second")
+    assert {path.name for path in tmp_path.iterdir()} == {"first", own, foreign}
+
+
+@unix
+def test_a_killed_process_whose_parent_does_not_ask_has_ended(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", f"{NEW_NAME}; input()"], stdin=-1, stdout=-1, text=True) as process:
+        assert process.stdin
+        assert process.stdout
+        left = tmp_path / process.stdout.readline().strip()
+        left.write_bytes(b"")
+        remove_abandoned(tmp_path)
+        assert left.exists()
+        process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # it stays in the list of processes
+        remove_abandoned(tmp_path)
+        assert not left.exists()
 
 
 @unix

@@ -19,7 +19,7 @@ from transformers import CLIPTokenizer
 
 from tests.support import original_layout, tiny
 from xpsr_sdk import CheckpointError, Registry, build_pipeline
-from xpsr_sdk.files.leftovers import remove_leftovers
+from xpsr_sdk.files.leftovers import remove_leftovers_once
 from xpsr_sdk.models.checkpoints import read_json
 from xpsr_sdk.models.find_model import find_checkpoint, find_model
 from xpsr_sdk.models.pretrained import class_in_index, load_network
@@ -177,10 +177,10 @@ def test_what_a_killed_process_made_of_a_file_goes(file: Path, tmp_path: Path, m
     subprocess.run([sys.executable, "-c", line, str(file)], check=True)
     [left] = tmp_path.glob("xpsr-*")
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    remove_leftovers.cache_clear()
+    remove_leftovers_once.cache_clear()
     assert find_model(str(file)).is_dir()
     assert not left.exists()
-    remove_leftovers.cache_clear()
+    remove_leftovers_once.cache_clear()
 
 
 def test_a_file_without_an_autoencoder_says_what_to_name(file: Path, models: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from tests.support import tiny
 from xpsr_sdk import ConfigError, Registry, TrainingError
 from xpsr_sdk.data.images import read_image
 from xpsr_sdk.data.samples import Batch
+from xpsr_sdk.files.leftovers import temporary_name
+from xpsr_sdk.files.writing import PARTIAL
 from xpsr_sdk.preparation.prepare import prepare_shards
 from xpsr_sdk.preparation.recipe import Recipe
 from xpsr_sdk.training.config import DataSection
@@ -114,6 +117,8 @@ def test_a_call_that_was_stopped_is_finished_by_the_next(photos: Path, tmp_path:
     assert prepare_shards(photos, tmp_path, **options) == report
     assert members(tmp_path) == before
     assert first.stat().st_mtime_ns == time
+    (tmp_path / temporary_name(PARTIAL).replace(str(os.getpid()), "4194305", 1)).touch()  # no process has that number
+    assert prepare_shards(photos, tmp_path, **options) == report
     assert not list(tmp_path.glob(".*"))
 
 

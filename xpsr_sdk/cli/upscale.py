@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Collection, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ from xpsr_sdk.config import (
 from xpsr_sdk.data.files import LOSSY, listed
 from xpsr_sdk.errors import ConfigError, ImageError, WorkerLost, XPSRError, visible
 from xpsr_sdk.files.line_file import LineFile
+from xpsr_sdk.files.locks import is_claimed, remove_abandoned
 from xpsr_sdk.files.reading import check_regular
 from xpsr_sdk.files.remote import RemotePath
 from xpsr_sdk.plugin_system.registry import Registry, default_registry
@@ -46,6 +48,8 @@ from xpsr_sdk.runners.work import Done, Runner
 
 EXECUTION = ("offload", "quantize")
 """The options that set fields of ``execution``."""
+LAST_BREATH = 3.0
+"""Seconds in which a worker whose machine is lost may still hold its photo."""
 
 
 @click.command()
@@ -153,6 +157,9 @@ def upscale(
                 _explain_all(settings, todo, registry, summary)
             else:
                 _restore_all(settings, todo, written, overwrite, registry, runner, summary)
+    if not explain:
+        for folder in {target.parent for _, target in jobs if target != STANDARD}:
+            remove_abandoned(folder)
     if not (explain and todo):
         summary.print()
     if code := summary.exit_code:
@@ -211,7 +218,7 @@ class Summary:
     restored: int = 0
     skipped: int = 0
     failed: int = 0
-    left_to_others: int = 0
+    left: list[Job] = field(default_factory=list)
     log_failed: bool = False
     interrupted: int = 0
     seconds: float = 0
@@ -257,14 +264,27 @@ class Summary:
             self._skip(source, target)
             return
         if restored is Untouched.LEFT:
-            self.left_to_others += 1
-            self._note(source, target, "left to another run")
+            self.left.append(done.given)
             return
         self.restored += 1
         self.seconds += restored.seconds
         self.megapixels += restored.width * restored.height / 1e6
         rounded = {"seconds": round(restored.seconds, 3), "peak_memory": round(restored.peak_memory, 3)}
         self._note(source, target, "restored", **asdict(restored) | rounded)
+
+    def take_abandoned(self) -> list[Job]:
+        """Those of the photos left to another run that nobody restores: a worker that was lost held them."""
+        until = time.monotonic() + LAST_BREATH
+        while any(is_claimed(target) for _, target in self.left) and time.monotonic() < until:
+            time.sleep(0.1)
+        abandoned = [job for job in self.left if not is_claimed(job[1]) and not job[1].exists()]
+        self.left = [job for job in self.left if job not in abandoned]
+        return abandoned
+
+    def note_left(self) -> None:
+        """Write to the log what was left to another run."""
+        for job in self.left:
+            self._note(*job, "left to another run")
 
     def fail(self, source: Path, target: Path, reason: str) -> None:
         """Count a photo that could not be restored, and print the reason."""
@@ -299,7 +319,7 @@ class Summary:
 
     def print(self) -> None:
         """Print the summary, if there are any results."""
-        left = self.photos - self.restored - self.skipped - self.failed - self.left_to_others
+        left = self.photos - self.restored - self.skipped - self.failed - len(self.left)
         parts = [f"{self.restored} of {self.photos} restored"]
         if self.restored:
             parts[0] += f" in {self.seconds:.1f} s ({self.seconds / self.megapixels:.1f} s per megapixel)"
@@ -307,11 +327,11 @@ class Summary:
             parts.append(f"{self.skipped} skipped, since they exist (--overwrite restores them again)")
         if self.failed:
             parts.append(f"{self.failed} failed")
-        if self.left_to_others:
-            parts.append(f"{self.left_to_others} left to another run, which is restoring them")
+        if self.left:
+            parts.append(f"{len(self.left)} left to another run, which is restoring them")
         if left:
             parts.append(f"{left} left")
-        if (self.restored or self.skipped or self.left_to_others) and not self.as_json:
+        if (self.restored or self.skipped or self.left) and not self.as_json:
             where = "standard output" if self.where == STANDARD else click.format_filename(self.where)
             say(f"{', '.join(parts)}: {where}", err=self.where == STANDARD)
 
@@ -343,26 +363,30 @@ def _restore_all(
     """Restore the photos, until Ctrl-C. What another run is restoring is left to it."""
     told = "Stopping after this photo; Ctrl-C again stops at once."
     with photo_progress("") as shown, interrupts(told, softly=lambda number: number == signal.SIGINT) as wish:
-        finished = 0
+        finished, photos = 0, len(jobs)
 
         def progress(regions: int, total: int) -> None:
             if regions < total:  # the next photo's own line tells the end of this one
-                shown.tell(finished + regions / total, len(jobs))
+                shown.tell(finished + regions / total, photos)
 
-        def wanted() -> Iterator[Job]:
+        def wanted(jobs: list[Job]) -> Iterator[Job]:
             for job in jobs:
                 if wish:
                     return
-                shown.tell(finished, len(jobs), f"now {job[0].name}")
+                shown.tell(finished, photos, f"now {job[0].name}")
                 yield job
 
         work = RestorationWork(settings, written, registry, overwrite, *([progress] if runner.in_this_process else []))
-        with warnings_on_stderr(), closing(runner.run(work, wanted())) as results:
-            for done in results:
-                summary.add(done)
-                finished += 1
-                if done.error is not None:
-                    shown.fail(done.given[0], done.reason)
-                if not runner.in_this_process:  # where the next photo tells it
-                    shown.tell(finished, len(jobs))
+        while jobs and not wish:
+            with warnings_on_stderr(), closing(runner.run(work, wanted(jobs))) as results:
+                for done in results:
+                    summary.add(done)
+                    finished += 1
+                    if done.error is not None:
+                        shown.fail(done.given[0], done.reason)
+                    if not runner.in_this_process:  # where the next photo tells it
+                        shown.tell(finished, photos)
+            jobs = [] if wish else summary.take_abandoned()
+            finished -= len(jobs)
+        summary.note_left()
         summary.interrupted = wish.exit_code

@@ -31,6 +31,8 @@ HR_FOLDERS, LR_FOLDERS = ("hr", "gt"), ("lr", "lq")
 UPSCALED = "upscaled"
 """The folder of images that were enlarged in advance."""
 PROMPT_FOLDERS = {"high": "highlevel_prompt_GT", "low": "lowlevel_prompt_q", "hr_low": "lowlevel_prompt_q_GT"}
+WRITTEN_FOLDERS = ("HR", "LR", UPSCALED, *PROMPT_FOLDERS.values())
+"""The folders that ``write_pair`` fills."""
 
 
 class PairFolder:

@@ -34,7 +34,7 @@ def new_temporary_folder(prefix: str) -> Path:
     What killed processes left there under this prefix is removed first.
     """
     place = Path(tempfile.gettempdir())
-    remove_leftovers(place, prefix)
+    remove_leftovers_once(place, prefix)
     folder = place / temporary_name(prefix)
     folder.mkdir(mode=0o700)
     return folder
@@ -45,9 +45,8 @@ def is_temporary(name: str) -> bool:
     return TAIL.search(name) is not None
 
 
-@lru_cache(maxsize=256)
 def remove_leftovers(folder: Path, prefix: str) -> None:
-    """Remove what killed processes left in ``folder`` under names from ``temporary_name``; once in each process.
+    """Remove what killed processes left in ``folder`` under names from ``temporary_name``.
 
     That is what belongs to this user, and whose process has ended, or, if it ran on another machine, what nobody has
     written to for a week.
@@ -59,16 +58,30 @@ def remove_leftovers(folder: Path, prefix: str) -> None:
                 _remove(Path(entry.path))
 
 
-def _is_left_over(entry: os.DirEntry[str], process: int, host: str) -> bool:
-    import psutil
+@lru_cache(maxsize=256)
+def remove_leftovers_once(folder: Path, prefix: str) -> None:
+    """The same, but only when this process asks for the first time: a folder may hold many files."""
+    remove_leftovers(folder, prefix)
 
+
+def _is_left_over(entry: os.DirEntry[str], process: int, host: str) -> bool:
     with suppress(OSError):
         status = entry.stat(follow_symlinks=False)
         is_own = not hasattr(os, "getuid") or status.st_uid == os.getuid()
         if host == _host():
-            return is_own and not psutil.pid_exists(process)
+            return is_own and not _is_running(process)
         return is_own and time.time() - status.st_mtime > OLD
     return False
+
+
+def _is_running(process: int) -> bool:
+    """Whether a process of this machine still works. One that was killed may stay in the list until its parent asks."""
+    import psutil
+
+    try:
+        return bool(psutil.Process(process).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _remove(path: Path) -> None:

@@ -9,8 +9,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from xpsr_sdk.errors import XPSRError
+from xpsr_sdk.files.leftovers import remove_leftovers
 from xpsr_sdk.files.remote import RemotePath
 from xpsr_sdk.files.writing import PARTIAL
+
+CLAIM = ".lock"
+"""How the names of claims end, which begin with ``PARTIAL``."""
 
 
 @contextmanager
@@ -48,13 +52,14 @@ def file_claim(file: Path) -> Iterator[bool]:
     """Hold the right to write a file for the block; gives False where another process holds it.
 
     The lock is on a hidden file beside it, which goes at the end; one that a killed process left goes when the same
-    file is claimed again. Folders that are not there are made, and go again if they stay empty. Where nobody can tell
-    (see ``folder_lock``), or nothing can be written, it gives True: whoever writes the file tells what is wrong.
+    file is claimed again, or with ``remove_abandoned``. Folders that are not there are made, and go again if they stay
+    empty. Where nobody can tell (see ``folder_lock``), or nothing can be written, it gives True: whoever writes the
+    file tells what is wrong.
     """
     if isinstance(file, RemotePath):
         yield True
         return
-    claim = file.with_name(f"{PARTIAL}{hashlib.sha256(os.fsencode(file.name)).hexdigest()[:16]}.lock")
+    claim = file.with_name(f"{PARTIAL}{hashlib.sha256(os.fsencode(file.name)).hexdigest()[:16]}{CLAIM}")
     made = [folder for folder in file.parents if not folder.exists()]
     handle, is_held = None, True
     with suppress(OSError):
@@ -72,6 +77,32 @@ def file_claim(file: Path) -> Iterator[bool]:
         for folder in made:
             with suppress(OSError):  # unless it was filled
                 folder.rmdir()
+
+
+def is_claimed(file: Path) -> bool:
+    """Whether another process holds the right to write a file."""
+    with file_claim(file) as is_held:
+        return not is_held
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Remove what killed processes left in a folder: files that they were writing, and claims that nobody holds."""
+    if isinstance(folder, RemotePath):
+        return
+    remove_leftovers(folder, PARTIAL)
+    if os.name == "posix":
+        for claim in folder.glob(f"{PARTIAL}*{CLAIM}"):
+            with suppress(OSError):
+                _remove_claim(claim)
+
+
+def _remove_claim(claim: Path) -> None:
+    handle = os.open(claim, os.O_RDWR)
+    try:
+        if _lock(handle):
+            claim.unlink(missing_ok=True)
+    finally:
+        os.close(handle)
 
 
 def _lock(handle: int) -> bool:

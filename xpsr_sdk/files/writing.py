@@ -12,7 +12,7 @@ from stat import S_IMODE, S_ISREG
 from typing import IO
 
 from xpsr_sdk.errors import ImageError, XPSRError
-from xpsr_sdk.files.leftovers import remove_leftovers, temporary_name
+from xpsr_sdk.files.leftovers import remove_leftovers_once, temporary_name
 from xpsr_sdk.files.remote import RemotePath
 
 PARTIAL = ".xpsr-"
@@ -47,7 +47,7 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object], raises: type[X
 
 def _write_beside(target: Path, write: Callable[[IO[bytes]], object], mode: int | None) -> None:
     """Write a temporary file beside ``target``, and let it take its place."""
-    remove_leftovers(target.parent, PARTIAL)
+    remove_leftovers_once(target.parent, PARTIAL)
     # Not with the name itself, which may be as long as names can be.
     partial = target.with_name(temporary_name(PARTIAL))
     with partial.open("x+b") as file:
@@ -90,7 +90,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     """A temporary folder beside ``folder`` that takes its place (and that of an older one) if the block succeeds."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     prefix = f".{folder.name}-"
-    remove_leftovers(folder.parent, prefix)
+    remove_leftovers_once(folder.parent, prefix)
     partial = folder.with_name(temporary_name(prefix))
     partial.mkdir()
     old = partial.with_name(f"{partial.name}-old")

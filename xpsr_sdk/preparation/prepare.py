@@ -11,10 +11,11 @@ from typing import Any
 
 from xpsr_sdk.config import load_config
 from xpsr_sdk.data.files import find_images
+from xpsr_sdk.data.pairs import WRITTEN_FOLDERS
 from xpsr_sdk.errors import TrainingError, WorkerLost, XPSRError
-from xpsr_sdk.files.locks import folder_lock
+from xpsr_sdk.files.locks import folder_lock, remove_abandoned
 from xpsr_sdk.plugin_system.registry import Registry, default_registry
-from xpsr_sdk.preparation.pairs import finished_photos, write_pairs
+from xpsr_sdk.preparation.pairs import RECORDS, finished_photos, write_pairs
 from xpsr_sdk.preparation.recipe import Recipe
 from xpsr_sdk.preparation.records import NamedPhoto
 from xpsr_sdk.preparation.report import Outcome, Prepared
@@ -152,6 +153,8 @@ def _held(output: Path) -> Iterator[None]:
         if not is_free:
             raise TrainingError(f"Another xpsr data prepare is writing to {output}: wait for its end.")
         yield
+        for name in ("", RECORDS, *WRITTEN_FOLDERS):
+            remove_abandoned(output / name)
 
 
 def _outcome(done: Done[NamedPhoto, Outcome]) -> Outcome:
