@@ -34,10 +34,11 @@ def upscale_in_tiles(upscaler: Upscaler, images: Tensor, side: int) -> Tensor:
     """
     height, width = images.shape[-2:]
     scale, halo = upscaler.scale, upscaler.halo
-    if max(height, width) <= side:
+    tiles = list(_tiles(height, width, side))
+    tell("upscale", 0, len(tiles))
+    if len(tiles) == 1:
         return _enlarged(upscaler, images)
     whole = images.new_empty(*images.shape[:2], height * scale, width * scale)
-    tiles = list(_tiles(height, width, side))
     for done, tile in enumerate(tiles, start=1):
         top, left = max(tile.top - halo, 0), max(tile.left - halo, 0)
         around = Tile(top, left, min(tile.bottom + halo, height), min(tile.right + halo, width))

@@ -112,7 +112,8 @@ class Job:
             words += f", tile {tile + 1} of {total}" if total > 1 else ""
             return begun + (self._shares["decode"] - begun) * min(done / (total * self._evaluations), 1), words
         last = 1.0 if self.config.model == UPSCALER_ALONE else self._shares["denoise"]
-        return begun + (last - begun) * done / total, f"{words}: tile {min(done + 1, total)} of {total}"
+        words += f": tile {min(done + 1, total)} of {total}" if total > 1 else " in one tile"
+        return begun + (last - begun) * done / total, words
 
     def go(self, state: State, stage: str = "") -> bool:
         """Set the state, unless the job has ended, as another thread may have cancelled it. Whether it goes on."""
