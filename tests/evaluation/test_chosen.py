@@ -12,7 +12,8 @@ from torch import Tensor
 
 from tests.support.registries import registry_with
 from xpsr_sdk import BrokenPlugin, ImageError, Options
-from xpsr_sdk.evaluation.chosen import ChosenMetric, needed_metrics
+from xpsr_sdk.evaluation.choosing import needed_metrics
+from xpsr_sdk.evaluation.chosen import ChosenMetric
 
 IMAGES = torch.zeros(2, 3, 8, 8)
 ANSWER: list[Callable[[], Any]] = []

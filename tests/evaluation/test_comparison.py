@@ -27,7 +27,7 @@ from xpsr_sdk.evaluation.crops import crops_that_differ
 from xpsr_sdk.evaluation.matching import match_methods
 from xpsr_sdk.evaluation.page import write_page
 from xpsr_sdk.evaluation.plots import sweeps, trade_off
-from xpsr_sdk.evaluation.scoring import FolderScores, ImageScores
+from xpsr_sdk.evaluation.scores import FolderScores, ImageScores
 from xpsr_sdk.evaluation.tables import csv_table, latex_table, markdown_table
 
 NASTY = """a"b'<script>alert(1)</script>&"""

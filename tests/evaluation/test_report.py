@@ -19,7 +19,7 @@ from tests.support.registries import registry_with
 from tests.support.two_hands import TwoHands
 from xpsr_sdk import Options, Registry, __version__
 from xpsr_sdk.errors import ConfigError, UnknownComponent
-from xpsr_sdk.evaluation.chosen import check_choices
+from xpsr_sdk.evaluation.choosing import check_choices
 from xpsr_sdk.evaluation.matching import match
 from xpsr_sdk.evaluation.metrics import psnr
 from xpsr_sdk.evaluation.report import ImageScores, Report, evaluate_folders

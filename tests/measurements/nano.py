@@ -28,7 +28,7 @@ from torch import Tensor
 from xpsr_sdk import Pipeline, Upscaler, build_pipeline, default_registry
 from xpsr_sdk.data.files import find_images
 from xpsr_sdk.data.images import resize, to_image, to_tensor
-from xpsr_sdk.evaluation.chosen import needed_metrics
+from xpsr_sdk.evaluation.choosing import needed_metrics
 from xpsr_sdk.evaluation.metrics import psnr, ssim
 from xpsr_sdk.evaluation.scoring import mean_figures
 

@@ -20,7 +20,7 @@ from xpsr_sdk.build import build_pipeline
 from xpsr_sdk.config import PipelineConfig, load_config, read_toml
 from xpsr_sdk.data.files import find_images
 from xpsr_sdk.errors import ConfigError, XPSRError, one_line
-from xpsr_sdk.evaluation.chosen import check_choices
+from xpsr_sdk.evaluation.choosing import check_choices
 from xpsr_sdk.evaluation.comparison import Comparison, compare_folders
 from xpsr_sdk.evaluation.page import write_page
 from xpsr_sdk.evaluation.tables import csv_table, latex_table

@@ -140,7 +140,7 @@ def evaluate(
     measured.
     """
     quiet_libraries()
-    from xpsr_sdk.evaluation.chosen import choose_metrics  # imported late, to keep --help quick
+    from xpsr_sdk.evaluation.choosing import choose_metrics  # imported late, to keep --help quick
     from xpsr_sdk.evaluation.comparison import Comparison, compare_folders
     from xpsr_sdk.evaluation.report import evaluate_folders
     from xpsr_sdk.plugin_system.registry import default_registry

@@ -14,11 +14,13 @@ from rich.table import Table
 
 from xpsr_sdk.builtin.pixel_metrics import Channel
 from xpsr_sdk.errors import ConfigError
-from xpsr_sdk.evaluation.chosen import ChosenMetric, MetricChoice
+from xpsr_sdk.evaluation.choosing import MetricChoice
+from xpsr_sdk.evaluation.chosen import ChosenMetric
 from xpsr_sdk.evaluation.intervals import Difference, Interval, mean_interval, paired_difference
 from xpsr_sdk.evaluation.matching import Matched, Pair, match_methods
 from xpsr_sdk.evaluation.report import crop_text, decimals, json_numbers, printed
-from xpsr_sdk.evaluation.scoring import FolderScores, score
+from xpsr_sdk.evaluation.scores import FolderScores
+from xpsr_sdk.evaluation.scoring import score
 from xpsr_sdk.evaluation.setup import scoring_work
 from xpsr_sdk.evaluation.upscale_logs import LoggedPhoto, read_logs
 from xpsr_sdk.files.remote import place

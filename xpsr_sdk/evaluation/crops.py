@@ -38,7 +38,7 @@ class Crop:
 def crops_that_differ(
     methods: Mapping[str, Mapping[str, Path]], references: Mapping[str, Path], count: int, side: int = SIDE
 ) -> list[Crop]:
-    """The crops in which methods differ most, at most one a photo, the most different first.
+    """The crops in which methods differ most, at most one for each photo, the most different first.
 
     Args:
         methods: The files of each method, by photo. A single method is compared with the references.

@@ -8,12 +8,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from xpsr_sdk.evaluation.matching import Pair
-from xpsr_sdk.evaluation.metrics import Image
 
 THREADS, AHEAD = 2, 4
 """Threads that decode, and photos that are decoded before they are needed."""
@@ -71,8 +68,3 @@ def batches_of_one_size(photos: Iterable[LoadedPair], batch: int) -> Iterator[li
         group.append(photo)
     if group:
         yield group
-
-
-def as_tensor(image: Image) -> Tensor:
-    """H W 3 as 1 3 H W, in the same numbers."""
-    return torch.tensor(np.ascontiguousarray(image)).permute(2, 0, 1)[None]

@@ -47,7 +47,7 @@ def ssim(a: Image, b: Image, *, channel: Channel = "y", crop: int = 0) -> float:
     return _measured(Ssim(SsimOptions(channel=channel)), a, b, crop)
 
 
-def cropped(image: Image, crop: int) -> Image:
+def _cropped(image: Image, crop: int) -> Image:
     """``image`` without ``crop`` pixels at each side.
 
     Raises:
@@ -67,14 +67,15 @@ def _measured(metric: Psnr | Ssim, a: Image, b: Image, crop: int) -> float:
         raise ImageError(
             f"The images differ in size: {a.shape[1]} x {a.shape[0]} and {b.shape[1]} x {b.shape[0]} pixels."
         )
-    a, b = cropped(a, crop), cropped(b, crop)
+    a, b = _cropped(a, crop), _cropped(b, crop)
     height, width, _ = a.shape
     if min(height, width) < metric.min_side:
         raise ImageError(
             f"SSIM needs at least {metric.min_side} x {metric.min_side} pixels, and this image is {width} x {height}."
         )
-    return float(metric.measure(_batch(a), _batch(b)))
+    return float(metric.measure(as_tensor(a).double() / 255, as_tensor(b).double() / 255))
 
 
-def _batch(image: Image) -> torch.Tensor:
-    return torch.tensor(np.ascontiguousarray(image), dtype=torch.float64).permute(2, 0, 1)[None] / 255
+def as_tensor(image: Image) -> torch.Tensor:
+    """H W 3 as 1 3 H W, in the same numbers."""
+    return torch.tensor(np.ascontiguousarray(image)).permute(2, 0, 1)[None]

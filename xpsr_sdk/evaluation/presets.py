@@ -1,4 +1,4 @@
-"""Names of metrics: what presets stand for, and the axes of the plot of perception and distortion. It loads nothing."""
+"""Names of metrics, and nothing else: what presets stand for, and the axes of the plot of perception and distortion."""
 
 from __future__ import annotations
 

@@ -13,9 +13,11 @@ import torch
 from rich.table import Table
 
 from xpsr_sdk.builtin.pixel_metrics import Channel
-from xpsr_sdk.evaluation.chosen import LEFT_OUT, ChosenMetric, MetricChoice
+from xpsr_sdk.evaluation.choosing import MetricChoice
+from xpsr_sdk.evaluation.chosen import LEFT_OUT, ChosenMetric
 from xpsr_sdk.evaluation.matching import match
-from xpsr_sdk.evaluation.scoring import FolderScores, ImageScores, score
+from xpsr_sdk.evaluation.scores import FolderScores, ImageScores
+from xpsr_sdk.evaluation.scoring import score
 from xpsr_sdk.evaluation.setup import scoring_work
 from xpsr_sdk.files.remote import place
 from xpsr_sdk.plugin_system.registry import Registry

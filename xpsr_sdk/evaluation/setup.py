@@ -9,8 +9,9 @@ import torch
 
 from xpsr_sdk.builtin.pixel_metrics import Channel
 from xpsr_sdk.errors import ConfigError
-from xpsr_sdk.evaluation.chosen import ChosenMetric, MetricChoice, choose_metrics
-from xpsr_sdk.evaluation.scoring import ScoringWork
+from xpsr_sdk.evaluation.choosing import MetricChoice, choose_metrics
+from xpsr_sdk.evaluation.chosen import ChosenMetric
+from xpsr_sdk.evaluation.measuring import ScoringWork
 from xpsr_sdk.evaluation.store import ScoreStore
 from xpsr_sdk.hardware.devices import find_device
 from xpsr_sdk.plugin_system.registry import Registry, default_registry

@@ -12,7 +12,7 @@ from xpsr_sdk.files.line_file import LineFile
 
 
 class ScoreStore:
-    """A file of figures, one JSON object a line, to which new ones are added at once.
+    """A file of figures, one JSON object in each line, to which new ones are added at once.
 
     A key holds the SHA-256 of both files, the crop, the version of this package, the metric's plug-in with its version,
     and ``Metric.details``, which names the weights. So a figure is computed again if one of these has changed. What

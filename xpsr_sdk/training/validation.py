@@ -21,7 +21,8 @@ from xpsr_sdk.data.photo import SMALLEST_SIDE
 from xpsr_sdk.data.samples import Example, crop_of, scale_of
 from xpsr_sdk.data.seeds import generator_for
 from xpsr_sdk.errors import ConfigError, NonFiniteResult, PluginError, TrainingError, did_you_mean
-from xpsr_sdk.evaluation.chosen import ChosenMetric, needed_metrics
+from xpsr_sdk.evaluation.choosing import needed_metrics
+from xpsr_sdk.evaluation.chosen import ChosenMetric
 from xpsr_sdk.evaluation.scoring import mean_figures
 from xpsr_sdk.library_internals import compilation_kept
 from xpsr_sdk.models.checkpoints import read_json
