@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import sys
@@ -91,6 +92,26 @@ def test_folders_with_photos_of_equal_names(tmp_path: Path) -> None:
     folders, output = [tmp_path / "a" / "photos", tmp_path / "b" / "photos"], tmp_path / "out"
     targets = [target for _, target in plan_result_files(folders, output, OutputConfig())]
     assert targets == [output / "a" / "photos" / "1.png", output / "b" / "photos" / "1.png"]
+
+
+def test_other_names_of_jpeg_files(tmp_path: Path) -> None:
+    for name in ("a.jfif", "b.JPE", "c.bmp"):
+        (tmp_path / name).touch()
+    targets = [target.name for _, target in plan_result_files([tmp_path], tmp_path / "out", OutputConfig())]
+    assert targets == ["a.jpg", "b.jpg", "c.png"]
+
+
+@pytest.mark.parametrize("given", [b"", None])
+def test_an_empty_file_is_said_to_be_empty(run: Run, tmp_path: Path, given: bytes | None) -> None:
+    photo = tmp_path / "empty.jpg" if given is None else "-"
+    (tmp_path / "empty.jpg").touch()
+    result = run(photo, "-o", tmp_path / "out.png", given=given)
+    assert result.exit_code == 1
+    assert result.stderr == f"Failed: {'standard input' if given == b'' else photo} is empty: it has 0 bytes.\n"
+
+
+def test_bitsandbytes_says_nothing_in_the_command() -> None:
+    assert not logging.getLogger("bitsandbytes.backends.cpu.ops").isEnabledFor(logging.WARNING)
 
 
 def test_progress_is_told_in_lines_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:

@@ -43,13 +43,41 @@ def test_a_photo_without_dpi_gets_none(tmp_path: Path, suffix: str) -> None:
 def test_text_in_a_png_file_is_kept(tmp_path: Path) -> None:
     texts = PngImagePlugin.PngInfo()
     texts.add_text("Title", "A house")
+    texts.add_text("Creation Time", "1999")
     texts.add_itxt("parameters", "Füße, 夜")
     PHOTO.save(tmp_path / "photo.png", pnginfo=texts)
     write_picture(read_picture(tmp_path / "photo.png"), tmp_path / "again.png")
     with Image.open(tmp_path / "again.png") as again:
         found = again.info
         assert np.array_equal(np.asarray(again), np.asarray(PHOTO))
-    assert (found["Title"], found["parameters"]) == ("A house", "Füße, 夜")
+    names = ("Title", "Creation Time", "parameters")
+    assert tuple(found[name] for name in names) == ("A house", "1999", "Füße, 夜")
+
+
+@pytest.mark.parametrize("is_compressed", [False, True])
+def test_text_in_latin_1_is_kept(tmp_path: Path, is_compressed: bool) -> None:
+    texts = PngImagePlugin.PngInfo()
+    texts.add_itxt("first", "夜")
+    texts.add_text("Title", "Grüße", zip=is_compressed)
+    texts.add_text("by others", "Grüße".encode())  # UTF-8 where Latin-1 is due
+    PHOTO.save(tmp_path / "photo.png", pnginfo=texts)
+    write_picture(read_picture(tmp_path / "photo.png"), tmp_path / "again.png")
+    with Image.open(tmp_path / "again.png") as again:
+        assert [again.info[name] for name in ("first", "Title", "by others")] == ["夜", "Grüße", "Grüße"]
+
+
+@pytest.mark.parametrize(
+    "said", ['tiff:Orientation="6"', "tiff:Orientation = '6'", "><tiff:Orientation>6</tiff:Orientation><x"]
+)
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp"])
+def test_xmp_does_not_turn_the_result_again(tmp_path: Path, said: str, suffix: str) -> None:
+    xmp = f'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description {said} dc:format="6"/></x:xmpmeta>'
+    PHOTO.save(tmp_path / "photo.jpg", xmp=xmp.encode())
+    write_picture(read_picture(tmp_path / "photo.jpg"), tmp_path / f"again{suffix}")
+    with Image.open(tmp_path / f"again{suffix}") as again:
+        found = again.info.get("xmp", again.info.get("XML:com.adobe.xmp"))
+    found = found.decode() if isinstance(found, bytes) else found
+    assert found.rstrip("\0") == xmp.replace("6", "1", 1)
 
 
 def test_quality_sets_the_size_of_what_loses_some(tmp_path: Path) -> None:

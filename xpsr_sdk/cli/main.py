@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import sys
 from importlib import import_module
@@ -13,6 +14,10 @@ import click
 from xpsr_sdk import __version__
 from xpsr_sdk.errors import CheckpointError, ConfigError, PluginError, XPSRError, did_you_mean, one_line, visible
 from xpsr_sdk.plugin_system.discovery import damaged_distributions
+
+# diffusers imports bitsandbytes even if nobody asks for it, which then tells on standard error what it lacks. Here, and
+# not in the command, so that it holds for worker processes, too, which import the program again.
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 SUMMARIES = {
     "upscale": "Restore and enlarge photos.",

@@ -11,6 +11,8 @@ from xpsr_sdk.config import OutputConfig
 from xpsr_sdk.data.files import READABLE, WRITABLE, find_images, listed
 from xpsr_sdk.errors import ConfigError
 
+OTHER_JPEG = dict.fromkeys((".jfif", ".jpe"), ".jpg")
+"""Other suffixes of JPEG files, and that of their results."""
 STANDARD = Path("-")
 """Stands for standard input or standard output."""
 Job = tuple[Path, Path]
@@ -120,5 +122,5 @@ def _photos(source: Path, output: Path, written: OutputConfig) -> Iterator[tuple
 
 
 def _named(photo: Path, written: OutputConfig) -> Path:
-    kept = photo.suffix if photo.suffix.lower() in WRITABLE else ".png"
+    kept = photo.suffix if photo.suffix.lower() in WRITABLE else OTHER_JPEG.get(photo.suffix.lower(), ".png")
     return photo.with_name(photo.stem + (written.suffix or "") + (f".{written.format}" if written.format else kept))

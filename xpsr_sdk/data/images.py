@@ -24,7 +24,7 @@ from xpsr_sdk.contracts import Item
 from xpsr_sdk.data.decoding import decoding, pillow_formats, vips_loader
 from xpsr_sdk.data.files import WRITABLE, listed
 from xpsr_sdk.data.picture import Picture, dpi_of, from_array, from_pil, from_vips, metadata_of
-from xpsr_sdk.data.png import frames_of
+from xpsr_sdk.data.png import frames_of, latin_texts
 from xpsr_sdk.data.writing import save_picture
 from xpsr_sdk.errors import ImageError
 from xpsr_sdk.files.reading import check_regular
@@ -109,16 +109,28 @@ def _decoded(path: Path, max_megapixels: float) -> Picture:
         return _read_heic(path)
     _refuse_animated(path, image)
     upright = image.autorot()
-    return from_vips(upright, str(path), metadata_of(upright), dpi_of(upright))
+    return from_vips(upright, str(path), metadata_of(upright) | _latin_texts(path, upright), dpi_of(upright))
+
+
+def _latin_texts(path: Path, image: pyvips.Image) -> dict[str, tuple[int, Any]]:
+    """The metadata of a PNG file that libvips misreads, as ``metadata_of`` gives it."""
+    if not image.get("vips-loader").startswith("pngload"):
+        return {}
+    with path.open("rb") as file:
+        texts = latin_texts(file)
+    return {name: (image.get_typeof(name), text) for name, text in texts.items() if image.get_typeof(name)}
 
 
 def _open_with_vips(path: Path) -> pyvips.Image | None:
     """Open an image, and read only its header. None: libvips does not read this file type, or not well."""
     try:
         with path.open("rb") as file:
-            loader = vips_loader(file.read(12))
+            head = file.read(12)
     except OSError as error:
         raise ImageError(f"{path} cannot be read: {error.strerror}.") from None
+    if not head:
+        raise ImageError(f"{path} is empty: it has 0 bytes.")
+    loader = vips_loader(head)
     if loader is None or (loader == "tiffload_source" and _is_ycbcr_or_lab(path)):  # libvips takes YCbCr for RGB
         return None
     # A source, since libvips would read the end of some names as options; bytes, since names may not be UTF-8. For

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
 import warnings
@@ -25,6 +26,8 @@ SAVERS: dict[str, tuple[str, dict[str, Any]]] = {
 """The operation of libvips that writes a type of file, with its options; Q is the quality of types that lose some."""
 NOT_GRAY, NOT_DEEP, NOT_TRANSPARENT = (".avif", ".webp"), (".jpg", ".webp"), (".jpg",)
 """Types that cannot hold gray as such, 16 bits, or alpha."""
+ORIENTATION = re.compile(rb"""(tiff:Orientation(?:>|\s*=\s*["'])\s*)[2-8]""")
+"""Where XMP says how a photo is to be turned, which it need not be any more."""
 UNKNOWN_DPI = 72.0
 """What EXIF and TIFF say where the resolution is not known, since they must say something (EXIF 2.3)."""
 
@@ -63,7 +66,8 @@ def save_picture(picture: Picture, file: IO[bytes], suffix: str, quality: int | 
                 whole.seek(0)
                 shutil.copyfileobj(whole, file)
             return
-    sink = _Sink(file, HeadEditor(keep_resolution=picture.dpi is not None) if suffix == ".png" else None)
+    editor = HeadEditor(picture.dpi is not None, picture.metadata) if suffix == ".png" else None
+    sink = _Sink(file, editor)
     # Formats without a field of their own say the resolution in EXIF.
     keep = "all" if picture.metadata else "icc|exif" if picture.dpi and suffix != ".png" else "icc"
     try:
@@ -112,7 +116,7 @@ def _for_type(picture: Picture, suffix: str) -> pyvips.Image:
     across, down = picture.dpi or (UNKNOWN_DPI, UNKNOWN_DPI)
     image = image.copy(xres=across / 25.4, yres=down / 25.4)
     for name, (kind, value) in picture.metadata.items():
-        image.set_type(kind, name, value)
+        image.set_type(kind, name, ORIENTATION.sub(rb"\g<1>1", value) if name.startswith("xmp") else value)
     image.set_type(pyvips.GValue.gint_type, "orientation", 1)
     image.set_type(pyvips.GValue.gstr_type, "resolution-unit", "in")
     if picture.profile:
