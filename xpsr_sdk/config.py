@@ -394,8 +394,10 @@ class RunnerConfig(Settings):
     """Where a work on many photos is done. The results are the same everywhere."""
 
     runner: str = Field("local", description="local: this machine; ray: a cluster, with the plug-in xpsr-ray.")
-    workers: int = Field(
-        1, ge=1, description="Processes that work, each with its own models, and its own GPU if there are several."
+    workers: Annotated[int, Field(ge=1)] | Literal["gpus"] = Field(
+        1,
+        description="Processes that work, each with its own models, and its own GPU if there are several. gpus: as many"
+        " as there are GPUs.",
     )
     address: str | None = Field(
         None, description="Address of the cluster, for a runner that has one: auto, ray://HOST:PORT."

@@ -60,4 +60,6 @@ def test_photos_are_measured_alike_in_worker_processes(tmp_path: Path) -> None:
 def test_wrong_choices_are_one_sentence(run: Run, photos: Path, tmp_path: Path) -> None:
     refused(run(photos, "-o", tmp_path, "--address", "auto"), "The runner 'local' has no address")
     refused(run(photos, "-o", tmp_path, "--runner", "rai"), "No installed distribution offers the runner 'rai'")
+    refused(run(photos, "-o", tmp_path, "--workers", "many"), "'many' is not valid: write a number, or gpus.")
+    refused(run(photos, "-o", tmp_path, "--workers", 0), "0 is not in the range x>=1")
     refused(run("-", "-o", "-", "--workers", 2), "Standard input and output belong to this process")

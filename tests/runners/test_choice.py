@@ -19,6 +19,16 @@ def test_this_machine_is_the_default() -> None:
     assert not find_runner(RunnerConfig(workers=2)).in_this_process
 
 
+def test_a_worker_for_each_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
+    assert not find_runner(RunnerConfig(workers="gpus")).in_this_process
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2")
+    assert find_runner(RunnerConfig(workers="gpus")).in_this_process
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with pytest.raises(ConfigError, match=r"This machine has no GPU .* say how many workers \(--workers 2\)"):
+        find_runner(RunnerConfig(workers="gpus"))
+
+
 def test_what_this_machine_has_not_is_refused() -> None:
     with pytest.raises(ConfigError, match="The runner 'local' has no address"):
         find_runner(RunnerConfig(address="auto"))

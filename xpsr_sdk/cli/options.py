@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
@@ -33,15 +33,40 @@ def setting(config: type[BaseModel], field: str, flag: str | None = None) -> Cal
     several = get_origin(kind) is tuple and get_args(kind)[-1] is Ellipsis
     if several:
         kind, help_text = get_args(kind)[0], f"{help_text} The option may be repeated."
+    words, value_type = _words(info.annotation), _click_type(kind, dict(bounds(info)))
     return click.option(
         flag,
         field,
-        type=_click_type(kind, dict(bounds(info))),
+        type=NumberOrWord(value_type, words) if words else value_type,
+        metavar="|".join(["N", *words]) if words else None,
         default=None,
         multiple=several,
         callback=(lambda _context, _parameter, value: value or None) if several else None,
         help=help_text,
     )
+
+
+class NumberOrWord(click.ParamType):  # type: ignore[type-arg]  # it takes an argument from click 8.3 on alone
+    """A number, or one of some words."""
+
+    name = "number or word"
+
+    def __init__(self, number: Any, words: Sequence[str]) -> None:
+        self._number, self._words = number, words
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The number or the word."""
+        if value in self._words:
+            return value
+        if isinstance(value, str) and not value.lstrip("-").isdecimal():
+            self.fail(f"{value!r} is not valid: write a number, or {' or '.join(self._words)}.", param, ctx)
+        return self._number.convert(value, param, ctx)
+
+
+def _words(annotation: Any) -> tuple[str, ...]:
+    """The words that a field may hold instead of a number."""
+    parts = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else ()
+    return tuple(word for part in parts[1:] if get_origin(part) is Literal for word in get_args(part))
 
 
 def bounds(field: FieldInfo) -> Iterator[tuple[str, Any]]:

@@ -7,7 +7,7 @@ from importlib.metadata import entry_points
 
 from xpsr_sdk.config import RunnerConfig
 from xpsr_sdk.errors import BrokenPlugin, ConfigError, UnknownComponent, XPSRError, did_you_mean, one_line
-from xpsr_sdk.runners.local import LocalRunner
+from xpsr_sdk.runners.local import LocalRunner, visible_gpus
 from xpsr_sdk.runners.work import Runner
 
 GROUP = "xpsr_sdk.runners"
@@ -29,7 +29,7 @@ def find_runner(config: RunnerConfig) -> Runner:
             raise ConfigError(
                 f"The runner 'local' has no {setting}: choose another runner, such as ray, or leave it out."
             )
-        return LocalRunner(config.workers, config.worker_timeout)
+        return LocalRunner(_gpus_here() if config.workers == "gpus" else config.workers, config.worker_timeout)
     offered = {entry.name: entry for entry in entry_points(group=GROUP)}
     if config.runner not in offered:
         hint = " Install it: pip install xpsr-ray." if config.runner == "ray" else ""
@@ -44,3 +44,10 @@ def find_runner(config: RunnerConfig) -> Runner:
     except Exception as error:
         source = f" of {entry.dist.name}" if entry.dist else ""
         raise BrokenPlugin(f"The runner {config.runner!r}{source} cannot be used: {one_line(error)}") from error
+
+
+def _gpus_here() -> int:
+    gpus = len(visible_gpus())
+    if not gpus:
+        raise ConfigError("This machine has no GPU of CUDA to start workers for: say how many workers (--workers 2).")
+    return gpus

@@ -142,7 +142,7 @@ def visible_gpus() -> list[str]:
     import torch  # imported late, to keep --help quick
 
     if GPUS in os.environ:
-        return [name for name in os.environ[GPUS].split(",") if name]
+        return [name for name in os.environ[GPUS].split(",") if name not in ("", "-1")]
     return [str(number) for number in range(torch.cuda.device_count())]
 
 

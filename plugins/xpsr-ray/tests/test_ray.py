@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import subprocess
 import sys
@@ -42,8 +43,8 @@ caption_folder(
 
 @pytest.fixture(scope="module")
 def two_workers() -> Iterator[None]:
-    """A cluster of one node with two cores."""
-    ray.init(address="local", num_cpus=2, log_to_driver=False, **SMALL)
+    """A cluster of one node with two cores. It says that it has two GPUs, which nobody uses."""
+    ray.init(address="local", num_cpus=2, num_gpus=2, log_to_driver=False, **SMALL)
     yield
     ray.shutdown()
 
@@ -78,6 +79,16 @@ def test_each_input_once_and_what_fails_is_a_value(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("two_workers")
+def test_a_worker_for_each_gpu_of_the_cluster(tmp_path: Path) -> None:
+    work = Doubling(tmp_path, begins_with=2)
+    done = list(RayRunner(RunnerConfig(runner="ray", workers="gpus")).run(work, [1, 2]))
+    assert sorted(each.result()[0] for each in done) == [2, 4]
+    assert work.warmed() == 2
+    with pytest.raises(ConfigError, match="2 workers need 4 GPUs, and the cluster has 2"):
+        list(RayRunner(RunnerConfig(runner="ray", workers=2, worker_gpus=2)).run(work, [1]))
+
+
+@pytest.mark.usefixtures("two_workers")
 def test_what_cannot_begin_is_told(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="3 workers need 3 CPUs, and the cluster has 2"):
         list(RayRunner(RunnerConfig(runner="ray", workers=3, worker_gpus=0)).run(Doubling(tmp_path), [1]))
@@ -109,12 +120,27 @@ def test_prompts_and_shards_are_those_of_one_process(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("two_workers")
-def test_the_command_chooses_it_by_name(tmp_path: Path) -> None:
+def test_commands_choose_it_by_name_and_do_the_same(tmp_path: Path) -> None:
     [command] = entry_points(group="console_scripts", name="xpsr")
-    tiny.photo(40, 40).save(tmp_path / "a.png")
-    result = CliRunner().invoke(command.load(), ["caption", str(tmp_path), "--runner", "ray", "--worker-gpus", "0"])
-    assert result.exit_code == 0, result.stderr
-    assert result.stdout.startswith("1 images described, 0 were before")
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for seed in range(3):
+        tiny.photo(40, 40, seed).save(photos / f"{seed}.png")
+    (photos / "text.png").write_text("no image")
+    told: dict[str, list[Any]] = {}
+    on_ray = ["--runner", "ray", "--worker-gpus", "0", "--workers"]
+    for name, wheres in (("here", ([], [])), ("ray", ([*on_ray, "2"], [*on_ray, "1"]))):
+        out = tmp_path / name
+        restore = ["upscale", str(photos), "-o", str(out), "--model", "none", "--upscaler", "bicubic", "--scale", "1"]
+        for words, where in zip((restore, ["evaluate", str(out), str(out)]), wheres, strict=True):
+            result = CliRunner().invoke(command.load(), [*words, *where])
+            lines = sorted(line for line in result.stderr.splitlines() if " done, " not in line)
+            summary = re.sub(r"in [\d.]+ s \([\d.]+ s per", "", result.stdout)
+            told.setdefault(name, []).append((words[0], result.exit_code, summary, lines))
+        told[name].append({file.name: file.read_bytes() for file in out.iterdir()})
+    assert str(told["here"]).replace(str(tmp_path / "here"), "") == str(told["ray"]).replace(str(tmp_path / "ray"), "")
+    assert [code for _, code, *_ in told["ray"][:2]] == [1, 0]
+    assert sorted(told["ray"][2]) == ["0.png", "1.png", "2.png"]
 
 
 def test_a_command_that_is_killed_goes_on_where_it_was(tmp_path: Path) -> None:

@@ -66,11 +66,13 @@ class _Actors:
     def __init__(self, work: Work[Any, Any], config: RunnerConfig) -> None:
         import ray
 
-        self.size = config.workers
-        gpus = config.worker_gpus
+        there, gpus = ray.cluster_resources().get("GPU", 0.0), config.worker_gpus
         if gpus is None:
-            gpus = 1.0 if ray.cluster_resources().get("GPU") else 0.0
-        self._check(config.workers, gpus)
+            gpus = 1.0 if there else 0.0
+        self.size = config.workers if config.workers != "gpus" else int(there / (gpus or 1.0))
+        if not self.size:
+            raise ConfigError("The cluster has no GPU to start workers for: say how many workers (--workers 2).")
+        self._check(self.size, gpus)
         # Spread over the machines: a work needs its GPU, its memory and its network for itself.
         self._make = ray.remote(Hand).options(num_cpus=1, num_gpus=gpus, max_restarts=0, scheduling_strategy="SPREAD")
         self._work = ray.put(work)  # once in the cluster, not once a worker
