@@ -11,7 +11,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tests.support import tiny
 from xpsr_sdk import Pipeline, Registry, build_pipeline
-from xpsr_sdk.benchmark import bench
+from xpsr_sdk.benchmark import bench, random_model
+from xpsr_sdk.benchmark.variants import WORDS, variants
 from xpsr_sdk.models.controlnet import XPSRControlNet
 from xpsr_sdk.models.fusion import to_published_name
 from xpsr_sdk.models.unet import XPSRUNet
@@ -26,7 +27,7 @@ def own(tiny_model: Path) -> Pipeline:
 def test_all_but_the_approximations_give_the_same_photo(own: Pipeline) -> None:
     photos = [bench.picture(24, seed) for seed in (0, 1)]
     settings = {"guidance_scale": 3, "tile": 64, "num_inference_steps": 4, "fidelity": 0}
-    runs = {variant.name: bench.run(own, variant, photos, settings) for variant in bench.variants()}
+    runs = {variant.name: bench.run(own, variant, photos, settings) for variant in variants()}
     exact = runs["exact"].results
     for name, run in runs.items():
         same = bench.mean_psnr(run.results, exact) > 60
@@ -36,7 +37,7 @@ def test_all_but_the_approximations_give_the_same_photo(own: Pipeline) -> None:
 
 
 def test_measurements_are_ratios_to_the_first_variant(own: Pipeline) -> None:
-    named = {variant.name: variant for variant in bench.variants()}
+    named = {variant.name: variant for variant in variants()}
     told: list[str] = []
     measured = bench.measure(
         own,
@@ -61,12 +62,12 @@ def test_measurements_are_ratios_to_the_first_variant(own: Pipeline) -> None:
 
 def test_work_grows_with_steps(own: Pipeline) -> None:
     photo = bench.picture(16, 0)
-    few, many = (bench.flops(own, photo, bench.WORDS | {"num_inference_steps": n}) for n in (4, 8))
+    few, many = (bench.flops(own, photo, WORDS | {"num_inference_steps": n}) for n in (4, 8))
     assert 1.2 * few < many < 2 * few
 
 
 def test_all_that_is_computed_is_counted_and_nothing_else(own: Pipeline) -> None:
-    photo, settings = bench.picture(16, 0), bench.WORDS | {"num_inference_steps": 2}
+    photo, settings = bench.picture(16, 0), WORDS | {"num_inference_steps": 2}
     first, again = (bench.flops(own, photo, settings) for _ in range(2))
     assert first == again  # planning, at the first call of a size, is no work
     with sdpa_kernel(SDPBackend.MATH):  # attention as plain matrix multiplications
@@ -83,7 +84,7 @@ def test_peak_memory_is_seen() -> None:
 def test_the_random_model_has_the_published_size() -> None:
     published = json.loads(Path("tests/fixtures/shapes-sd15.json").read_text())
     with torch.device("meta"), Registry([]).in_force():
-        models = {"unet": XPSRUNet(**bench.UNET), "controlnet": XPSRControlNet(**bench.CONTROLNET)}
+        models = {"unet": XPSRUNet(**random_model.UNET), "controlnet": XPSRControlNet(**random_model.CONTROLNET)}
     for part, model in models.items():
         assert {to_published_name(n): list(t.shape) for n, t in model.state_dict().items()} == published[part]
 

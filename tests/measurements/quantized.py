@@ -23,7 +23,7 @@ from torch import nn
 from torch.nn.utils.parametrize import is_parametrized, remove_parametrizations
 
 from xpsr_sdk import Registry, build_pipeline
-from xpsr_sdk.benchmark.bench import CONTROLNET, UNET
+from xpsr_sdk.benchmark.random_model import CONTROLNET, UNET
 from xpsr_sdk.engine.memory import weight_bytes
 from xpsr_sdk.engine.quantized import quantize_networks
 from xpsr_sdk.evaluation.metrics import psnr

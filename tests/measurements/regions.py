@@ -25,7 +25,7 @@ import torch
 
 from tests.support import tiny
 from xpsr_sdk import Pipeline, build_pipeline
-from xpsr_sdk.benchmark.bench import random_stable_diffusion
+from xpsr_sdk.benchmark.random_model import random_stable_diffusion
 from xpsr_sdk.engine.regions import plan_regions
 
 PHOTO = Path("examples/photo.jpg")

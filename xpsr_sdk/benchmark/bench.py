@@ -8,81 +8,28 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from math import ceil
+from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
 import numpy as np
 import psutil
 import torch
-from diffusers import AutoencoderKL, UniPCMultistepScheduler
 from PIL import Image
-from torch import nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from xpsr_sdk.builtin.stable_diffusion import StableDiffusion
-from xpsr_sdk.config import PRESETS, SPEEDS, ExecutionConfig
-from xpsr_sdk.contracts import parts_of
+from xpsr_sdk.benchmark.variants import Variant
 from xpsr_sdk.data.photo import load_photo
 from xpsr_sdk.engine.clock import wait_for
-from xpsr_sdk.engine.execution import ALL, Optimizations
+from xpsr_sdk.engine.execution import Optimizations
 from xpsr_sdk.evaluation.metrics import psnr
 from xpsr_sdk.library_internals import ATTENTION_ON_CPU
-from xpsr_sdk.models.controlnet import XPSRControlNet
-from xpsr_sdk.models.unet import XPSRUNet
 from xpsr_sdk.pipeline import Pipeline
-from xpsr_sdk.plugin_system.registry import Registry
 from xpsr_sdk.result import Result
 
-PUBLISHED = Optimizations(
-    cache_condition=False, cache_text=False, skip_training_heads=False, channels_last=False, pack_weights=False
-)
-"""Like the published implementation: every evaluation computes everything, even the heads that only training needs."""
-WORDS = {"prompt": "a photo", "low_prompt": "blurry, noisy"}
 MATMUL_SIDE = {"cpu": 2048}
 LARGE_MATMUL_SIDE = 8192
 """Side of the matrices for measuring the peak of a device. Their product must take much longer than its launch."""
-UNET: dict[str, Any] = {"cross_attention_dim": 768}
-"""The options of Stable Diffusion 1.5 that differ from diffusers' defaults."""
-CONTROLNET: dict[str, Any] = {**UNET, "conditioning_embedding_out_channels": (16, 32, 96, 256)}
-
-
-@dataclass(frozen=True)
-class Variant:
-    """A way to run the networks."""
-
-    name: str
-    optimizations: Optimizations = ALL
-    execution: ExecutionConfig = field(default_factory=ExecutionConfig)
-    settings: dict[str, Any] = field(default_factory=dict)
-    together: bool = True
-    """Whether the photos of a batch go through the networks together."""
-
-    def of(self, settings: dict[str, Any]) -> dict[str, Any]:
-        """The settings of a call. A given number of steps is for ``exact``; a speed preset may use a share of it."""
-        steps = settings.get("num_inference_steps")
-        share = SPEEDS[self.settings.get("speed", "exact")].steps_share
-        given = {} if steps is None else {"num_inference_steps": ceil(steps * share)}
-        return WORDS | {"seed": 0} | settings | self.settings | given
-
-
-def variants(compile_mode: str | None = None) -> list[Variant]:
-    """The baseline, the exact variants (with all optimizations, then without one each), and the approximate ones."""
-    chosen = [Variant("baseline", PUBLISHED, settings={"tile_batch": 1}, together=False), Variant("exact")]
-    for name in ("cache_condition", "cache_text", "channels_last", "pack_weights"):
-        chosen.append(Variant(f"without {name}", Optimizations(**{name: False})))
-    chosen.append(Variant("with training_heads", Optimizations(skip_training_heads=False)))
-    chosen.append(Variant("one tile a pass", settings={"tile_batch": 1}, together=False))
-    chosen += [Variant(speed, settings={"speed": speed}) for speed in ("balanced", "fast")]
-    if compile_mode:
-        execution = ExecutionConfig.model_validate({"compile": compile_mode})
-        chosen += [
-            Variant("exact compiled", execution=execution),
-            Variant("fast compiled", execution=execution, settings={"speed": "fast"}),
-        ]
-    return chosen
 
 
 @dataclass(frozen=True)
@@ -146,9 +93,7 @@ def measure(
     warm_up = {}
     for variant in chosen:
         progress(f"{variant.name}, warm-up")
-        few = (
-            settings if variant.execution.compile else settings | {"num_inference_steps": 2}
-        )  # compiled for each shape
+        few = settings if variant.execution.compile else settings | {"num_inference_steps": 2}
         warm_up[variant.name] = run(pipeline, variant, photos, few).seconds
     for _ in range(rounds):
         for variant in chosen:
@@ -163,17 +108,17 @@ def measure(
         approximate = variant.settings.get("speed", "exact") != "exact"
         measured.append(
             Measurement(
-                variant.name,
-                size,
-                batch,
-                plan.dtype,
-                plan.settings.num_inference_steps,
-                took,
-                seconds[chosen[0].name] / took,
-                None if approximate else work / peak / took,
-                max(each.peak_bytes for each in runs[variant.name]),
-                mean_psnr(first.results, exact) if exact and approximate else None,
-                warm_up[variant.name],
+                variant=variant.name,
+                size=size,
+                batch=batch,
+                dtype=plan.dtype,
+                steps=plan.settings.num_inference_steps,
+                seconds=took,
+                times_baseline=seconds[chosen[0].name] / took,
+                share_of_peak=None if approximate else work / peak / took,
+                peak_bytes=max(each.peak_bytes for each in runs[variant.name]),
+                psnr_to_exact=mean_psnr(first.results, exact) if exact and approximate else None,
+                warm_up=warm_up[variant.name],
             )
         )
     return measured
@@ -274,43 +219,6 @@ def picture(side: int, seed: int) -> Image.Image:
     coarse = Image.fromarray(generator.integers(0, 256, (8, 8, 3), dtype=np.uint8))
     smooth = np.asarray(coarse.resize((side, side), Image.Resampling.BICUBIC), float)
     return Image.fromarray((smooth + generator.normal(0, 8, smooth.shape)).clip(0, 255).astype(np.uint8))
-
-
-@torch.no_grad()
-def random_stable_diffusion(device: torch.device, dtype: torch.dtype) -> Pipeline:
-    """XPSR for Stable Diffusion 1.5 in full size, with random weights, which are as fast as trained weights."""
-    text = CLIPTextConfig(
-        vocab_size=49408, hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12
-    )
-    registry = Registry([])
-    with torch.device("meta"), registry.in_force():
-        unet, controlnet = XPSRUNet(**UNET), XPSRControlNet(**CONTROLNET)
-        vae = AutoencoderKL(
-            block_out_channels=(128, 256, 512, 512),
-            down_block_types=("DownEncoderBlock2D",) * 4,
-            up_block_types=("UpDecoderBlock2D",) * 4,
-            layers_per_block=2,
-        )
-    backbone: Any = StableDiffusion()
-    backbone.tokenizer = CLIPTokenizer.from_pretrained(PRESETS / "nano" / "tokenizer")
-    backbone.text_encoder = CLIPTextModel(text).to(device, dtype)
-    backbone.scheduler = UniPCMultistepScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
-    unet, controlnet, backbone.vae = (_filled(model, device, dtype) for model in (unet, controlnet, vae))
-    pipeline = Pipeline(**parts_of(backbone), unet=unet, controlnet=controlnet)
-    with registry.in_force():
-        pipeline.configure(backbone=backbone)
-    return pipeline
-
-
-def _filled(model: nn.Module, device: torch.device, dtype: torch.dtype) -> Any:
-    """Move a model from the meta device to a real one, with small random weights."""
-    model = nn.Module.to(model, dtype=dtype).to_empty(device=device).eval()
-    for name, weight in model.named_parameters():
-        if weight.ndim > 1:
-            weight.uniform_(-1, 1).mul_(weight[0].numel() ** -0.5)
-        else:
-            weight.fill_(float(name.endswith("weight")))
-    return model
 
 
 def as_records(measured: Sequence[Measurement]) -> list[dict[str, Any]]:

@@ -67,9 +67,10 @@ def bench(
     XPSR: one photo and one tile per pass, no caches, training heads included, no compilation.
     """
     quiet_libraries()
-    from xpsr_sdk.benchmark import bench as benchmark
+    from xpsr_sdk.benchmark.bench import as_records, measure
+    from xpsr_sdk.benchmark.variants import variants
 
-    chosen = benchmark.variants(mode)
+    chosen = variants(mode)
     known = {variant.name: variant for variant in chosen}
     for name in only:
         if name not in known:
@@ -86,7 +87,7 @@ def bench(
                 pipeline = None  # frees the memory of the last one, which the next one needs
                 bar.update(task, description="building")
                 pipeline = _build(model, checkpoint, dtype, device)
-            measured += benchmark.measure(
+            measured += measure(
                 pipeline,
                 chosen,
                 size=size,
@@ -97,7 +98,7 @@ def bench(
             )
             if json_file:  # written after each case, since the next case may be too large for the machine
                 machine = _machine(pipeline.unet.device)
-                record = {"machine": machine, "model": model, "measured": benchmark.as_records(measured)}
+                record = {"machine": machine, "model": model, "measured": as_records(measured)}
                 json_file.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     _print(measured)
     if plot_file:
@@ -108,7 +109,7 @@ def _build(model: str, checkpoint: Path | None, dtype: Dtype, device: str | None
     import torch
 
     from xpsr_sdk import build_pipeline
-    from xpsr_sdk.benchmark.bench import random_stable_diffusion
+    from xpsr_sdk.benchmark.random_model import random_stable_diffusion
     from xpsr_sdk.hardware.devices import find_device
 
     if model == RANDOM:
@@ -163,19 +164,17 @@ def _print(measured: list[Measurement]) -> None:
 
 def _plot(measured: list[Measurement], file: Path) -> None:
     """Draw a bar for each variant: its speed relative to the baseline."""
-    try:
-        import matplotlib
-    except ImportError:
-        raise ConfigError("--plot needs matplotlib: pip install 'xpsr-sdk[plot]'.") from None
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from xpsr_sdk.evaluation.plots import pyplot
 
+    drawing = pyplot()
+    if drawing is None:
+        raise ConfigError("--plot needs matplotlib: pip install 'xpsr-sdk[plot]'.")
     names = [f"{m.variant} ({m.size}², batch {m.batch}, {m.dtype})" for m in measured]
-    figure, axes = pyplot.subplots(figsize=(9, 0.3 * len(names) + 1), layout="constrained")
+    figure, axes = drawing.subplots(figsize=(9, 0.3 * len(names) + 1), layout="constrained")
     bars = axes.barh(names, [m.times_baseline for m in measured])
     axes.bar_label(bars, fmt="%.2f", padding=3)
     axes.axvline(1, color="black", linewidth=0.8)
     axes.set_xlabel("times as fast as the baseline")
     axes.invert_yaxis()
     figure.savefig(file, dpi=120)
-    pyplot.close(figure)
+    drawing.close(figure)
