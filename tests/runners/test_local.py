@@ -53,7 +53,7 @@ def test_a_worker_that_dies_or_hangs_costs_its_input_alone(tmp_path: Path) -> No
 
 def test_inputs_wait_while_all_workers_are_replaced(tmp_path: Path) -> None:
     work = Doubling(tmp_path, broken_at=3)
-    done = run(work, [3, 4, 5], workers=1, patience=60.0)  # a single process, since there is a limit of patience
+    done = run(work, [3, 4, 5], workers=1, patience=60.0)  # a single process, since there is a time limit
     assert "died with exit code -9" in done[3].reason
     assert [done[number].result()[0] for number in (4, 5)] == [8, 10]
 

@@ -44,7 +44,7 @@ class TransformersCaptioner:
         low_model: str | None = Field(
             None, min_length=1, description="Model that is asked about the quality. None: the same one."
         )
-        batch_size: int = Field(4, ge=1, description="Photos a forward pass.")
+        batch_size: int = Field(4, ge=1, description="Photos in each forward pass.")
         dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
             "auto", description="Precision of the weights. auto: as they are stored."
         )

@@ -1,4 +1,8 @@
-"""Hands inputs to workers, wherever those are: one at a time each, a second try elsewhere, and a limit of patience."""
+"""Hands inputs to workers, wherever those are.
+
+Each worker gets one input at a time. An input that fails is tried once more on another worker. A worker that takes too
+long for an input is replaced.
+"""
 
 from __future__ import annotations
 

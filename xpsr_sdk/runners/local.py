@@ -32,7 +32,7 @@ class LocalRunner:
     cores of the machine, unless ``OMP_NUM_THREADS`` says how many threads each has, and its GPUs one by one.
 
     Args:
-        workers: The number of processes; 1: this process, unless there is a limit of patience.
+        workers: The number of processes; 1: this process, unless there is a time limit.
         patience: Seconds after which a worker that does an input counts as hung; None: no limit.
     """
 
