@@ -127,6 +127,8 @@ def test_8_bits_are_256_levels() -> None:
 
 def test_the_nearest_name_comes_first() -> None:
     assert did_you_mean("unipcc", ["ddim", "unipc"]) == "Did you mean 'unipc'? Known: ddim, unipc."
+    assert did_you_mean("steps", ["num_inference_steps"]).startswith("Did you mean 'num_inference_steps'?")
+    assert did_you_mean("dd", ["ddim_of_another"]) == "Known: ddim_of_another."
 
 
 def test_errors_and_values_fit_into_a_sentence() -> None:

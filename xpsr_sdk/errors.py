@@ -105,10 +105,16 @@ class TrainingError(XPSRError):
     """Training cannot start or go on."""
 
 
+SHORTEST_PART = 3
+"""Letters of a name that may stand for it in a hint."""
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """The end of an error message about an unknown name: the most similar valid name, then all valid names."""
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=1)
+    if not near and len(name) >= SHORTEST_PART:  # a part of a name, as steps is of num_inference_steps
+        near = sorted((each for each in names if name.casefold() in each.casefold()), key=len)
     hint = f"Did you mean {near[0]!r}? " if near else ""
     return f"{hint}Known: {', '.join(names) or 'none'}."
 
