@@ -17,7 +17,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from tests.support import tiny
-from xpsr_sdk import Pipeline
+from xpsr_sdk import Pipeline, Registry
 from xpsr_sdk.cli.main import xpsr
 from xpsr_sdk.cli.progress import PhotoProgress, ProgressLines
 from xpsr_sdk.cli.restoration import RestorationWork, Restored
@@ -139,6 +139,31 @@ def test_progress_tells_photos_a_second_and_what_failed(capsys: pytest.CaptureFi
         "40%, 400 of 1000 done, 15 photos/s, 1 failed (last: a.png), describing",
         "50%, 500 of 1000 done, 0.0201 photos/s, 1 failed (last: a.png), now b.png",
     ]
+
+
+def test_what_is_done_within_a_photo_is_told_where_it_takes_long(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ProgressLines() as lines:
+        shown = PhotoProgress(lines, lines.add_task(""))
+        shown.tell(0, 2, "now a.png")
+        shown.tell_within(0.5, "Enlarging in one tile")
+        monkeypatch.setattr(f"{PhotoProgress.__module__}.LINE_SECONDS", 0)  # a minute has passed
+        shown.tell_within(0.75, "Restoring: step 1 of 20")
+    assert capsys.readouterr().err == "38%, 0 of 2 done, restoring: step 1 of 20, now a.png\n"
+
+
+def test_a_restoration_tells_how_far_it_is(tmp_path: Path) -> None:
+    told: list[tuple[float, str]] = []
+    settings = PipelineConfig(model="none", upscaler="bicubic", region=256, region_overlap=64, scale=8)
+    work = RestorationWork(settings, OutputConfig(), Registry([]), progress=lambda *each: told.append(each))
+    with work.warm() as restore:
+        tiny.photo(40, 32).save(tmp_path / "small.png")
+        restore((tmp_path / "small.png", tmp_path / "out.png"))
+    assert told == sorted(told, key=lambda each: each[0])
+    parts = list(dict.fromkeys(words.partition(":")[0] for _, words in told if words.startswith("Part")))
+    assert parts == ["Part 1 of 2", "Part 2 of 2"]
+    assert told[-1][0] > 0.5
 
 
 def test_a_home_folder_and_a_byte_order_mark_in_a_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

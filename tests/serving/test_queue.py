@@ -226,7 +226,7 @@ def test_each_photo_may_come_with_its_own_pipeline_and_is_watched(own: Pipeline)
     denoise = [each for each in told if each[0] == "denoise" and each[2]]
     assert denoise[-3 * tiles :] == [("denoise", i, tiles) for i in range(3 * tiles)]
     assert list(dict.fromkeys(stage for stage, _, _ in told)) == [
-        *("prompts", "text", "upscale", "denoise", "decode", "regions"),
+        *("prompts", "text", "regions", "upscale", "denoise", "decode"),
     ]
     assert levels(first.result().image, second.result().image) > 0
 

@@ -17,7 +17,7 @@ from xpsr_sdk.cli.terminal import complain, is_first_process, is_quiet
 from xpsr_sdk.errors import visible
 
 LINE_SHARE, LINE_SECONDS = 0.1, 60.0
-"""A line is printed after this share of the work, or after so many seconds."""
+"""A line is printed at the end of a step after this share of the work, or after so many seconds."""
 PACE_SECONDS, PACE_STEPS = 600.0, 1000
 """The pace is measured over the last so many seconds, and the last so many steps."""
 
@@ -32,7 +32,7 @@ def progress_bar() -> Progress:
         BarColumn(),
         MofNCompleteColumn(),
         _Figures("", markup=False),
-        TimeRemainingColumn(),
+        _Remaining(),
         console=console,
         disable=not console.is_terminal or is_quiet(),
         transient=True,
@@ -68,6 +68,11 @@ class PhotoProgress:
         while self._steps[0][0] < time_now - PACE_SECONDS and len(self._steps) > 2:
             self._steps.popleft()
         self._bar.update(self._task, completed=done, total=total, description=now, figures=self._figures())
+
+    def tell_within(self, done: float, words: str) -> None:
+        """The photo in work has come so far: ``done`` is no whole number. It counts for no pace."""
+        figures = ", ".join(filter(None, [self._figures(), f"{words[0].lower()}{words[1:]}"]))
+        self._bar.update(self._task, completed=done, figures=figures)
 
     def fail(self, photo: Path, reason: str) -> None:
         """A photo failed. Why is told at the end, or by the caller."""
@@ -105,6 +110,14 @@ class _Figures(TextColumn):
         return Text(visible(task.fields.get("figures", ""), newline="\\n"))
 
 
+class _Remaining(TimeRemainingColumn):
+    """The time that is left, once something is done from which it can be told."""
+
+    def render(self, task: Task) -> Text:
+        """See rich."""
+        return super().render(task) if task.completed >= 1 else Text("")
+
+
 class ProgressLines(Progress):
     """The progress of one task as lines, for logs and pipes. The last line is missing: the command says what it did."""
 
@@ -119,7 +132,8 @@ class ProgressLines(Progress):
         if not task.total or not 0 < task.completed < task.total:
             return
         share, now = task.completed / task.total, time.monotonic()
-        if share - self._shown >= LINE_SHARE - 1e-9 or now - self._shown_at >= LINE_SECONDS:
+        is_step = task.completed == int(task.completed)  # of what is within a step, only what takes long is told
+        if (is_step and share - self._shown >= LINE_SHARE - 1e-9) or now - self._shown_at >= LINE_SECONDS:
             self._shown, self._shown_at = share, now
             counts = f"{share:.0%}, {int(task.completed)} of {task.total:.0f} done"
             complain(", ".join(filter(None, [counts, task.fields.get("figures"), task.description])))

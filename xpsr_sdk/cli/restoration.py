@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING
 
 from xpsr_sdk.cli.result_files import STANDARD, Job, type_of_result
 from xpsr_sdk.config import OutputConfig, PipelineConfig
+from xpsr_sdk.engine.watching import watched_by
 from xpsr_sdk.files.locks import file_claim
 from xpsr_sdk.plugin_system.registry import Registry
+from xpsr_sdk.serving.how_far import HowFar
 
 if TYPE_CHECKING:
     from xpsr_sdk import Pipeline
@@ -42,7 +44,7 @@ class Untouched(Enum):
     LEFT = "another run is restoring it"
 
 
-def tell_nobody(regions: int, total: int) -> None:
+def tell_nobody(share: float, words: str) -> None:
     """Progress that nobody waits for."""
 
 
@@ -55,14 +57,15 @@ class RestorationWork:
         written: Type and names of the results.
         registry: Where the parts of the pipeline are looked up.
         overwrite: Whether photos are restored whose results exist.
-        progress: ``progress(regions, total)``, called in the process of the worker.
+        progress: ``progress(share, words)``: how much of a photo is done, and what is being done. It is called in the
+            process of the worker.
     """
 
     settings: PipelineConfig
     written: OutputConfig
     registry: Registry
     overwrite: bool = False
-    progress: Callable[[int, int], None] = tell_nobody
+    progress: Callable[[float, str], None] = tell_nobody
 
     @contextmanager
     def warm(self) -> Iterator[Callable[[Job], Restored | Untouched]]:
@@ -94,7 +97,14 @@ class RestorationWork:
         settings = pipeline.resolve({})
         photo = load_photo(opened_photo(source, settings), settings)
         check_fits(target, *photo.target_size(settings), file_format)
-        result = pipeline.restore([photo], [settings], progress=self.progress)[0]
+        far = HowFar(settings.num_inference_steps, upscaler_alone=self.settings.model == "none")
+
+        def hear(stage: str, done: int, total: int) -> None:
+            far.hear(stage, done, total)
+            self.progress(far.share, far.words)
+
+        with watched_by(hear):
+            result = pipeline.restore([photo], [settings])[0]
         result.save(sys.stdout.buffer if file_format else target, file_format, self.written.quality)
         seconds, memory, prompts = result.timings["total"], peak_memory(result.plan.device), result.prompts
         return Restored(*result.picture.size, seconds, memory, result.seed, prompts.high, prompts.low)

@@ -365,9 +365,8 @@ def _restore_all(
     with photo_progress("") as shown, interrupts(told, softly=lambda number: number == signal.SIGINT) as wish:
         finished, photos = 0, len(jobs)
 
-        def progress(regions: int, total: int) -> None:
-            if regions < total:  # the next photo's own line tells the end of this one
-                shown.tell(finished + regions / total, photos)
+        def progress(share: float, words: str) -> None:
+            shown.tell_within(finished + share, words)
 
         def wanted(jobs: list[Job]) -> Iterator[Job]:
             for job in jobs:

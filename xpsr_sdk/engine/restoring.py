@@ -23,6 +23,7 @@ from xpsr_sdk.engine.prepared import PreparedPhoto
 from xpsr_sdk.engine.region_input import resized_region, upscaled_region
 from xpsr_sdk.engine.regions import Region, noise_at
 from xpsr_sdk.engine.sampling import Sampling
+from xpsr_sdk.engine.watching import tell
 from xpsr_sdk.engine.workload import Workload
 from xpsr_sdk.errors import ConfigError
 
@@ -71,6 +72,7 @@ class Restoration:
         canvases = [Canvas(width, height, like=photo.picture, on_disk=several) for photo in photos]
         tiles = 0
         for done, region in enumerate(regions, start=1):
+            tell("regions", done - 1, len(regions))
             resized, alphas = zip(
                 *(resized_region(photo.picture, region, width, height) for photo in photos), strict=True
             )

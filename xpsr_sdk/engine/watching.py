@@ -13,8 +13,9 @@ from contextvars import ContextVar
 Watch = Callable[[str, int, int], None]
 """``watch(stage, done, total)``. The stage is one of a result's ``timings``. At its beginning, ``total`` is 0.
 
-In the stage ``upscale``, tiles are counted. In the stage ``denoise``, each evaluation of the model has ``total``
-batches of tiles, and ``done`` counts those of all evaluations. What the function raises ends the work.
+Before each region of a photo, the stage is ``regions``, and ``done`` of ``total`` are restored. In the stage
+``upscale``, tiles are counted. In the stage ``denoise``, each evaluation of the model has ``total`` batches of tiles,
+and ``done`` counts those of all evaluations. What the function raises ends the work.
 """
 
 _watch: ContextVar[Watch | None] = ContextVar("xpsr_watch", default=None)

@@ -6,7 +6,6 @@ import threading
 from collections.abc import Hashable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, Self
 
 from xpsr_sdk.data.photo import LoadedPhoto, Photo, load_photo
@@ -91,7 +90,7 @@ class RestorationQueue:
             timeout: Seconds to wait for space in the queue. 0: do not wait. None: wait without a limit.
             pipeline: The pipeline that restores it. None: the queue's own.
             watch: Told how far the restoration is, in the queue's own thread: ``watch(stage, done, total)``. See
-                ``xpsr_sdk.engine.watching``; there is also the stage ``regions``.
+                ``xpsr_sdk.engine.watching``.
             settings: Fields of ``xpsr_sdk.config.RestoreConfig``.
 
         Returns:
@@ -188,7 +187,6 @@ class RestorationQueue:
             return batch[0].pipeline.restore(
                 [request.photo for request in batch],
                 [request.settings for request in batch],
-                progress=partial(watch, "regions"),
             )
 
 

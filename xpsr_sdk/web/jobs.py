@@ -13,23 +13,12 @@ from typing import Any, Literal
 from xpsr_sdk.config import PipelineConfig
 from xpsr_sdk.errors import XPSRError
 from xpsr_sdk.result import Result
+from xpsr_sdk.serving.how_far import HowFar
 from xpsr_sdk.web.catalogue import UPSCALER_ALONE
 from xpsr_sdk.web.files import StoredPhoto
 
 State = Literal["waiting", "loading", "restoring", "saving", "done", "failed", "cancelled"]
 ENDED = ("done", "failed", "cancelled")
-STAGES = {
-    "prompts": "Describing the photo",
-    "text": "Reading the prompts",
-    "upscale": "Enlarging",
-    "denoise": "Restoring",
-    "decode": "Decoding",
-}
-"""The stages of a restoration, in words."""
-SHARES = {"prompts": 0.0, "text": 0.05, "upscale": 0.1, "decode": 0.9}
-"""How much of a region is done when a stage begins, roughly; for ``denoise`` see ``Job.plan``."""
-EVALUATIONS_OF_UPSCALER = 2
-"""As many evaluations of the model take roughly as long as an upscaler."""
 
 
 class TooSlow(XPSRError):
@@ -74,9 +63,7 @@ class Job:
     future: Future[Result] | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _began: float = 0.0
-    _regions: tuple[int, int] = (0, 1)
-    _evaluations: int = 1
-    _shares: dict[str, float] = field(default_factory=dict)
+    _far: HowFar = field(default_factory=lambda: HowFar(1))
 
     def __post_init__(self) -> None:
         self.end.set_running_or_notify_cancel()  # whoever stops waiting does not cancel it for others
@@ -92,28 +79,8 @@ class Job:
             self.go("restoring")
         if time.monotonic() - self._began > 60 * self.minutes:
             raise TooSlow(f"It took longer than {self.minutes:g} minutes, the most here: try a smaller result.")
-        if stage == "regions":
-            self._regions = (done, total)
-            return
-        within, words = self._within(stage, done, total)
-        before, regions = self._regions
-        place = f"Part {before + 1} of {regions}: " if regions > 1 else ""
-        self.stage = f"{place}{words[0].lower() if place else words[0]}{words[1:]}"
-        self.share = max(self.share, min((before + within) / regions, 0.99))
-
-    def _within(self, stage: str, done: int, total: int) -> tuple[float, str]:
-        """How much of a region is done, and what is being done."""
-        words, begun = STAGES.get(stage, stage), self._shares.get(stage, 0.0)
-        if not total:
-            return begun, words
-        if stage == "denoise":
-            step, tile = divmod(done, total)
-            words += f": step {min(step + 1, self._evaluations)} of {self._evaluations}"
-            words += f", tile {tile + 1} of {total}" if total > 1 else ""
-            return begun + (self._shares["decode"] - begun) * min(done / (total * self._evaluations), 1), words
-        last = 1.0 if self.config.model == UPSCALER_ALONE else self._shares["denoise"]
-        words += f": tile {min(done + 1, total)} of {total}" if total > 1 else " in one tile"
-        return begun + (last - begun) * done / total, words
+        self._far.hear(stage, done, total)
+        self.share, self.stage = self._far.share, self._far.words
 
     def go(self, state: State, stage: str = "") -> bool:
         """Set the state, unless the job has ended, as another thread may have cancelled it. Whether it goes on."""
@@ -125,10 +92,7 @@ class Job:
 
     def plan(self, evaluations: int) -> None:
         """Say how many evaluations of the model there will be at most, before the job is watched."""
-        self._evaluations = evaluations
-        upscaling = EVALUATIONS_OF_UPSCALER / (EVALUATIONS_OF_UPSCALER + evaluations)
-        begun, end = SHARES["upscale"], SHARES["decode"]
-        self._shares = SHARES | {"denoise": begun + (end - begun) * upscaling}
+        self._far = HowFar(evaluations, self.config.model == UPSCALER_ALONE)
 
     def finish(self, state: State, error: str = "") -> None:
         """Set the state with which it ends, unless it has ended already."""
