@@ -67,5 +67,5 @@ $(INSTALLED): pyproject.toml constraints.txt $(PLUGINS:%=%/pyproject.toml)
 $(OLDEST)/.installed: pyproject.toml constraints-oldest.txt $(PLUGINS:%=%/pyproject.toml)
 	test -x $(OLDEST)/$(SCRIPTS)/python || python3.11 -m venv $(OLDEST)
 	$(OLDEST)/$(SCRIPTS)/python -m pip install --quiet --disable-pip-version-check --constraint constraints-oldest.txt \
-	    --editable '.[testing,openai,heic,smolvlm]' $(patsubst %,--editable %,$(filter-out plugins/xpsr-pyiqa plugins/xpsr-ray,$(PLUGINS)))
+	    --editable '.[testing,openai,heic,smolvlm,bitsandbytes]' $(patsubst %,--editable %,$(filter-out plugins/xpsr-pyiqa plugins/xpsr-ray,$(PLUGINS)))
 	@touch $@

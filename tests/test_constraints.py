@@ -10,7 +10,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-EXTRAS = ("testing", "openai", "heic", "smolvlm")
+EXTRAS = ("testing", "openai", "heic", "smolvlm", "bitsandbytes")
 """What ``make test-oldest`` installs."""
 OWN = "xpsr-sdk"
 
