@@ -12,9 +12,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, Field, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
 
+from xpsr_sdk.contracts import Options
 from xpsr_sdk.errors import ConfigError, config_error
 from xpsr_sdk.files.reading import read_toml as read_toml_file
 from xpsr_sdk.files.remote import place
@@ -53,10 +54,8 @@ TargetSide = Annotated[int, Field(ge=16)]
 """The allowed ranges of settings that a call can set and for which a model can have its own defaults."""
 
 
-class Settings(BaseModel):
-    """Base of all configs: frozen, unknown fields are errors."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+class Settings(Options):
+    """Base of all configs: as the options of components, and with ``~`` and URLs in paths."""
 
     @field_validator("*", mode="after")
     @classmethod

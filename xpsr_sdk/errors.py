@@ -142,17 +142,38 @@ def without_secret(text: str, secret: str) -> str:
 def one_line(error: BaseException | None, secret: str = "") -> str:
     """Type and message of an exception in one line of limited length, for the end of another error message.
 
+    What the operating system refused is told by its words and the file, without a type and a number.
+
     Args:
         error: The exception.
         secret: A text that is replaced by ``***``, for instance an API key.
     """
+    of_system = _of_system(error)
     try:
-        text = " ".join(str(error).split())
+        text = of_system or str(error)
     except Exception:  # a third-party exception whose __str__ itself fails
         text = "its message cannot be shown"
-    text = without_secret(text, secret)  # before the text is cut, which could leave half of the secret
+    text = without_secret(" ".join(text.split()), secret)  # before the text is cut, which could leave half of it
     text = text if len(text) <= 300 else f"{text[:297]}..."
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return text if of_system else f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _of_system(error: BaseException | None) -> str:
+    """What the operating system refused, and for which file; nothing for other errors."""
+    if not (isinstance(error, OSError) and error.errno and error.strerror):
+        return ""
+    return error.strerror if error.filename is None else f"{error.strerror}: {error.filename}"
+
+
+def told_by_library(error: BaseException) -> str:
+    """What a library says about a damaged file, in brackets and behind a space, for the end of another message.
+
+    Libraries raise ``ValueError`` to tell people something. By a ``TypeError``, a ``KeyError`` and the like they only
+    stumble, and their words help nobody who does not know their code: then there is nothing to add.
+    """
+    is_told = isinstance(error, ValueError) and not isinstance(error, UnicodeError)
+    words = " ".join(str(error).split()).removesuffix(".") if is_told else ""
+    return f" ({words if len(words) <= 300 else f'{words[:297]}...'})" if words else ""
 
 
 def print_traceback() -> None:
@@ -191,7 +212,7 @@ def wrong_option(detail: Mapping[str, Any], schema: type[BaseModel], others: Seq
 
     ``others`` are those about the same field, where several types are allowed, of which pydantic tells one by one.
     """
-    field = ".".join(map(str, detail["loc"])) or "all together"
+    field = ".".join(str(part) or "''" for part in detail["loc"]) or "all together"
     if detail["type"] == "extra_forbidden":
         owner = _owner(detail["loc"], schema)
         hint = did_you_mean(str(detail["loc"][-1]), owner.model_fields) if owner else ""

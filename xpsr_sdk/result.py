@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -92,7 +93,7 @@ class Result:
             ImageError: The type is not supported, or the file cannot be written.
         """
         if isinstance(file, (str, PathLike)):
-            write_picture(self.picture, place(file).expanduser(), quality, format)
+            write_picture(self.picture, place(os.path.expanduser(file)), quality, format)
         else:
             where = Path(str(getattr(file, "name", "the file object")))
             if format is None and not where.suffix:

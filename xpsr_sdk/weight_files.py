@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from xpsr_sdk.errors import CheckpointError, one_line
+from xpsr_sdk.errors import CheckpointError
 from xpsr_sdk.files.reading import check_regular
 
 
@@ -112,7 +112,10 @@ def _reason(file: Path, error: Exception) -> str:
     if isinstance(error, UnpicklingError):
         unsafe = "it is damaged, or holds more than tensors, and pickled code could do anything"
         return unsafe if is_pickled else "it is damaged, or holds no weights at all"
-    if isinstance(error, SafetensorError) and "header" in str(error):  # of a size that is not the file's, or unreadable
-        return "it is damaged, or its end is missing: copy or download it again"
-    is_told = isinstance(error, OSError | RuntimeError | ValueError | SafetensorError)
-    return one_line(error).removesuffix(".") if is_told else "it is damaged"
+    if isinstance(error, SafetensorError):
+        is_cut = "incomplete" in str(error) or "too small" in str(error)
+        what = "its end is missing" if is_cut else "its header is not that of a safetensors file"
+        return f"it is damaged ({what}): copy or download it again"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return "it is damaged"

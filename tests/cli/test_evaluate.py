@@ -90,4 +90,4 @@ def test_wrong_options_of_metrics_are_told(photo: Path, option: str, words: str)
 def test_a_device_that_is_not_there_is_wrong_use(photo: Path) -> None:
     result = evaluate(photo, "--device", "cudaa")
     assert result.exit_code == 2
-    assert "The device 'cudaa' cannot be used: Expected one of cpu, cuda" in result.stderr
+    assert "There is no device 'cudaa'. Did you mean 'cuda'? Known: cpu, cuda, mps, xpu." in result.stderr

@@ -6,6 +6,7 @@ comes with the package, is such a file.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from warnings import catch_warnings
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from xpsr_sdk.config import PRESETS
 from xpsr_sdk.contracts import Options
-from xpsr_sdk.errors import CheckpointError, ConfigError, one_line
+from xpsr_sdk.errors import CheckpointError, ConfigError
 from xpsr_sdk.weight_files import read_weights
 
 if TYPE_CHECKING:
@@ -81,7 +82,8 @@ class SpandrelUpscaler:
         except UnsupportedModelError:
             raise CheckpointError(f"{self._path} holds no architecture that spandrel knows.") from None
         except Exception as error:  # each architecture raises its own errors for tensors that do not fit
-            raise CheckpointError(f"{self._path} cannot be loaded by spandrel: {one_line(error)}.") from error
+            what = "its tensors are not those of one of spandrel's architectures"
+            raise CheckpointError(f"{self._path} is damaged: {what}.") from error
         what = f"{self._path} holds {found.architecture.name}"
         if not isinstance(found, ImageModelDescriptor) or found.purpose != "SR" or found.scale < 2:
             purpose = f"{found.purpose}, x{found.scale}"
@@ -103,7 +105,7 @@ def _find(path: str) -> Path:
     shipped = sorted(file.stem for file in SHIPPED.glob("*.safetensors"))
     if path in shipped:
         return SHIPPED / f"{path}.safetensors"
-    file = Path(path).expanduser()
+    file = Path(os.path.expanduser(path))
     if not path:
         raise ConfigError("The upscaler spandrel needs the option path: a file of weights.")
     if not file.is_file():

@@ -18,9 +18,9 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from xpsr_sdk.builtin.text_windows import Windows, in_windows
 from xpsr_sdk.config import LongPrompts
 from xpsr_sdk.contracts import Conditioning, Options
-from xpsr_sdk.errors import CheckpointError, ConfigError, XPSRError, one_line
+from xpsr_sdk.errors import CheckpointError, ConfigError, XPSRError, told_by_library
 from xpsr_sdk.models.checkpoints import read_json
-from xpsr_sdk.models.config_files import check_network_config
+from xpsr_sdk.models.config_files import check_entries, check_json_files, check_network_config
 from xpsr_sdk.models.other_vae import folder_of_vae
 from xpsr_sdk.models.pretrained import load_network
 
@@ -60,6 +60,7 @@ class StableDiffusion:
             raise CheckpointError(
                 f"{folder}/scheduler names no scheduler of diffusers: {settings.get('_class_name')!r}."
             )
+        check_entries(scheduler_class, settings, folder / "scheduler" / "scheduler_config.json")
         try:
             self.scheduler = scheduler_class.from_config(settings)
             self.load_text_encoders(folder, dtype, from_scratch)
@@ -67,7 +68,10 @@ class StableDiffusion:
         except (XPSRError, MemoryError):
             raise
         except Exception as error:  # the libraries check little, so that what is damaged fails anywhere
-            raise CheckpointError(f"{folder} is not a complete Stable Diffusion folder: {one_line(error)}") from error
+            check_json_files(folder)
+            raise CheckpointError(
+                f"{folder} is damaged or not a complete Stable Diffusion folder{told_by_library(error)}."
+            ) from error
 
     def load_text_encoders(self, folder: Path, dtype: torch.dtype, from_scratch: bool) -> None:
         """Load each tokenizer and text encoder in evaluation mode; ``from_scratch``: with random weights.

@@ -30,6 +30,9 @@ from xpsr_sdk.prompts.captioner import (
 
 Quantization = Literal["bitsandbytes-4bit", "bitsandbytes-8bit", "torchao-int8"]
 
+UNREACHABLE = "it is not on this machine, and the hub cannot be reached: download it first, or name its folder"
+"""Why a model cannot be loaded without a network."""
+
 
 class TransformersCaptioner:
     """Loads its models at the first question, asks in batches, and frees the memory if the diffusion model needs it.
@@ -133,7 +136,8 @@ class TransformersCaptioner:
             try:
                 self._loaded[name] = self._read(name)
             except Exception as error:
-                self._broken[name] = one_line(error)
+                is_offline = isinstance(error, OSError) and "couldn't connect" in str(error)
+                self._broken[name] = UNREACHABLE if is_offline else one_line(error)
                 raise
         return self._loaded[name]
 

@@ -101,6 +101,8 @@ def _in_one_sentence(error: Exception) -> click.ClickException:
         return WrongUse(str(error))
     if isinstance(error, XPSRError):
         return click.ClickException(str(error))
+    if isinstance(error, OSError) and error.errno and error.filename is not None:  # a path of the user's
+        return click.ClickException(visible(f"{error.filename}: {error.strerror}."))
     damaged = damaged_distributions()  # usually none; if there are any, triton fails, which torch imports
     hint = f"install {', '.join(damaged)} again, whose entry points are damaged" if damaged else "please report it"
     return click.ClickException(f"Unexpected {visible(one_line(error))} (XPSR_TRACEBACK=1 shows where; {hint})")

@@ -108,5 +108,5 @@ def quiet_libraries() -> None:
     os.environ["TRANSFORMERS_VERBOSITY"] = os.environ["DIFFUSERS_VERBOSITY"] = "error"
     os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
     os.environ["TQDM_DISABLE"] = "1"
-    for name in ("bitsandbytes", "pyvips"):
+    for name in ("bitsandbytes", "huggingface_hub", "pyvips"):
         logging.getLogger(name).setLevel(logging.ERROR)

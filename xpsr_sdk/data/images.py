@@ -33,7 +33,7 @@ from xpsr_sdk.files.writing import write_whole
 
 MAX_MEGAPIXELS = 300.0
 """Larger images are refused by default, because even a small file may claim any size."""
-LONGEST_SIDES = {".avif": 16384, ".jpg": 65535, ".webp": 16383}
+LONGEST_SIDES = {".avif": 16384, ".jpg": 65500, ".webp": 16383}
 """The most pixels in a direction that a type of file can hold, or that libvips writes to it."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -119,7 +120,7 @@ def load_photo(photo: Photo, settings: RestoreConfig) -> LoadedPhoto:
     origin: Path | None = None
     digest: Callable[[], str | None] | None = None
     if isinstance(photo, (str, PathLike)):
-        origin = place(photo).expanduser()
+        origin = place(os.path.expanduser(photo))
         picture, digest = read_picture(origin, settings.max_megapixels), partial(sha256_of, origin)
     elif isinstance(photo, Item):
         item, origin = photo, photo.path

@@ -17,6 +17,8 @@ from xpsr_sdk.data.decoding import decoding
 from xpsr_sdk.data.forks import check_not_forked
 from xpsr_sdk.errors import ImageError
 
+MOST_DPI = 1e6
+"""Pixels an inch: what is said of more of them is damage, and no file could hold it."""
 METADATA = ("exif", "xmp", "iptc", "photoshop", "png-comment")
 """Prefixes of the fields of a vips image that hold metadata. The colour profile is treated separately."""
 
@@ -233,6 +235,8 @@ def from_vips(
     elif profile and not is_usable(profile, color.bands):
         profile = None
     whole = without_profile(color if alpha is None else color.bandjoin(alpha))
+    if dpi and not (min(dpi) > 0 and max(dpi) <= MOST_DPI):
+        dpi = None
     return picture_of(whole, like=Picture(whole, name, profile, metadata, dpi))
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import suppress
 from pathlib import Path
 
 from xpsr_sdk import __version__
 from xpsr_sdk.errors import ConfigError
 from xpsr_sdk.files.line_file import LineFile
+from xpsr_sdk.files.reading import check_regular, json_lines
 
 
 class ScoreStore:
@@ -32,16 +34,15 @@ class ScoreStore:
         if file is None:
             return
         try:
+            if file.exists():
+                check_regular(file, ConfigError)
             self._file = LineFile(file)
             lines = self._file.lines()
         except OSError as error:
             raise ConfigError(f"The file of figures {file} cannot be used: {error.strerror}.") from error
-        for line in lines:
-            try:
-                found = json.loads(line)
-                self._figures[found["key"]] = float(found["figure"])
-            except (ValueError, KeyError, TypeError):
-                continue
+        for line in json_lines(lines):
+            with suppress(KeyError, TypeError, ValueError):  # a line that holds no figure
+                self._figures[line["key"]] = float(line["figure"])
 
     def __getstate__(self) -> dict[str, object]:
         return {"_file": None, "_figures": self._figures}  # a single process writes the file

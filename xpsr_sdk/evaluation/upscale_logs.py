@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from xpsr_sdk.errors import ConfigError
+from xpsr_sdk.files.reading import json_lines, read_bytes
 from xpsr_sdk.files.remote import place
+
+LARGEST = 2**30
+"""Bytes of a log that is read."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +36,21 @@ class LoggedPhoto:
     low: str | None
 
 
+class _Record(BaseModel):
+    """What is read of a line about a restored photo."""
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+    status: Literal["restored"]
+    result: str
+    width: Annotated[int, Field(ge=1, lt=2**32)]
+    height: Annotated[int, Field(ge=1, lt=2**32)]
+    seconds: Annotated[float, Field(ge=0)]
+    peak_memory: float | None = None
+    high: str | None = None
+    low: str | None = None
+
+
 def read_logs(files: Sequence[Path]) -> dict[Path, LoggedPhoto]:
     """The restored photos of logs, by their file; the last line about a file counts. Other lines are left out.
 
@@ -38,20 +59,14 @@ def read_logs(files: Sequence[Path]) -> dict[Path, LoggedPhoto]:
     """
     found = {}
     for file in files:
-        try:
-            lines = file.read_text(encoding="utf-8", errors="replace").split("\n")
-        except OSError as error:
-            raise ConfigError(f"The log {file} cannot be read: {error.strerror}.") from error
-        for line in lines:
+        for values in json_lines(read_bytes(file, ConfigError, LARGEST).decode(errors="replace").split("\n")):
             try:
-                record = json.loads(line)
-                if record["status"] == "restored":
-                    size = record["width"] * record["height"] / 1e6
-                    memory = record.get("peak_memory")
-                    photo = LoggedPhoto(record["seconds"], size, memory, record.get("high"), record.get("low"))
-                    found[place(record["result"]).resolve()] = photo
-            except (ValueError, KeyError, TypeError):
+                record = _Record.model_validate(values)
+                result = place(record.result).resolve()
+            except (ValidationError, ValueError, OSError):
                 continue
+            size = record.width * record.height / 1e6
+            found[result] = LoggedPhoto(record.seconds, size, record.peak_memory, record.high, record.low)
     return found
 
 

@@ -10,7 +10,7 @@ import json
 import math
 import os
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
 from typing import Any, TypeVar
@@ -71,6 +71,17 @@ def parse_json(content: bytes, where: str, raises: type[XPSRError]) -> dict[str,
     return _parsed(content, _json_object, f"{where} is damaged or no JSON file", raises)
 
 
+def json_lines(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
+    """The objects in the lines of a log. Other lines are left out, such as one that a kill cut off."""
+    for line in lines:
+        try:
+            found = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(found, dict):
+            yield found
+
+
 def read_toml(file: Path, raises: type[XPSRError]) -> dict[str, Any]:
     """The tables in a TOML file.
 
@@ -110,6 +121,9 @@ def _parsed(
         raise raises(f"{problem}: it is not UTF-8.") from None
     except RecursionError:
         raise raises(f"{problem}: it is nested too deeply.") from None
+    except json.JSONDecodeError as error:
+        at = f"line {error.lineno}, column {error.colno}"
+        raise raises(f"{problem}: what stands at {at} is not JSON.") from None
     except ValueError as error:
         raise raises(f"{problem}: {error}.") from None
     return found

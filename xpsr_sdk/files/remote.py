@@ -169,8 +169,15 @@ class RemotePath(type(Path())):  # type: ignore[misc]  # the class of paths of t
         try:
             # Others may write at the same time, so listings are not kept.
             store, key = fsspec.url_to_fs(str(self), use_listings_cache=False)
-        except (ImportError, ValueError) as error:
-            raise ConfigError(f"{self} cannot be reached: {one_line(error)}") from None
+        except ImportError as error:  # which says what to install
+            raise ConfigError(f"{self} cannot be reached: {error}.") from None
+        except ValueError as error:
+            kind = self.parts[0].removesuffix(":")
+            known = kind in fsspec.available_protocols()
+            reason = str(error) if known else f"fsspec knows no kind of store with the name {kind!r}"
+            raise ConfigError(f"{self} cannot be reached: {reason}.") from None
+        except OSError as error:  # some kinds of stores connect at once
+            raise StoreError(None, one_line(error)) from error
         return store, key
 
 

@@ -7,10 +7,13 @@ from typing import Any
 import psutil
 import torch
 
-from xpsr_sdk.errors import ConfigError
+from xpsr_sdk.errors import ConfigError, did_you_mean
 from xpsr_sdk.hardware.control_groups import free_in_control_groups
 from xpsr_sdk.hardware.process_memory import free_address_space
 from xpsr_sdk.library_internals import cpu_multiplies_bfloat16
+
+KINDS = ("cpu", "cuda", "mps", "xpu")
+"""What the names of devices begin with."""
 
 
 def find_device(name: str | torch.device | None) -> torch.device:
@@ -28,6 +31,9 @@ def find_device(name: str | torch.device | None) -> torch.device:
         return torch.zeros(1, device=name).device
     except (AssertionError, NotImplementedError, RuntimeError) as error:
         reason = str(error).strip().partition("\n")[0]
+        if reason.startswith(("Expected one of", "Invalid device string")):
+            hint = did_you_mean(str(name).partition(":")[0], KINDS)
+            raise ConfigError(f"There is no device {str(name)!r}. {hint}") from error
         raise ConfigError(f"The device {str(name)!r} cannot be used: {reason}") from error
 
 

@@ -16,10 +16,10 @@ from diffusers import ModelMixin
 from safetensors.torch import save_file
 from torch import Tensor
 
-from xpsr_sdk.errors import CheckpointError, XPSRError, one_line
+from xpsr_sdk.errors import CheckpointError, XPSRError, told_by_library
 from xpsr_sdk.files.reading import read_json as read_json_file
 from xpsr_sdk.files.writing import whole_folder
-from xpsr_sdk.models.config_files import check_network_config
+from xpsr_sdk.models.config_files import check_entries, check_network_config
 from xpsr_sdk.models.controlnet import XPSRControlNet
 from xpsr_sdk.models.file_kinds import kind_by_inputs
 from xpsr_sdk.models.fusion import from_published_name, to_published_name
@@ -152,13 +152,14 @@ def _empty_model(cls: type[Model], file: Path) -> Model:
     """The model that a config.json describes, on the meta device."""
     config = read_json(file)
     check_network_config(config, file)
+    check_entries(cls, config, file)
     try:
         with torch.device("meta"):
             model: Model = cls.from_config(config)
     except XPSRError:
         raise
     except Exception as error:  # diffusers does not check values, so its constructors raise all kinds of errors
-        raise CheckpointError(f"{file} does not describe a valid model: {one_line(error)}") from error
+        raise CheckpointError(f"{file} does not describe a valid model{told_by_library(error)}.") from error
     return model
 
 

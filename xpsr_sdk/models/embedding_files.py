@@ -5,6 +5,7 @@ The word is the name of the file, without its ending, as in other programs.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ def add_embeddings(pipeline: Any, files: Sequence[str]) -> None:
         ConfigError: There is no such file, or its word is known already.
         CheckpointError: A file is damaged, no embedding, or of another model.
     """
-    for file in (Path(name).expanduser() for name in files):
+    for file in (Path(os.path.expanduser(name)) for name in files):
         if not file.is_file():
             raise ConfigError(f"embedding: {file} does not exist.")
         check_kind(file, "embedding")
@@ -54,8 +55,12 @@ def _of_each_encoder(pipeline: Any, file: Path) -> dict[str, Tensor]:
             continue
         vectors = tensors.get(key) if key in tensors else _only(tensors)
         width = encoder.config.hidden_size
-        if vectors is None or vectors.shape[-1] != width:
-            made_for = sorted({tensor.shape[-1] for tensor in tensors.values()})
+        if vectors is None:
+            raise CheckpointError(f"{file} holds {len(tensors)} tensors, not the vectors of one word for {name}.")
+        if not vectors.numel():
+            raise CheckpointError(f"{file} is damaged: it is an embedding without a vector.")
+        if vectors.ndim == 0 or vectors.shape[-1] != width:
+            made_for = sorted({tensor.shape[-1] for tensor in tensors.values() if tensor.ndim})
             widths = " and ".join(map(str, made_for))
             raise CheckpointError(
                 f"{file} is an embedding for another model: its vectors have {widths} channels, and {name} has {width}."

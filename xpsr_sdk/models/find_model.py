@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ def find_model(name: str | Path, **hub_options: Any) -> Path:
     presets = sorted(index.parent.name for index in PRESETS.glob("*/model_index.json"))
     if name in presets:
         return PRESETS / name
-    if name != "" and (found := Path(name).expanduser()).is_dir():
+    if name != "" and (found := Path(os.path.expanduser(name))).is_dir():
         _check_folder(found)
         return found
     if name != "" and found.is_file():

@@ -7,6 +7,7 @@ the layers of files in kohya-ss's style, and of older files of its own.
 from __future__ import annotations
 
 import math
+import os
 import re
 import warnings
 from collections.abc import Iterator, Sequence
@@ -19,7 +20,7 @@ from diffusers.utils import convert_state_dict_to_peft, convert_unet_state_dict_
 from diffusers.utils.state_dict_utils import StateDictType
 from torch import Tensor
 
-from xpsr_sdk.errors import CheckpointError, ConfigError, one_line, short
+from xpsr_sdk.errors import CheckpointError, ConfigError, short, told_by_library
 from xpsr_sdk.files.reading import parse_json
 from xpsr_sdk.models.file_kinds import WEIGHT_FILES, check_kind
 from xpsr_sdk.models.hub import file_on_hub, folder_on_hub, is_hub_name
@@ -69,7 +70,8 @@ def parse_lora(text: str) -> tuple[str, float]:
             return text, 1.0
         weight = math.nan
     if not name or not math.isfinite(weight):
-        raise ConfigError(f"lora {text!r}: write FILE or FILE:WEIGHT, as in style.safetensors:0.8.")
+        what = "the weight must be a finite number" if name else "it names no file"
+        raise ConfigError(f"lora {text!r}: {what}; write FILE or FILE:WEIGHT, as in style.safetensors:0.8.")
     return name, weight
 
 
@@ -82,7 +84,7 @@ def find_lora(name: str) -> Path:
     Raises:
         ConfigError: There is none.
     """
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))
     if path.is_dir():
         path = path / WEIGHTS
     if path.is_file():
@@ -105,6 +107,8 @@ def _merge(pipeline: Any, file: Path, weight: float) -> None:
         first = short(unknown[0]) if unknown else "none"
         raise CheckpointError(f"{file} is a LoRA for another model: this one has none of its layers, as {first}.")
     for name, factors in fitting.items():
+        if min(factors[_DOWN].ndim, factors[_UP].ndim) < 2:
+            raise CheckpointError(f"{file} is damaged: the factors of {name} must be matrices.")
         matrix, down, up = modules[name].weight, factors[_DOWN].flatten(1), factors[_UP].flatten(1)
         if (up.shape[0], down.shape[1]) != matrix.flatten(1).shape:
             raise CheckpointError(
@@ -158,7 +162,7 @@ def _from_kohya(tensors: dict[str, Tensor], file: Path, unet_config: Any) -> tup
     try:
         named, _ = StableDiffusionXLLoraLoaderMixin.lora_state_dict(own, unet_config=unet_config)
     except (ValueError, KeyError, IndexError) as error:
-        raise CheckpointError(f"{file} cannot be read as a LoRA: {one_line(error)}") from None
+        raise CheckpointError(f"{file} cannot be read as a LoRA{told_by_library(error)}.") from None
     return named, sorted(tensors.keys() - own.keys() - {name for name in tensors if name.startswith(_KOHYA)})
 
 

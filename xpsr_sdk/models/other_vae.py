@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from xpsr_sdk.errors import CheckpointError, ConfigError
@@ -22,7 +23,7 @@ def folder_of_vae(name: str, own: Path) -> Path:
         ConfigError: There is no such autoencoder.
         CheckpointError: It is something else, or its latents are not those of the model.
     """
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))
     if path.is_file():
         check_kind(path, "vae")
         return folder_of_network(path, own)

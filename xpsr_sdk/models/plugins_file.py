@@ -11,11 +11,11 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
-from xpsr_sdk.errors import UnknownComponent
+from xpsr_sdk.errors import CheckpointError, UnknownComponent
+from xpsr_sdk.files.reading import read_json
 from xpsr_sdk.plugin_system.discovery import SDK
 from xpsr_sdk.plugin_system.marks import mark_of
 
@@ -51,10 +51,8 @@ def says_what_to_install(*folders: Path | None) -> Iterator[None]:
 
 def _read(file: Path) -> dict[str, str]:
     try:
-        content: Any = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    if not isinstance(content, dict):
+        content = read_json(file, CheckpointError)
+    except CheckpointError:
         return {}
     return {k: v for k, v in content.items() if isinstance(v, str) and _WORD.fullmatch(k) and _WORD.fullmatch(v)}
 

@@ -15,9 +15,9 @@ import torch
 from accelerate import init_empty_weights
 from diffusers import ModelMixin
 
-from xpsr_sdk.errors import CheckpointError, XPSRError, one_line
+from xpsr_sdk.errors import CheckpointError, XPSRError, told_by_library
 from xpsr_sdk.files.reading import read_json
-from xpsr_sdk.models.config_files import check_network_config
+from xpsr_sdk.models.config_files import check_entries, check_network_config
 from xpsr_sdk.models.network_files import find_network_files
 from xpsr_sdk.models.single_file import is_noted, read_noted
 from xpsr_sdk.weight_files import read_shapes
@@ -43,7 +43,10 @@ def load_network(cls: Any, folder: Path, dtype: torch.dtype, variant: str | None
     """
     if not (folder / "config.json").exists():
         raise CheckpointError(f"{folder / 'config.json'} does not exist: a model folder needs it.")
-    check_network_config(read_json(folder / "config.json", CheckpointError), folder / "config.json")
+    config = read_json(folder / "config.json", CheckpointError)
+    check_network_config(config, folder / "config.json")
+    if issubclass(cls, ModelMixin):
+        check_entries(cls, config, folder / "config.json")
     if (folder / "adapter_config.json").exists():
         raise CheckpointError(f"{folder} holds an adapter (adapter_config.json): a model folder holds whole networks.")
     if is_noted(folder):
@@ -64,7 +67,7 @@ def load_network(cls: Any, folder: Path, dtype: torch.dtype, variant: str | None
     except (XPSRError, MemoryError):
         raise
     except Exception as error:  # the libraries check little, so that what is damaged fails anywhere
-        raise CheckpointError(f"{folder} is damaged or no {cls.__name__}: {one_line(error)}") from error
+        raise CheckpointError(f"{folder} is damaged or no {cls.__name__}{told_by_library(error)}.") from error
     check_loaded(found, str(folder))
     return network.eval()
 

@@ -21,6 +21,7 @@ from PIL import Image
 from xpsr_sdk.data.images import write_image
 from xpsr_sdk.errors import ImageError, TrainingError
 from xpsr_sdk.evaluation.chosen import ChosenMetric
+from xpsr_sdk.files.reading import json_lines
 from xpsr_sdk.files.writing import write_whole
 from xpsr_sdk.hardware.process_memory import peak_memory
 from xpsr_sdk.training.config import TrainConfig
@@ -123,12 +124,8 @@ def write_numbered(images: Sequence[Image.Image], folder: Path) -> None:
 
 def read_lines(file: Path) -> list[dict[str, Any]]:
     """The lines of a log. A line that is incomplete, because the process was killed, is left out."""
-    found = []
-    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            values = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(values, dict) and type(values.get("step")) is int:
-            found.append(values)
-    return found
+    return [
+        values
+        for values in json_lines(file.read_text(encoding="utf-8", errors="replace").split("\n"))
+        if type(values.get("step")) is int
+    ]

@@ -82,6 +82,8 @@ class WeightFiles:
                 net = pyiqa.create_metric(metric, device=device).net
         except CheckpointError:
             raise
+        except ImportError as error:
+            raise CheckpointError(f"{metric.upper()} needs {error.name}, which is not installed.") from error
         except Exception as error:  # each network fails in its own way at files that do not fit it
             about = f" The files are {', '.join(self.used)}." if self.used else ""
             raise CheckpointError(
@@ -178,8 +180,9 @@ class WeightFiles:
             try:
                 download(url, str(found), progress=False)
             except OSError as error:
+                reason = one_line(getattr(error, "reason", error))
                 raise CheckpointError(
-                    f"The weights of {metric.upper()}, {name}, cannot be downloaded ({error}): name a folder that "
+                    f"The weights of {metric.upper()}, {name}, cannot be downloaded ({reason}): name a folder that "
                     "holds them as weights (--weights)."
                 ) from error
         if found is None:
