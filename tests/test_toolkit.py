@@ -134,13 +134,14 @@ def test_the_nearest_name_comes_first() -> None:
 def test_errors_and_values_fit_into_a_sentence() -> None:
     assert one_line(ValueError("a key\n  of sk-123"), secret="sk-123") == "ValueError: a key of ***"
     assert one_line(KeyError()) == "KeyError"
+    assert one_line(FileNotFoundError(2, "No such file or directory", "a.pt")) == "No such file or directory: a.pt"
     assert short([1, 2]) == "[1, 2]"
     assert len(one_line(ValueError("x" * 999))) < len(short("x" * 999)) * 4 < 400
 
 
 def test_a_device_is_found_by_name() -> None:
     assert find_device("cpu") == torch.device("cpu")
-    with pytest.raises(ConfigError, match="'cqu' cannot be used"):
+    with pytest.raises(ConfigError, match="There is no device 'cqu'"):
         find_device("cqu")
 
 

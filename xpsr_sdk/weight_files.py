@@ -115,7 +115,7 @@ def _reason(file: Path, error: Exception) -> str:
     if isinstance(error, SafetensorError):
         is_cut = "incomplete" in str(error) or "too small" in str(error)
         what = "its end is missing" if is_cut else "its header is not that of a safetensors file"
-        return f"it is damaged ({what}): copy or download it again"
+        return f"it is damaged: {what}; copy or download it again"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return "it is damaged"

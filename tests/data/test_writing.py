@@ -13,6 +13,7 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from tests.support import tiny
+from xpsr_sdk import ImageError
 from xpsr_sdk.data.images import read_picture, write_image, write_picture
 from xpsr_sdk.data.picture import from_pil
 from xpsr_sdk.data.writing import save_picture
@@ -38,6 +39,23 @@ def test_a_photo_without_dpi_gets_none(tmp_path: Path, suffix: str) -> None:
     with Image.open(tmp_path / f"photo{suffix}") as image:
         assert "dpi" not in image.info
     assert read_picture(tmp_path / f"photo{suffix}").dpi is None
+
+
+def test_a_resolution_that_no_file_can_hold_is_left_out(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    tiny.PHOTO.save(tmp_path / "a.bmp")
+    content = bytearray((tmp_path / "a.bmp").read_bytes())
+    content[38:46] = b"\xff\xff\xff\xff" * 2  # pixels a metre, across and down
+    (tmp_path / "a.bmp").write_bytes(bytes(content))
+    picture = read_picture(tmp_path / "a.bmp")
+    write_picture(picture, tmp_path / "a.png")
+    assert picture.dpi is None
+    assert not capfd.readouterr().err
+
+
+def test_a_jpeg_file_holds_65500_pixels_in_a_row(tmp_path: Path) -> None:
+    write_picture(from_pil(Image.new("L", (1, 65500))), tmp_path / "a.jpg")
+    with pytest.raises(ImageError, match=r"1x65501 is more than .jpg holds, 65500 pixels"):
+        write_picture(from_pil(Image.new("L", (1, 65501))), tmp_path / "b.jpg")
 
 
 def test_text_in_a_png_file_is_kept(tmp_path: Path) -> None:

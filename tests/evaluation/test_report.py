@@ -173,7 +173,7 @@ def test_an_image_too_small_for_a_metric_is_named(folders):
         ({"metrics": []}, "No metric"),
         ({"metrics": ["psnr"], "channel": "ycbcr"}, "channel: must be 'y' or 'rgb'"),
         ({"metrics": ["psnr"], "crop": -1}, "crop is -1"),
-        ({"metrics": ["psnr"], "device": "cudaa"}, "The device 'cudaa' cannot be used"),
+        ({"metrics": ["psnr"], "device": "cudaa"}, "There is no device 'cudaa'"),
     ],
 )
 def test_wrong_options_are_named(folders, options, words):

@@ -6,22 +6,27 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import random
+import re
 import shutil
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from xpsr_sdk import PipelineConfig, XPSRError
+from xpsr_sdk import PipelineConfig, XPSRError, build_pipeline
 from xpsr_sdk.config import read_toml
 from xpsr_sdk.data.images import read_image
 from xpsr_sdk.data.shards import ShardFolder, read_part
+from xpsr_sdk.evaluation.store import ScoreStore
+from xpsr_sdk.evaluation.upscale_logs import read_logs
 from xpsr_sdk.files.reading import read_json
 from xpsr_sdk.models.checkpoints import read_checkpoint
 from xpsr_sdk.preparation.prepare import prepare_shards
@@ -30,6 +35,10 @@ from xpsr_sdk.training.config import TrainConfig
 
 COUNT = int(os.environ.get("XPSR_FUZZ", "0"))
 SEEDS = range(12) if not COUNT else range(first := random.SystemRandom().randrange(10**9), first + COUNT)
+LIBRARY_WORDS = re.compile(
+    r"[a-z]Error\b|has no attribute|\[Errno|Expecting|object is not|unsupported operand|state_dict"
+)
+"""What only people understand who know the code of a library."""
 PIECES = (
     *(b"", b"\0" * 8, b"\xff" * 8, b"\x7f\xff\xff\xff", b"\x1b[31m"),
     *(b"\n", b"[" * 2000, b"1e999", b"-1", b"null"),
@@ -87,6 +96,7 @@ def check(seed: int, deed: Callable[[], object]) -> None:
         text = str(error)
         assert text.replace("\n", "").isprintable(), f"seed {seed}: {text!r}"
         assert len(text) < 2000, f"seed {seed}: {text!r}"
+        assert not LIBRARY_WORDS.search(text), f"seed {seed}: {text!r}"
     except Exception as error:
         pytest.fail(f"seed {seed}: {type(error).__name__}: {error}")
     assert time.monotonic() - began < 20, f"seed {seed} took too long"
@@ -227,3 +237,67 @@ def test_settings_that_make_no_sense_are_refused(tmp_path: Path) -> None:
     file.write_text("guidance_interval = [0.9, 0.1]")
     with pytest.raises(XPSRError, match="from the lower to the higher value"):
         read_toml(PipelineConfig, file)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("steps = true", "steps: must be a number, not True"),
+        (f"seed = {10**400}", "seed: must be a smaller number"),
+        ('"" = 1', "'': there is no such option"),
+        ('output = "nosuch://a"', "no kind of store with the name 'nosuch'"),
+    ],
+)
+def test_settings_of_a_wrong_kind_are_named(line: str, message: str, tmp_path: Path) -> None:
+    kept = [each for each in TRAINING.decode().splitlines() if not each.startswith(line.partition(" ")[0] + " ")]
+    (tmp_path / "x.toml").write_text("\n".join([line, *kept]))
+    with pytest.raises(XPSRError, match=re.escape(message)):
+        read_toml(TrainConfig, tmp_path / "x.toml").output.exists()
+
+
+VALUES = (None, True, -1, 2**70, 1e308, "", "x", "\x1b[31m", [], {}, [[]], ["DownBlock2D"], 1e9, "../../etc/passwd")
+"""What takes the place of a value in a config."""
+
+
+def with_another_value(content: bytes, seed: int) -> bytes:
+    """A JSON text in which one value is another, or left out."""
+    rng, tree = random.Random(seed), json.loads(content)
+    places = list(_places(tree))
+    holder, key = rng.choice(places)
+    if rng.random() < 0.2:
+        del holder[key]
+    else:
+        holder[key] = rng.choice(VALUES)
+    return json.dumps(tree).encode()
+
+
+def _places(tree: Any) -> Iterator[tuple[Any, Any]]:
+    keys = list(tree) if isinstance(tree, dict) else range(len(tree)) if isinstance(tree, list) else ()
+    for key in keys:
+        yield tree, key
+        yield from _places(tree[key])
+
+
+@pytest.mark.parametrize("name", ["unet/config.json", "controlnet/config.json", "vae/config.json", "scheduler/*.json"])
+def test_models_with_another_value_in_a_config(name: str, tmp_path: Path) -> None:
+    shutil.copytree("tests/fixtures/ref-sd15-tiny/base", tmp_path / "model")
+    shutil.copytree("tests/fixtures/ref-sd15-tiny/xpsr", tmp_path / "model", dirs_exist_ok=True)
+    file = next((tmp_path / "model").glob(name))
+    content = file.read_bytes()
+    photo = Image.new("RGB", (16, 16), "gray")
+    for seed in SEEDS[: max(8, COUNT // 4)]:
+        file.write_bytes(with_another_value(content, seed))
+        check(
+            seed, lambda: build_pipeline(model=tmp_path / "model", device="cpu")(photo, scale=2, num_inference_steps=1)
+        )
+
+
+def test_logs_with_any_lines(tmp_path: Path) -> None:
+    file = tmp_path / "log.jsonl"
+    line = (
+        b'{"status": "restored", "result": "a.png", "width": 4, "height": 4, "seconds": 1.0, "key": "a", "figure": "1"}'
+    )
+    for seed in SEEDS:
+        file.write_bytes(mutated(line + b"\n" + with_another_value(line, seed) + b"\n", seed))
+        check(seed, lambda: read_logs([file]))
+        check(seed, lambda: ScoreStore(file))

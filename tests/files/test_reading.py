@@ -9,13 +9,13 @@ import pytest
 from pydantic import BaseModel
 
 from xpsr_sdk import ConfigError
-from xpsr_sdk.files.reading import DEEPEST, LARGEST, read_bytes, read_json, read_toml, validated
+from xpsr_sdk.files.reading import DEEPEST, LARGEST, json_lines, read_bytes, read_json, read_toml, validated
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"{", "is damaged"),
+        (b'{"a": 1,\n  "b"', "is damaged or no JSON file: what stands at line 2, column 6 is not JSON"),
         (b"[1]", "must hold an object"),
         (b"\xff\xfe{", "is not UTF-8"),
         (b"[" * 100_000, "nested too deeply"),
@@ -77,3 +77,10 @@ def test_fields_of_another_type_are_named() -> None:
 
     with pytest.raises(ConfigError, match=r"^x is damaged .* size: .*, not 'a'"):
         validated(Known, {"size": "a"}, "x", ConfigError)
+
+
+def test_lines_that_are_no_objects_are_left_out() -> None:
+    assert list(json_lines(['{"a": 1}', "[" * 100_000, "[2]", '{"cut', "", '{"b": "\\ud800"}'])) == [
+        {"a": 1},
+        {"b": "\ud800"},
+    ]

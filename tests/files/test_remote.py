@@ -103,6 +103,13 @@ def test_a_url_with_a_password_is_refused_without_quoting_it() -> None:
     assert "secret" not in str(caught.value)
 
 
+def test_an_unknown_kind_of_store_is_named() -> None:
+    with pytest.raises(
+        ConfigError, match=r"nosuch://a/b cannot be reached: .* no kind of store with the name 'nosuch'"
+    ):
+        place("nosuch://a/b").exists()
+
+
 def test_files_in_memory_are_read_and_written(memory: Path) -> None:
     folder = filled(memory)
     names = [str(photo.relative_to(folder)) for photo in find_images(folder)]

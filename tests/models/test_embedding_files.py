@@ -61,6 +61,8 @@ def test_what_does_not_fit_is_a_sentence(tmp_path: Path) -> None:
     wide = write(tmp_path / "wide.safetensors", torch.ones(1, 77), "diffusers")
     known = write(tmp_path / "photo.safetensors", torch.ones(1, WIDTH), "diffusers")
     save_file({"lora_unet_a.lora_up.weight": torch.zeros(1)}, tmp_path / "lora.safetensors")
+    save_file({"emb_params": torch.zeros(0, WIDTH)}, tmp_path / "empty.safetensors")
+    save_file({"emb_params": torch.ones(1, WIDTH), "other": torch.ones(3)}, tmp_path / "two.safetensors")
     pipeline = build_pipeline(tiny.sd_config())
     for files, error, message in (
         (
@@ -70,6 +72,8 @@ def test_what_does_not_fit_is_a_sentence(tmp_path: Path) -> None:
         ),
         ([known, known], ConfigError, r"the text encoder knows the word 'photo' already: rename"),
         (str(tmp_path / "lora.safetensors"), CheckpointError, r"is a LoRA, not an embedding"),
+        (str(tmp_path / "empty.safetensors"), CheckpointError, r"an embedding without a vector"),
+        (str(tmp_path / "two.safetensors"), CheckpointError, r"holds 2 tensors, not the vectors of one word"),
         ("lost.pt", ConfigError, r"embedding: lost.pt does not exist"),
     ):
         with pytest.raises(error, match=message):

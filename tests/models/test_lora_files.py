@@ -170,6 +170,7 @@ def of_another_model(tensors: Tensors) -> Tensors:
 @pytest.mark.parametrize(("change", "message"), [
     (of_another_model, r"is a LoRA for another model: at \w+\..* it makes \d+ features of 77, and this"),
     (lambda _: {f"lora_unet_foreign.lora_{x}.weight": torch.zeros(4, 4) for x in ("down", "up")}, "none of its layers"),
+    (lambda x: {name: each.flatten() for name, each in x.items()}, r"is damaged: the factors of \S+ must be matrices"),
     (lambda x: x | {"lora_unet_a.hada_w1_a": torch.zeros(4, 4)}, "is a LoRA of the form LoHa, which cannot be read"),
     (lambda x: x | {"lora_unet_a.dora_scale": torch.zeros(4, 4)}, "is a LoRA of the form DoRA, which"),
     (lambda _: {"first_stage_model.a": torch.zeros(4, 4)}, r"is an autoencoder \(VAE\) alone, not a LoRA: name it as"),

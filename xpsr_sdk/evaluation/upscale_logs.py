@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from xpsr_sdk.errors import ConfigError
+from xpsr_sdk.errors import ConfigError, XPSRError
 from xpsr_sdk.files.reading import json_lines, read_bytes
 from xpsr_sdk.files.remote import place
 
@@ -63,7 +63,7 @@ def read_logs(files: Sequence[Path]) -> dict[Path, LoggedPhoto]:
             try:
                 record = _Record.model_validate(values)
                 result = place(record.result).resolve()
-            except (ValidationError, ValueError, OSError):
+            except (ValidationError, XPSRError, ValueError, OSError):
                 continue
             size = record.width * record.height / 1e6
             found[result] = LoggedPhoto(record.seconds, size, record.peak_memory, record.high, record.low)

@@ -54,6 +54,7 @@ def load_network(cls: Any, folder: Path, dtype: torch.dtype, variant: str | None
     files = find_network_files(folder, variant)
     for file in files.files:
         read_shapes(file)  # whether it is whole, since the libraries do not say which file is damaged
+    usual = torch.get_default_dtype()
     named = {"torch_dtype": dtype} if issubclass(cls, ModelMixin) else {"dtype": dtype}
     try:
         network, found = cls.from_pretrained(
@@ -68,6 +69,8 @@ def load_network(cls: Any, folder: Path, dtype: torch.dtype, variant: str | None
         raise
     except Exception as error:  # the libraries check little, so that what is damaged fails anywhere
         raise CheckpointError(f"{folder} is damaged or no {cls.__name__}{told_by_library(error)}.") from error
+    finally:
+        torch.set_default_dtype(usual)  # where a network cannot be made, diffusers leaves the one that it set
     check_loaded(found, str(folder))
     return network.eval()
 

@@ -124,8 +124,5 @@ def write_numbered(images: Sequence[Image.Image], folder: Path) -> None:
 
 def read_lines(file: Path) -> list[dict[str, Any]]:
     """The lines of a log. A line that is incomplete, because the process was killed, is left out."""
-    return [
-        values
-        for values in json_lines(file.read_text(encoding="utf-8", errors="replace").split("\n"))
-        if type(values.get("step")) is int
-    ]
+    lines = file.read_text(encoding="utf-8", errors="replace").split("\n")
+    return [values for values in json_lines(lines) if type(values.get("step")) is int]
