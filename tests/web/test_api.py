@@ -343,6 +343,28 @@ def test_a_damaged_zip_file_is_refused(visitor: Visitor, content: bytes) -> None
     assert "ZIP" in answer.json()["error"]
 
 
+def test_a_zip_file_whose_content_cannot_be_unpacked_is_refused(visitor: Visitor, photo: Path) -> None:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.png", bytes(2000))
+    content = bytearray(file.getvalue())
+    start = 30 + len("a.png")  # where the compressed bytes begin
+    content[start : start + 4] = b"\xff" * 4
+    answer = visitor.upload(bytes(content), "a.zip")
+    assert (answer.status_code, answer.json()) == (415, {"error": "The ZIP file cannot be read: it is damaged."})
+
+
+def test_a_photo_that_turns_out_to_be_damaged_is_named_as_its_owner_does(visitor: Visitor, photo: Path) -> None:
+    cut = photo.read_bytes()[:-60]
+    found = visitor.upload(cut, "holiday.png").json()[0]["id"]
+    answer = visitor.get(f"/api/photos/{found}/small")
+    assert answer.json() == {"error": "holiday.png is damaged: it cannot be shown."}
+
+
+def test_an_address_with_a_zero_byte_is_not_there(visitor: Visitor) -> None:
+    assert visitor.get("/gradio_api/file=%00").status_code == 404
+
+
 def test_a_zip_file_that_lies_about_its_size_is_refused(visitor: Visitor) -> None:
     with zipfile.ZipFile(file := io.BytesIO(), "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("bomb.png", bytes(5_000_000))

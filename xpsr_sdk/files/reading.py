@@ -132,7 +132,7 @@ def _parsed(
 def _json_object(text: str) -> dict[str, Any]:
     found = json.loads(text)
     if not isinstance(found, dict):
-        raise ValueError(f"it must hold an object, not a {type(found).__name__}")
+        raise ValueError("it must hold an object: it does not begin with a brace")
     return found
 
 

@@ -57,8 +57,16 @@ def unpacked(
                     shutil.rmtree(folder, ignore_errors=True)
                     raise
                 yield folder / "photo", member.filename
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError) as error:
-        raise ImageError(f"The ZIP file cannot be read: {error}.") from None
+    except ImageError:
+        raise
+    except OSError as error:
+        raise ImageError(f"The ZIP file cannot be read: {error.strerror or 'it is damaged'}.") from None
+    except NotImplementedError:
+        raise ImageError("The ZIP file cannot be read: it is compressed in a way that is not supported.") from None
+    except Exception as error:  # besides BadZipFile, decompressors raise errors of their own at damage
+        is_locked = isinstance(error, RuntimeError) and "password" in str(error)
+        reason = "it is encrypted" if is_locked else "it is damaged"
+        raise ImageError(f"The ZIP file cannot be read: {reason}.") from None
 
 
 def packed(files: Iterable[tuple[str, Callable[[Path], None]]], archive: Path) -> None:

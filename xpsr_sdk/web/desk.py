@@ -161,11 +161,19 @@ class Desk:
         self._delete(self.photo(visitor, photo_id))
 
     def view(self, visitor: str, photo_id: str, small: bool) -> Path:
-        """A photo as browsers can show it."""
+        """A photo as browsers can show it.
+
+        Raises:
+            NotThere: There is no photo of this name.
+            ImageError: It is damaged, which shows when its pixels are decoded.
+        """
         photo = self.photo(visitor, photo_id)
-        picture = read_picture(photo.file, self._limits.max_megapixels)
         write = write_thumbnail if small else write_for_page
-        return write(picture, photo.folder, "small" if small else "view")
+        try:
+            picture = read_picture(photo.file, self._limits.max_megapixels)
+            return write(picture, photo.folder, "small" if small else "view")
+        except ImageError as error:  # which names files of the server
+            raise ImageError(f"{photo.name} is damaged: it cannot be shown.") from error
 
     def result(self, visitor: str, job_id: str) -> Job:
         """A job of the visitor's that has a result.

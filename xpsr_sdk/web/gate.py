@@ -134,6 +134,8 @@ class Gate:
         return None
 
     def _exists(self, path: str) -> bool:
+        if "\0" in path:
+            return False
         if path.startswith(FILES):
             place = Path(os.path.realpath(path.removeprefix(FILES)))
             return place.is_relative_to(os.path.realpath(self._rules.files)) and place.is_file()
