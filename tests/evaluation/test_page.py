@@ -128,4 +128,6 @@ def test_on_paper_the_page_has_no_controls_and_is_as_wide_as_the_sheet(page: Any
     assert not page.locator(".slider").first.is_visible()
     assert page.locator(".crops").first.is_visible()
     assert page.evaluate("document.documentElement.scrollWidth") <= 794
+    page.pdf()  # for which the page is told that it is printed
+    assert page.locator("details:not([open])").count() == 0
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"

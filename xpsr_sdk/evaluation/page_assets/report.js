@@ -41,3 +41,6 @@ for (const slider of document.querySelectorAll(".slider")) {
   slider.hidden = false;
   show();
 }
+addEventListener("beforeprint", () => { // on paper nothing can be opened
+  for (const details of document.querySelectorAll("details")) details.open = true;
+});
