@@ -148,6 +148,17 @@ def test_a_request_that_is_no_job_is_refused(visitor: Visitor, body: bytes) -> N
     assert visitor.post("/api/jobs", content=body).status_code in (404, 422)
 
 
+def test_half_characters_harm_nobody(visitor: Visitor, photo: Path) -> None:
+    photo_id = visitor.upload(photo).json()[0]["id"]
+    half = b'"\\ud800"'
+    body = b'{"photo": "%s", "settings": {"low_prompt": %s}}' % (photo_id.encode(), half)
+    answer = visitor.post("/api/jobs", content=body)
+    assert (answer.status_code, "half of a character" in answer.json()["error"]) == (422, True)
+    body = b'{"photo": "%s", "title": %s}' % (photo_id.encode(), half)
+    assert visitor.post("/api/jobs", content=body).json()["title"] == "?"
+    assert len(visitor.get("/api/jobs").json()) == 1
+
+
 def test_settings_that_are_no_object_are_refused(visitor: Visitor, photo: Path) -> None:
     photo_id = visitor.upload(photo).json()[0]["id"]
     for settings in ([], "", 0):
@@ -266,6 +277,12 @@ def test_there_is_nothing_at_other_addresses(site: Site, path: str) -> None:
     answer = httpx.get(raw)
     assert answer.status_code == 404
     assert answer.json().keys() == {"error"}
+
+
+@pytest.mark.parametrize("path", ["/api/results.zip", "/api/photos/{}/large", "/api/jobs/{}/small"])
+def test_what_is_missing_is_an_error_as_all_others(visitor: Visitor, photo: Path, path: str) -> None:
+    answer = visitor.get(path.format(visitor.upload(photo).json()[0]["id"]))
+    assert (answer.status_code, answer.json().keys()) == (404, {"error"})
 
 
 def test_a_wrong_method_is_an_error_as_all_others(site: Site) -> None:

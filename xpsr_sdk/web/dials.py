@@ -32,6 +32,8 @@ GROUPS = {
 """Where dials are on the page. All others are in the group ``More``."""
 NOT_SHOWN = re.compile(r"\s*(None: [^.]*\.|\([^()]*\.\))")
 """What is left out of descriptions: what None means, which is shown as the default, and asides."""
+HALF_CHARACTER = re.compile("[\ud800-\udfff]")
+"""What JSON can hold, and no answer of the server."""
 LONGEST_TEXT = 2000
 """Characters of a prompt."""
 
@@ -118,6 +120,8 @@ class Dials:
                 raise ConfigError(f"{short(name)} cannot be set here. {did_you_mean(str(name), self.names)}")
             if isinstance(value, str) and len(value) > LONGEST_TEXT:
                 raise ConfigError(f"{name} has {len(value)} characters: {LONGEST_TEXT} is the most.")
+            if isinstance(value, str) and HALF_CHARACTER.search(value):
+                raise ConfigError(f"{name} holds half of a character (a lone surrogate), which is no text.")
         own = self._base.model_dump(exclude_unset=True)
         if any(name in values for name in SIZES):
             own = {name: value for name, value in own.items() if name not in SIZES}

@@ -128,6 +128,8 @@ def _add_photos(app: FastAPI, desk: Desk, limits: Limits) -> None:
 
     @app.get("/api/photos/{photo}/{form}")
     def view(request: Request, photo: str, form: str) -> FileResponse:
+        if form not in ("view", "small"):
+            raise NotThere("A photo has view and small.")
         return _kept(desk.view(_visitor(request), photo, small=form == "small"))
 
     @app.delete("/api/photos/{photo}")
@@ -150,7 +152,8 @@ def _add_jobs(app: FastAPI, desk: Desk) -> None:
         settings = {} if asked.get("settings") is None else asked["settings"]
         if not (isinstance(photo, str) and isinstance(settings, dict) and isinstance(title, str)):
             raise ConfigError("A job needs the id of a photo, and may have settings (an object) and a title.")
-        job = await asyncio.to_thread(desk.restore, _visitor(request), photo, settings, title[:100])
+        title = title[:100].encode("utf-8", "replace").decode()
+        job = await asyncio.to_thread(desk.restore, _visitor(request), photo, settings, title)
         return desk.about(job)
 
     @app.get("/api/jobs")
@@ -192,7 +195,7 @@ def _add_downloads(app: FastAPI, desk: Desk) -> None:
         return _sent(desk, name_of(found, chosen), lambda file: write_download(found, chosen, file))
 
     @app.get("/api/results.zip")
-    def results(request: Request, jobs: str) -> FileResponse:
+    def results(request: Request, jobs: str = "") -> FileResponse:
         """The results of several jobs, whose ids are separated by commas."""
         visitor = _visitor(request)
         found = [desk.result(visitor, job) for job in jobs.split(",")]
