@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -108,6 +109,32 @@ def test_an_empty_file_is_said_to_be_empty(run: Run, tmp_path: Path, given: byte
     result = run(photo, "-o", tmp_path / "out.png", given=given)
     assert result.exit_code == 1
     assert result.stderr == f"Failed: {'standard input' if given == b'' else photo} is empty: it has 0 bytes.\n"
+
+
+@pytest.mark.parametrize("names", [("", "-o", "out"), (".", "-o", "")])
+def test_an_empty_name_is_refused(run: Run, photo: Path, monkeypatch: pytest.MonkeyPatch, names: tuple[str]) -> None:
+    monkeypatch.chdir(photo.parent)
+    result = run(*names)
+    assert result.exit_code == 2
+    assert "the name is empty: name a file or a folder" in result.stderr
+    assert [p.name for p in photo.parent.iterdir()] == ["photo.png"]
+
+
+def test_a_full_disk_behind_standard_output(run: Run, photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def save(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("xpsr_sdk.result.Result.save", save)
+    result = run(photo, "-o", "-", "--quiet")
+    assert result.exit_code == 1
+    assert result.stderr == "Failed: Standard output cannot be written to: No space left on device.\n"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there are no devices in the file system")
+def test_a_device_is_no_folder(run: Run, photo: Path) -> None:
+    result = run(photo, "-o", "/dev/null")
+    assert result.exit_code == 2
+    assert "/dev/null is a file: name a folder" in result.stderr
 
 
 def test_bitsandbytes_says_nothing_in_the_command() -> None:

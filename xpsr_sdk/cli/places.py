@@ -18,6 +18,8 @@ class Place(click.Path):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """The path of a file or folder."""
+        if str(value) == "":  # which pathlib takes for the current folder
+            self.fail("the name is empty: name a file or a folder ('.' is this folder).", param, ctx)
         if not URL.match(str(value)):
             return super().convert(value, param, ctx)
         found = place(str(value))

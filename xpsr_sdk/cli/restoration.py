@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from xpsr_sdk.cli.result_files import STANDARD, Job, type_of_result
 from xpsr_sdk.config import OutputConfig, PipelineConfig
 from xpsr_sdk.engine.watching import watched_by
+from xpsr_sdk.errors import ImageError
 from xpsr_sdk.files.locks import file_claim
 from xpsr_sdk.plugin_system.registry import Registry
 from xpsr_sdk.serving.how_far import HowFar
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from xpsr_sdk import Pipeline
     from xpsr_sdk.config import RestoreConfig
     from xpsr_sdk.data.picture import Picture
+    from xpsr_sdk.result import Result
 
 
 @dataclass(frozen=True)
@@ -105,9 +107,22 @@ class RestorationWork:
 
         with watched_by(hear):
             result = pipeline.restore([photo], [settings])[0]
-        result.save(sys.stdout.buffer if file_format else target, file_format, self.written.quality)
+        if file_format:
+            _save_to_standard_output(result, file_format, self.written.quality)
+        else:
+            result.save(target, quality=self.written.quality)
         seconds, memory, prompts = result.timings["total"], peak_memory(result.plan.device), result.prompts
         return Restored(*result.picture.size, seconds, memory, result.seed, prompts.high, prompts.low)
+
+
+def _save_to_standard_output(result: Result, file_format: str, quality: int | None) -> None:
+    try:
+        result.save(sys.stdout.buffer, file_format, quality)
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:  # whoever read the output has had enough
+        raise
+    except OSError as error:
+        raise ImageError(f"Standard output cannot be written to: {error.strerror or error}.") from None
 
 
 def opened_photo(source: Path, settings: RestoreConfig) -> Path | Picture:

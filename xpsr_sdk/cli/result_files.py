@@ -74,7 +74,7 @@ def _check_output(sources: list[Path], output: Path, written: OutputConfig, name
             f"{output}: {output.suffix} cannot be written; use one of {listed(WRITABLE)}. If this is to be a folder, "
             "make it first."
         )
-    if output.is_file() and not names_file:
+    if output.exists() and not output.is_dir() and not names_file:
         raise ConfigError(f"{output} is a file: name a folder, or an image file ({listed(WRITABLE)}).")
 
 
