@@ -15,7 +15,15 @@ from xpsr_sdk import BrokenPlugin, ComponentSpec, Options, Registry, hookimpl
 from xpsr_sdk.contracts import KINDS
 from xpsr_sdk.plugin_system import hookspecs
 from xpsr_sdk.plugin_system.discovery import Plugin
-from xpsr_sdk.testing import check_degradation_model, check_fusion_attention, check_prompt_provider, check_sampler
+from xpsr_sdk.testing import (
+    check_degradation_model,
+    check_fusion_attention,
+    check_loss_term,
+    check_metric,
+    check_prompt_provider,
+    check_sampler,
+    check_upscaler,
+)
 
 
 class Unprintable(Exception):
@@ -179,20 +187,31 @@ def blocks(hook: str) -> list[str]:
     return re.findall(r"```python\n(.*?)```", getattr(hookspecs, hook).__doc__.replace("\n    ", "\n"), re.DOTALL)
 
 
+CHECKS: dict[str, Any] = {
+    "prompt_provider": check_prompt_provider,
+    "fusion_attention": partial(check_fusion_attention, identity_at_start=True),
+    "degradation_model": check_degradation_model,
+    "sampler": check_sampler,
+    "upscaler": check_upscaler,
+    "metric": check_metric,
+    "loss_term": check_loss_term,
+}  # the example of a backbone names a class of the SDK
+
+
 @pytest.mark.parametrize(("kind", "hook"), KINDS.items())
-def test_the_example_of_every_hook_runs(kind: str, hook: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_example_of_every_hook_keeps_its_contract(
+    kind: str, hook: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for block in blocks(hook):
-        (tmp_path / block.partition("\n")[0].removeprefix("# ")).write_text(block)
+        file = tmp_path / block.partition("\n")[0].removeprefix("# ")
+        file.write_text(block)
+        monkeypatch.delitem(sys.modules, file.stem, raising=False)
     monkeypatch.syspath_prepend(tmp_path)
-    for module in ("my_plugin", "my_fusion"):
-        monkeypatch.delitem(sys.modules, module, raising=False)
     import my_plugin  # type: ignore[import-not-found]
 
     registry = Registry([my_plugin])
     assert registry.failures == []
     (component,) = (c for c in registry.components(kind) if c.distribution == "my_plugin")
     assert isinstance(registry.config(kind, component.spec.name), Options)
-    checks: dict[str, Any] = {"prompt_provider": check_prompt_provider, "degradation_model": check_degradation_model}
-    checks |= {"fusion_attention": partial(check_fusion_attention, identity_at_start=True), "sampler": check_sampler}
-    if kind in checks:  # the other one names a class of the SDK
-        checks[kind](component.spec.name, registry)
+    if kind in CHECKS:
+        CHECKS[kind](component.spec.name, registry)

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from copy import deepcopy
-from importlib import import_module
-from pathlib import Path
-from textwrap import dedent
 from typing import Any
 
 import pytest
@@ -16,7 +12,6 @@ from torch import Tensor, nn
 
 from tests.support.registries import registry_with
 from xpsr_sdk import LossTerm, Options, Registry, TrainedModel, TrainingStep
-from xpsr_sdk.plugin_system.hookspecs import xpsr_loss_terms
 from xpsr_sdk.testing import ContractViolation, check_loss_term
 from xpsr_sdk.testing.clauses import CLAUSES, COMMON
 
@@ -263,20 +258,6 @@ def test_a_module_that_is_called_with_a_step_is_a_term() -> None:
 
 def test_every_clause_has_a_broken_term() -> None:
     assert {clause for clause, _ in BROKEN} | set(COMMON) | {"precision", "training"} == set(CLAUSES["loss_term"])
-
-
-def test_the_example_of_the_hook_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    blocks = [
-        dedent(block.partition("    ```")[0]) for block in (xpsr_loss_terms.__doc__ or "").split("```python\n")[1:]
-    ]
-    for block in blocks:
-        (tmp_path / block.split()[1]).write_text(block)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    for module in ("my_plugin", "my_loss"):
-        monkeypatch.delitem(sys.modules, module, raising=False)
-    check_loss_term("colour", Registry([import_module("my_plugin")]))
-    for module in ("my_plugin", "my_loss"):
-        monkeypatch.delitem(sys.modules, module)
 
 
 @pytest.mark.parametrize(

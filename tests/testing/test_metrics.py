@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from importlib import import_module
-from pathlib import Path
-from textwrap import dedent
 from typing import Any
 
 import numpy as np
@@ -16,7 +12,6 @@ from torch.nn.functional import conv2d
 
 from tests.support.registries import registry_with
 from xpsr_sdk import FolderMetric, Metric, Options, Registry
-from xpsr_sdk.plugin_system.hookspecs import xpsr_metrics
 from xpsr_sdk.testing import ContractViolation, check_metric, metrics
 from xpsr_sdk.testing.clauses import CLAUSES, COMMON
 
@@ -240,15 +235,6 @@ def test_weights_left_on_another_device_are_caught(monkeypatch: pytest.MonkeyPat
 
 def test_every_clause_has_a_broken_metric() -> None:
     assert {clause for clause, _ in BROKEN} | set(COMMON) | {"device"} == set(CLAUSES["metric"])
-
-
-def test_the_example_of_the_hook_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    example = dedent((xpsr_metrics.__doc__ or "").partition("```python\n")[2].partition("    ```")[0])
-    (tmp_path / "my_plugin.py").write_text(example)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.delitem(sys.modules, "my_plugin", raising=False)
-    check_metric("mae", Registry([import_module("my_plugin")]))
-    monkeypatch.delitem(sys.modules, "my_plugin")
 
 
 @pytest.mark.parametrize("choice", ["psnr", "ssim", {"name": "psnr", "channel": "rgb"}, "niqe"], ids=str)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from importlib import import_module
 from pathlib import Path
-from textwrap import dedent
 from typing import Any
 
 import numpy as np
@@ -18,7 +15,6 @@ from torch.nn.functional import avg_pool2d, interpolate, pad
 
 from tests.support.registries import registry_with
 from xpsr_sdk import Options, Registry
-from xpsr_sdk.plugin_system.hookspecs import xpsr_upscalers
 from xpsr_sdk.testing import ContractViolation, check_upscaler, upscalers
 from xpsr_sdk.testing.clauses import CLAUSES, COMMON
 
@@ -271,15 +267,6 @@ def test_a_result_on_another_device_is_caught(monkeypatch: pytest.MonkeyPatch, p
 
 def test_every_clause_has_a_broken_upscaler() -> None:
     assert {clause for clause, _ in BROKEN} | set(COMMON) | {"device", "restoration"} == set(CLAUSES["upscaler"])
-
-
-def test_the_example_of_the_hook_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    example = dedent((xpsr_upscalers.__doc__ or "").partition("```python\n")[2].partition("    ```")[0])
-    (tmp_path / "my_plugin.py").write_text(example)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.delitem(sys.modules, "my_plugin", raising=False)
-    check_upscaler("nearest", Registry([import_module("my_plugin")]))
-    monkeypatch.delitem(sys.modules, "my_plugin")
 
 
 def test_the_built_in_one_without_weights_passes() -> None:
