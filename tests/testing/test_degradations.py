@@ -220,7 +220,7 @@ BROKEN = [
     ("exceptions", ViewsPixels),
     ("determinism", SeedsTorch),
     ("determinism", TellsTheTime),
-    ("scale", ScaleIsAFloat),
+    ("construction", ScaleIsAFloat),
     ("scale", IgnoresTheOption),
     ("shape", LosesAColumn),
     ("shape", FirstImageOnly),

@@ -173,7 +173,7 @@ class PrefersNoisyFolders(HonestOfFolders):
 
 BROKEN = [
     ("attributes", SaysYes),
-    ("attributes", NeedsHalfAPixel),
+    ("construction", NeedsHalfAPixel),
     ("details", HasNoDetails),
     ("details", TellsTheTime),
     ("shape", GivesOneFigure),

@@ -197,9 +197,9 @@ class FailsAlways(Honest):
 
 BROKEN = [
     ("exceptions", FailsAlways),
-    ("scale", ScaleIsAFloat),
-    ("scale", ScaleIsZero),
-    ("halo", HaloIsNegative),
+    ("construction", ScaleIsAFloat),
+    ("construction", ScaleIsZero),
+    ("construction", HaloIsNegative),
     ("halo", HaloIsTooSmall),
     ("halo", LooksAtTheWholePhoto),
     ("shape", LosesAColumn),

@@ -10,8 +10,8 @@ COMMON = {
     "config round trip": "use types that pydantic can write to JSON and read back, and that can be pickled, and define "
     "Config where it can be imported",
     "exceptions": "fix the code at that place: the contract allows this call",
-    "construction": "let Class(config) build it from its options alone, with all members of its contract, and do not "
-    "change the config",
+    "construction": "let Class(config) build it from its options alone, with all members of its contract (numbers in "
+    "their range), and do not change the config",
 }
 """The clauses that all kinds of parts share. Whole distributions have others."""
 
@@ -68,7 +68,7 @@ CLAUSES: dict[str, dict[str, str]] = {
     },
     "degradation_model": COMMON
     | {
-        "scale": "set scale to a whole number, 1 or more; if there is an option scale, to its value",
+        "scale": "if there is an option scale, set scale to its value",
         "shape": "return B 3 H/s W/s for every H and W that are multiples of s",
         "dtype": "return the dtype of hr, float32 or float64",
         "device": "return the result on the device of hr; the generators stay on the CPU",
@@ -142,9 +142,8 @@ CLAUSES: dict[str, dict[str, str]] = {
     },
     "upscaler": COMMON
     | {
-        "scale": "set scale to a whole number, 1 or more, in __init__ if it depends on an option or a file",
-        "halo": "set halo to a whole number, 0 or more: how many pixels of the input, in each direction, a pixel of "
-        "the result depends on. Tiles overlap by it, and seams are visible if it is too small",
+        "halo": "set halo to how many pixels of the input, in each direction, a pixel of the result depends on. "
+        "Tiles overlap by it, and seams are visible if it is too small",
         "shape": "return B 3 s*h s*w for all B, h and w of 1 or more: pad small images, and crop the result",
         "dtype": "return the dtype of image; if a precision harms the result, compute in float32 and cast",
         "device": "compute on the device of the image, and move weights there",
@@ -186,8 +185,8 @@ CLAUSES: dict[str, dict[str, str]] = {
     "metric": COMMON
     | {
         "listing": "name it with letters, digits, dots, hyphens, underscores and plus signs, and give it a summary",
-        "attributes": "set needs_reference and lower_is_better to True or False, and min_side to a whole number, 1 or "
-        "more, in __init__ if they depend on an option; storable, if there is one, to True or False, and license to "
+        "attributes": "set needs_reference and lower_is_better to True or False, in __init__ if they depend on an "
+        "option; storable, if there is one, to True or False, and license to "
         "one line of text",
         "details": "name in details, in one line, everything that changes the figures: the variant, the library with "
         "its version, the SHA-256 of the weights",

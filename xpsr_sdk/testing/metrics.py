@@ -68,8 +68,6 @@ def _attributes(subject: Subject) -> None:
         for name in ("needs_reference", "lower_is_better"):
             value = getattr(metric, name)
             require(isinstance(value, bool), f"its {name} is {value!r}")
-        side = metric.min_side
-        require(type(side) is int and side >= 1, f"its min_side is {side!r}")
     with subject.clause("details"):
         details = metric.details
         require(isinstance(details, str) and bool(details.strip()), f"its details are {details!r}")
