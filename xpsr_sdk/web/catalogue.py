@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,11 +52,13 @@ class Part:
         name: Its name.
         summary: One line about it.
         options: The JSON schema of each option that visitors may set, with its default.
+        sets: The settings that it replaces the model's defaults with, such as the steps of distilled weights.
     """
 
     name: str
     summary: str
     options: Mapping[str, Mapping[str, Any]]
+    sets: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Catalogue:
@@ -128,10 +130,10 @@ def _complete_parts(registry: Registry, kind: str) -> Iterable[Part]:
         if component.state != "broken":
             name = component.spec.name if component.state == "ok" else component.full_name
             try:
-                registry.create(kind, name)
+                made = registry.create(kind, name)
             except XPSRError:
                 continue
-            yield _part(registry, kind, name)
+            yield replace(_part(registry, kind, name), sets=getattr(made, "defaults", {}))
 
 
 def _part(registry: Registry, kind: str, name: str) -> Part:

@@ -177,6 +177,7 @@ def _part(part: Any) -> dict[str, Any]:
         "name": part.name,
         "summary": part.summary,
         "options": [_dial(name, about) for name, about in part.options.items()],
+        "sets": dict(part.sets),
     }
 
 

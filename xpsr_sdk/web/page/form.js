@@ -86,11 +86,11 @@ class Dial {
 
 // A part such as the sampler: which one, and its own options.
 class Part {
-  constructor(about, changed) {
+  constructor(about, chosen, changed) {
     this.about = about;
     this.dial = new Dial({ ...about, kind: "choice", choices: about.choices.map((choice) => choice.name), default: null }, "part", () => {
       this.draw();
-      changed();
+      chosen();
     });
     this.changed = changed;
     this.options = element("div", { class: "options", hidden: true });
@@ -98,9 +98,18 @@ class Part {
     this.help = this.dial.help.textContent;
   }
 
-  draw() {
+  get choice() {
     const name = this.dial.input.value || this.dial.own;
-    const choice = this.about.choices.find((each) => each.name === name);
+    return this.about.choices.find((each) => each.name === name);
+  }
+
+  // The settings that the chosen part replaces the model's defaults with.
+  get sets() {
+    return this.dial.input.disabled ? {} : this.choice?.sets ?? {};
+  }
+
+  draw() {
+    const choice = this.choice;
     this.dial.help.textContent = choice?.summary || this.help;
     this.inner = (choice?.options ?? []).map((option) => new Dial(option, `option-${this.about.name}`, this.changed));
     this.options.replaceChildren(...this.inner.map((dial) => dial.node));
@@ -125,7 +134,7 @@ export class Form {
     this.about = about;
     this.changed = changed;
     this.dials = new Map(about.dials.map((dial) => [dial.name, new Dial(dial, "dial", changed)]));
-    this.parts = about.parts.map((part) => new Part(part, changed));
+    this.parts = about.parts.map((part) => new Part(part, () => { this.showDefaults(); changed(); }, changed));
     this.model = element("select", { id: "model" }, ...about.models.map((model) => element("option", { value: model.name }, model.name)));
     this.modelHelp = element("p", { class: "hint", id: "model-help" });
     this.model.setAttribute("aria-describedby", "model-help");
@@ -165,7 +174,6 @@ export class Form {
     const ignored = new Set(model.ignores);
     this.modelHelp.textContent = model.summary;
     for (const [name, dial] of this.dials) {
-      dial.setDefault(this.about.own[name] ?? model.defaults[name] ?? dial.about.default);
       dial.enable(!ignored.has(name));
       if (this.about.sizes.includes(name)) {
         dial.node.hidden = name !== this.sizeBy.value;
@@ -177,9 +185,16 @@ export class Form {
       part.dial.enable(!ignored.has(part.about.name));
       part.draw();
     }
+    this.showDefaults();
     this.checkpoint.disabled = ignored.has("checkpoint");
     this.checkpoint.options[0].hidden = model.is_base;
     if (model.is_base && this.checkpoint.value === "") this.checkpoint.selectedIndex = 1;
+  }
+
+  showDefaults() {
+    const { defaults } = this.chosenModel;
+    const sets = Object.assign({}, ...this.parts.map((part) => part.sets));
+    for (const [name, dial] of this.dials) dial.setDefault(this.about.own[name] ?? sets[name] ?? defaults[name] ?? dial.about.default);
   }
 
   // The dials of which a sheet can be made.
