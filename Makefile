@@ -23,7 +23,7 @@ export NO_MKDOCS_2_WARNING := 1
 CORE := $(wildcard tests/test_pipeline*.py) tests/test_build.py tests/test_parity.py \
     $(addprefix tests/,builtin data engine evaluation hardware models preparation prompts serving training)
 
-.PHONY: demo test test-oldest fuzz lint docs
+.PHONY: demo test test-slow test-oldest fuzz lint docs
 
 demo: $(INSTALLED)
 	@mkdir -p demo
@@ -43,6 +43,9 @@ lint: $(INSTALLED)
 FUZZ ?= 2000
 fuzz: $(INSTALLED)
 	XPSR_FUZZ=$(FUZZ) $(BIN)/pytest -q tests/files/test_fuzz.py
+
+test-slow: $(INSTALLED)
+	$(BIN)/pytest -m slow
 
 test-oldest: $(OLDEST)/.installed
 	$(OLDEST)/$(SCRIPTS)/pytest -W default $(CORE)

@@ -12,7 +12,7 @@ import shlex
 import site
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -53,6 +53,15 @@ def blocks(page: Path) -> list[Block]:
     return [
         Block(language, title, re.sub(f"^{indent}", "", text, flags=re.M)) for indent, language, title, text in found
     ]
+
+
+def program(page: str, title: str, changes: Mapping[str, str]) -> str:
+    """The text of the block with that title, in which each of the changes must fit."""
+    [text] = [block.text for block in blocks(Path(page)) if block.title == title]
+    for old, new in changes.items():
+        assert old in text, f"{page}, {title}: {old}"
+        text = text.replace(old, new)
+    return text
 
 
 def navigation() -> dict[str, list[Path]]:

@@ -16,16 +16,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support import tiny
+from tests.support.pages import program
 from tests.support.training_runs import config, log_of, weights
-from xpsr_sdk import Registry
+from xpsr_sdk import Registry, TrainConfig, read_toml
 from xpsr_sdk.preparation.prepare import prepare_shards
 from xpsr_sdk.training.config import DataSection
 from xpsr_sdk.training.data import TrainingData, batches, positions_of_process
 from xpsr_sdk.training.loop import train
 
+SRUN = """#!/bin/bash
+# On each of the two machines that SLURM_NNODES counts.
+for node in 0 1; do SLURM_NODEID=$node SLURM_PROCID=$node SLURM_LOCALID=0 SLURM_NTASKS=2 "$@" & started+=($!); done
+for process in "${started[@]}"; do wait "$process" || failed=1; done
+exit ${failed:-0}
+"""
 
-def test_two_processes_train_as_one(tmp_path: Path, pairs: Path, tiny_model: Path) -> None:
-    """Each stands for a machine, as torchrun starts it there, with DDP and the frozen layers sharded (FSDP)."""
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Slurm runs on Linux")
+def test_two_processes_go_on_with_what_one_began_as_one_would(tmp_path: Path, pairs: Path, tiny_model: Path) -> None:
+    """Each stands for a machine, as Slurm and torchrun start it, with DDP and the frozen layers sharded (FSDP)."""
     validation = {"folders": [pairs], "every": 3, "images": 1, "crop": 64, "settings": {"num_inference_steps": 1}}
     one = config(tmp_path / "one", pairs, tiny_model, batch_size=4, gradient_accumulation=2, validation=validation)
     expected = weights(train(one))
@@ -39,22 +48,11 @@ def test_two_processes_train_as_one(tmp_path: Path, pairs: Path, tiny_model: Pat
         f'[validation]\nfolders = ["{pairs}"]\nevery = 3\nimages = 1\ncrop = 64\n'
         "settings = {num_inference_steps = 1}\n"
     )
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1"]
-    launch += ["--master-addr=127.0.0.1", f"--master-port={port}"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    nodes = [
-        subprocess.Popen(
-            [*launch, f"--node-rank={node}", "-m", "xpsr_sdk", "train", str(file)],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
-        )
-        for node in (0, 1)
-    ]  # fmt: skip
-    told = [node.communicate(timeout=600) for node in nodes]
-    assert [node.returncode for node in nodes] == [0, 0], told
-    assert sum(stdout.count("The last checkpoint is") for stdout, _ in told) == 1
+    train(read_toml(TrainConfig, file), should_stop=lambda: True)
+    assert len(log_of(tmp_path / "two")) == 1
+    told = run_on_slurm(tmp_path, file)
+    assert told.returncode == 0, told
+    assert told.stdout.count("The last checkpoint is") == 1
     for line, other in zip(log_of(tmp_path / "one"), log_of(tmp_path / "two"), strict=True):
         assert other["loss"] == pytest.approx(line["loss"], rel=1e-4)
         assert other["grad_norm"] == pytest.approx(line["grad_norm"], rel=1e-3)
@@ -64,6 +62,23 @@ def test_two_processes_train_as_one(tmp_path: Path, pairs: Path, tiny_model: Pat
     found = weights(tmp_path / "two" / "checkpoint-3")
     for name in expected:
         torch.testing.assert_close(found[name], expected[name], rtol=1e-2, atol=1e-4)
+
+
+def run_on_slurm(folder: Path, config: Path) -> subprocess.CompletedProcess[str]:
+    """Run the batch script of the docs, in place of Slurm, on what it takes for two machines."""
+    for name, text in (("srun", SRUN), ("scontrol", "#!/bin/bash\necho 127.0.0.1\n")):
+        (folder / name).write_text(text)
+        (folder / name).chmod(0o755)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    changes = {"--nproc-per-node 8": "--nproc-per-node 1", ":29500": f":{port}", "train.toml": str(config)}
+    script = folder / "train.sbatch"
+    script.write_text(program("docs/guides/several-machines.md", script.name, changes))
+    path = os.pathsep.join([str(folder), str(Path(sys.executable).parent), os.environ["PATH"]])
+    slurm = {"SLURM_NNODES": "2", "SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "machine[1-2]"}
+    environment = {**os.environ, **slurm, "PATH": path, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(["bash", script], capture_output=True, text=True, env=environment, timeout=600, check=False)
 
 
 def test_a_worker_draws_the_same(pairs: Path) -> None:

@@ -88,7 +88,8 @@ class Checkpoints:
         """
         file = checkpoint / STATE
         try:
-            state = torch.load(file, map_location=device, weights_only=True)
+            # accelerate calls the CPU of several processes cpu:0, which torch.load does not know.
+            state = torch.load(file, map_location=device if device.type != "cpu" else "cpu", weights_only=True)
         except Exception as error:  # what is no such file fails anywhere
             raise TrainingError(f"{file} cannot be read: {one_line(error)}; choose another output.") from error
         validated(RunState, state, str(file), TrainingError)
