@@ -49,3 +49,14 @@ def test_the_oldest_versions_are_those_that_are_promised() -> None:
 def test_the_make_target_installs_these_extras() -> None:
     makefile = Path("Makefile").read_text(encoding="utf-8")
     assert re.findall(r"constraint constraints-oldest.txt[^\[]*\[([\w,]+)\]", makefile) == [",".join(EXTRAS)]
+
+
+def test_ray_is_installed_with_its_plugin_alone() -> None:
+    asking = set()
+    for file in [Path("pyproject.toml"), *Path("plugins").glob("*/pyproject.toml")]:
+        project = tomllib.loads(file.read_text(encoding="utf-8"))["project"]
+        extras = project.get("optional-dependencies", {})
+        for text in [*project["dependencies"], *(text for extra in extras.values() for text in extra)]:
+            if Requirement(text).name in ("ray", "xpsr-ray"):
+                asking.add(project["name"])
+    assert asking == {"xpsr-ray"}

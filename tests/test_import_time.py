@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from tests.support import tiny
 
 HEAVY = {"torch", "diffusers", "transformers", "accelerate", "peft", "numpy", "PIL", "ray", "fsspec"}
 RUN = """
@@ -44,3 +47,12 @@ def test_importing_the_package_loads_nothing_but_the_standard_library(module: st
 )
 def test_looking_around_loads_no_models(code: str) -> None:
     assert not loaded_by(code) & HEAVY
+
+
+def test_a_work_on_many_photos_neither_needs_nor_loads_ray(tmp_path: Path) -> None:
+    tiny.photo(20, 16).save(tmp_path / "a.png")
+    hide = "sys.modules['ray'] = sys.modules['xpsr_ray'] = None"
+    loaded = loaded_by(f"{hide}; {COMMAND.format(arguments=['caption', str(tmp_path)])}; del sys.modules['ray']")
+    assert "torch" in loaded
+    assert "ray" not in loaded
+    assert (tmp_path / "prompts.sqlite").is_file()
