@@ -404,7 +404,7 @@ class RunnerConfig(Settings):
     worker_gpus: Annotated[float, Field(ge=0)] | None = Field(
         None, description="GPUs of a worker on a cluster; 0.5: two workers share one. None: one if there are any."
     )
-    worker_timeout: Annotated[float, Field(gt=0)] | None = Field(
+    worker_timeout: Annotated[float, Field(gt=0, le=1_000_000)] | None = Field(
         None, description="Seconds after which a worker that is busy with one photo or batch is ended. None: no limit."
     )
 

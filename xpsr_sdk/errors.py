@@ -168,11 +168,13 @@ def _of_system(error: BaseException | None) -> str:
 def told_by_library(error: BaseException) -> str:
     """What a library says about a damaged file, in brackets and behind a space, for the end of another message.
 
-    Libraries raise ``ValueError`` to tell people something. By a ``TypeError``, a ``KeyError`` and the like they only
-    stumble, and their words help nobody who does not know their code: then there is nothing to add.
+    Libraries raise ``ValueError`` to tell people something; of that, it is the first sentence. By a ``TypeError``, a
+    ``KeyError`` and the like they only stumble, and their words help nobody who does not know their code: then there
+    is nothing to add.
     """
     is_told = isinstance(error, ValueError) and not isinstance(error, UnicodeError)
-    words = " ".join(str(error).split()).removesuffix(".") if is_told else ""
+    first = re.split(r"[.!] ", " ".join(str(error).split()))[0].removesuffix(".") if is_told else ""
+    words = re.sub(r"torch\.Size\((.*?)\)", r"\1", first)
     return f" ({words if len(words) <= 300 else f'{words[:297]}...'})" if words else ""
 
 

@@ -22,7 +22,7 @@ import pytest
 from PIL import Image
 
 from xpsr_sdk import PipelineConfig, XPSRError, build_pipeline
-from xpsr_sdk.config import read_toml
+from xpsr_sdk.config import RunnerConfig, load_config, read_toml
 from xpsr_sdk.data.images import read_image
 from xpsr_sdk.data.shards import ShardFolder, read_part
 from xpsr_sdk.evaluation.store import ScoreStore
@@ -203,6 +203,8 @@ def test_stores(tmp_path: Path) -> None:
         "INSERT INTO prompts (sha256, level, provider, model, question, text, source)"
         " VALUES ('0', 'high', '', '', '', printf('%.*c', 40000000, 'x'), '')",
         "DROP TABLE images; CREATE TABLE images (path)",
+        "INSERT INTO prompts (sha256, level, provider, model, question, text, source)"
+        " VALUES ('0', 'high', '', '', '', CAST(x'ff' AS TEXT), '')",
     ],
 )
 def test_stores_that_were_made_to_do_harm(statement: str, tmp_path: Path) -> None:
@@ -301,3 +303,8 @@ def test_logs_with_any_lines(tmp_path: Path) -> None:
         file.write_bytes(mutated(line + b"\n" + with_another_value(line, seed) + b"\n", seed))
         check(seed, lambda: read_logs([file]))
         check(seed, lambda: ScoreStore(file))
+
+
+def test_seconds_that_the_system_cannot_wait_for_are_refused() -> None:
+    with pytest.raises(XPSRError, match="worker_timeout: must be at most"):
+        load_config(RunnerConfig, {"worker_timeout": 2.0**63}, "the command")

@@ -145,6 +145,17 @@ def test_what_is_refused_for_ever_is_an_error_of_the_system(memory: Path, monkey
     with pytest.raises(XPSRError, match=r"^The store of a URL cannot be used: TimeoutError: busy$"):
         (memory / "b.png").stat()
 
+    def lose(self: object, key: str, **options: object) -> None:
+        raise ClientFailure("Unable to locate credentials")
+
+    monkeypatch.setattr("fsspec.implementations.memory.MemoryFileSystem.info", lose)
+    with pytest.raises(XPSRError, match=r"^The store of a URL cannot be used: Unable to locate credentials$"):
+        (memory / "b.png").stat()
+
+
+class ClientFailure(Exception):
+    """What the client of a store raises."""
+
 
 def works_as_here(folder: Path, here: Path) -> None:
     """Photos of a remote folder are described, prepared, restored and trained on as those of this machine are."""

@@ -13,6 +13,8 @@ import torch
 
 from tests.support import tiny
 from xpsr_sdk import CheckpointError, build_pipeline
+from xpsr_sdk.builtin.residual import ResidualAutoencoder
+from xpsr_sdk.errors import told_by_library
 from xpsr_sdk.models.config_files import check_entries
 from xpsr_sdk.models.controlnet import XPSRControlNet
 from xpsr_sdk.models.pretrained import load_network
@@ -30,6 +32,9 @@ from xpsr_sdk.models.unet import XPSRUNet
         (XPSRUNet, {"pixel_attention": "x"}, "pixel_attention must be true or false or a list"),
         (XPSRControlNet, {"mid_block_scale_factor": "x"}, "mid_block_scale_factor must be a number, not 'x'"),
         (diffusers.AutoencoderKL, {"use_quant_conv": 1}, "use_quant_conv must be true or false, not 1"),
+        (ResidualAutoencoder, {"stride": {}}, "stride must be a whole number, not {}"),
+        (ResidualAutoencoder, {"transform": "x"}, "transform must be 'unshuffle' or 'wavelet', not 'x'"),
+        (diffusers.DDIMScheduler, {"trained_betas": 1}, "trained_betas must be a list, with a number in each place"),
         (diffusers.DDIMScheduler, {"timestep_spacing": "x"}, "must be 'leading' or 'trailing' or 'linspace', not 'x'"),
     ],
 )
@@ -54,6 +59,8 @@ def test_what_diffusers_means_by_its_types_is_allowed() -> None:
             "{",
             r"tokenizer_config\.json is damaged or no JSON file: what stands at line",
         ),
+        ("tokenizer/tokenizer_config.json", {"model_max_length": "x"}, "model is damaged or not a complete"),
+        ("vae/config.json", {"stride": 1000}, "stride: must be at most 64, not 1000"),
         ("controlnet/config.json", {"mid_block_scale_factor": "x"}, "mid_block_scale_factor must be a number"),
         ("unet/config.json", {"norm_num_groups": 3}, r"valid model \(num_channels"),
         ("text_encoder/config.json", {"hidden_act": "nosuch"}, "text_encoder is damaged or no CLIPTextModel"),
@@ -78,3 +85,9 @@ def test_a_damaged_network_leaves_the_precision_of_others_as_it_is(tmp_path: Pat
     with pytest.raises(CheckpointError, match="num_groups"):
         load_network(diffusers.AutoencoderKL, tmp_path / "vae", torch.bfloat16)
     assert torch.get_default_dtype() == torch.float32
+
+
+def test_of_what_a_library_says_to_people_the_first_sentence_is_told() -> None:
+    error = ValueError("x expected shape torch.Size([8]), but got torch.Size([15]). If you want another, pass y=True.")
+    assert told_by_library(error) == " (x expected shape [8], but got [15])"
+    assert told_by_library(TypeError("'int' object is not iterable")) == ""

@@ -75,7 +75,7 @@ class OpenAICaptioner:
             description="Environment variable that holds the key, if one is needed. Another one than this must be "
             f"listed in the environment variable {ALLOWED_VARIABLES}.",
         )
-        timeout: float = Field(60, gt=0, description="Seconds to wait for an answer, at each try.")
+        timeout: float = Field(60, gt=0, le=1_000_000, description="Seconds to wait for an answer, at each try.")
         max_retries: int = Field(3, ge=0, description="How often a question that failed is asked again.")
         concurrency: int = Field(4, ge=1, description="Questions at a time.")
         request: dict[str, Any] = Field(

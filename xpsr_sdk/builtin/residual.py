@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from diffusers import ConfigMixin, ModelMixin
@@ -19,6 +19,8 @@ from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 from xpsr_sdk.builtin.grid import without_grid
 from xpsr_sdk.builtin.stable_diffusion import StableDiffusion
 from xpsr_sdk.builtin.wavelet import analyse, synthesise
+from xpsr_sdk.models.checkpoints import read_json
+from xpsr_sdk.models.config_files import check_entries, check_network_config
 
 TRANSFORMS = {"unshuffle": (pixel_unshuffle, pixel_shuffle), "wavelet": (analyse, synthesise)}
 """Functions that turn a residual into latents, and back."""
@@ -40,7 +42,11 @@ class ResidualAutoencoder(ModelMixin, ConfigMixin):
 
     @register_to_config  # type: ignore[untyped-decorator]  # diffusers is untyped
     def __init__(
-        self, stride: int = 4, scaling_factor: float = 8.0, transform: str = "unshuffle", remove_grid: bool = False
+        self,
+        stride: int = 4,
+        scaling_factor: float = 8.0,
+        transform: Literal["unshuffle", "wavelet"] = "unshuffle",
+        remove_grid: bool = False,
     ) -> None:
         super().__init__()
         # A diffusers model gets its device and dtype from its tensors, so it needs one.
@@ -64,7 +70,10 @@ class ResidualBackbone(StableDiffusion):
 
     def load_autoencoder(self, folder: Path, dtype: torch.dtype) -> Any:
         """The autoencoder that ``folder/config.json`` describes. It has no weights."""
-        autoencoder = ResidualAutoencoder.from_config(ResidualAutoencoder.load_config(folder)).eval()
+        config = read_json(folder / "config.json")
+        check_network_config(config, folder / "config.json")
+        check_entries(ResidualAutoencoder, config, folder / "config.json")
+        autoencoder = ResidualAutoencoder.from_config(config).eval()
         return torch.nn.Module.to(autoencoder, dtype)  # diffusers' own ``to`` warns at any dtype
 
     @property

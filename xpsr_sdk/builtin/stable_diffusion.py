@@ -91,6 +91,7 @@ class StableDiffusion:
             if not (folder / tokenizer).is_dir():  # transformers would take the path for a name on the hub
                 raise CheckpointError(f"{folder / tokenizer} does not exist: a model folder needs it.")
             setattr(self, tokenizer, CLIPTokenizer.from_pretrained(folder / tokenizer, local_files_only=True))
+            getattr(self, tokenizer)("a photo")  # its settings are looked at only now
             if from_scratch:
                 file = folder / name / "config.json"
                 check_network_config(read_json(file), file)

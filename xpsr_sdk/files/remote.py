@@ -177,7 +177,7 @@ class RemotePath(type(Path())):  # type: ignore[misc]  # the class of paths of t
             reason = str(error) if known else f"fsspec knows no kind of store with the name {kind!r}"
             raise ConfigError(f"{self} cannot be reached: {reason}.") from None
         except OSError as error:  # some kinds of stores connect at once
-            raise StoreError(None, one_line(error)) from error
+            raise StoreError(None, _words(error)) from error
         return store, key
 
 
@@ -186,6 +186,12 @@ class StoreError(XPSRError, OSError):
 
     def __str__(self) -> str:
         return visible(f"The store of a URL cannot be used: {self.strerror}")
+
+
+def _words(error: Exception) -> str:
+    """What a store says: the names of its client's own exceptions tell nothing to people."""
+    told = one_line(error)
+    return told if isinstance(error, OSError) else told.removeprefix(f"{type(error).__name__}: ")
 
 
 def _asked(call: Callable[[], Found]) -> Found:
@@ -202,6 +208,6 @@ def _asked(call: Callable[[], Found]) -> Found:
             raise OSError(code, os.strerror(code)) from error
         except Exception as error:
             if wait is None or not isinstance(error, OSError):
-                raise StoreError(None, one_line(error)) from error
+                raise StoreError(None, _words(error)) from error
             time.sleep(wait)
     raise AssertionError

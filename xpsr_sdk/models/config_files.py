@@ -11,6 +11,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from xpsr_sdk.errors import CheckpointError, short
@@ -39,6 +40,7 @@ class NetworkConfig(BaseModel):
     in_channels: Width | None = None
     out_channels: Width | None = None
     latent_channels: Width | None = None
+    stride: Annotated[int, Field(strict=True, ge=1, le=64)] | None = None
     norm_num_groups: Width | None = None
     num_hidden_layers: Annotated[int, Field(strict=True, ge=1, le=512)] | None = None
     num_attention_heads: Width | WidthEach | None = None
@@ -102,7 +104,7 @@ def _alternatives(annotation: Any) -> list[Any]:
     origin = get_origin(annotation)
     if origin in (Union, UnionType):
         return [kind for each in get_args(annotation) for kind in _alternatives(each)]
-    return [] if annotation is NoneType else [annotation]
+    return [] if annotation in (NoneType, np.ndarray) else [annotation]  # a file holds no arrays
 
 
 def _is_list(kind: Any) -> bool:

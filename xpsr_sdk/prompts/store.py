@@ -296,6 +296,9 @@ class PromptStore:
                 self._connection = _open_to_write(file) if self.writable else _open_to_read(file)
                 self._process = os.getpid()
             yield self._connection
+        except UnicodeDecodeError as error:  # also about what is damaged, which SQLite quotes in its message
+            where = f"{self.file} cannot be used as a store of prompts"
+            raise ConfigError(f"{where}: it is damaged, since it holds text that is not UTF-8.") from error
         except (sqlite3.Error, OSError) as error:
             raise ConfigError(f"{self.file} cannot be used as a store of prompts: {error}.") from error
 
