@@ -221,3 +221,32 @@ def test_latents_that_a_callback_returns_take_the_place_of_the_samplers(sampler:
 def test_latents_that_a_callback_returns_are_checked(returned: Any, words: str) -> None:
     with pytest.raises(ConfigError, match=f"The callback after step 0 returned .*({words})"):
         build_pipeline(sd_config())(PHOTO, callback=lambda *_: returned, **SETTINGS)
+
+
+@pytest.mark.parametrize(
+    ("latents", "found"),
+    [
+        (
+            torch.zeros(1, 4, 2, 2),
+            r"latents must be .* of shape \(1, 4, .*\), not torch.float32 of shape \(1, 4, 2, 2\)",
+        ),
+        ("noise", "latents must be .*, not str"),
+        (torch.full((1, 4, 5, 5), torch.nan), "latents hold NaN or infinity"),
+    ],
+)
+def test_start_latents_that_do_not_fit_are_told(latents: Any, found: str) -> None:
+    pipeline = build_pipeline(sd_config())
+    with pytest.raises(ConfigError, match=found):
+        pipeline(PHOTO, latents=latents, scale=2)
+
+
+def test_networks_that_are_taken_away_or_are_none_are_told() -> None:
+    pipeline = build_pipeline(sd_config())
+    with pytest.raises(ConfigError, match=r"vae must be a torch\.nn\.Module, not a str"):
+        pipeline.vae = "vae"
+    own = pipeline.text_encoder
+    pipeline.text_encoder = None
+    with pytest.raises(ConfigError, match="text_encoder was set to None: set it again"):
+        pipeline(PHOTO)
+    pipeline.text_encoder = own
+    pipeline(PHOTO, num_inference_steps=1)

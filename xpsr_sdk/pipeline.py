@@ -57,6 +57,8 @@ if TYPE_CHECKING:
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "token")
 """The options of ``from_pretrained`` for downloads from the hub, as in diffusers."""
 
+NETWORKS = ("unet", "controlnet", "vae", "text_encoder", "text_encoder_2")
+
 
 def _checked_networks(folder: Path, index: Mapping[str, Any], options: dict[str, Any]) -> dict[str, Any]:
     """The networks of a model's folder but those that are given: diffusers would fill what is missing at random.
@@ -175,6 +177,8 @@ class Pipeline(DiffusionPipeline, StableDiffusionXLLoraLoaderMixin, TextualInver
         self.upscaler: Upscaler = upscaler or create_part("upscaler", self.defaults.upscaler)
         self.upscaler_device, self.upscaler_dtype = torch.device("cpu"), torch.float32
         self.settings = settings or RestoreConfig()
+        networks = (*PARTS_OF_BACKBONE, "unet", "controlnet")
+        self._needed = [name for name in networks if getattr(self, name) is not None]
         self._memory = MemoryState()
         self.set_execution(execution or ExecutionConfig())
 
@@ -212,11 +216,13 @@ class Pipeline(DiffusionPipeline, StableDiffusionXLLoraLoaderMixin, TextualInver
         A scheduler is the noise schedule of the model, and is sampled with from now on.
 
         Raises:
-            ConfigError: The scheduler is none of diffusers', or cannot be sampled with.
+            ConfigError: The scheduler cannot be sampled with, or what is to be a network is none.
             CheckpointError: The scheduler has no noise schedule of the kind that XPSR is made for.
         """
         if name == "scheduler" and value is not None:
             NoiseSchedule(value)  # refuses what is none
+        if name in NETWORKS and not isinstance(value, torch.nn.Module | None):
+            raise ConfigError(f"{name} must be a torch.nn.Module, not a {type(value).__name__}.")
         backbone = self.__dict__.get("backbone")
         if name not in PARTS_OF_BACKBONE or backbone is None:
             super().__setattr__(name, value)
@@ -492,7 +498,13 @@ class Pipeline(DiffusionPipeline, StableDiffusionXLLoraLoaderMixin, TextualInver
         return plan_regions(width, height, settings.region, settings.region_overlap, self.stride)
 
     def _networks(self) -> Networks:
-        """The networks as they are now: diffusers may have moved or replaced them since the last call."""
+        """The networks as they are now: diffusers may have moved or replaced them since the last call.
+
+        Raises:
+            ConfigError: One was set to None in the meantime.
+        """
+        if missing := [name for name in self._needed if getattr(self, name) is None]:
+            raise ConfigError(f"{', '.join(missing)} was set to None: set it again before photos are restored.")
         return Networks(
             upscaler=self.upscaler,
             unet=self.unet,

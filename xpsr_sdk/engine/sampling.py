@@ -17,7 +17,7 @@ from xpsr_sdk.engine.nonfinite import is_finite, watched
 from xpsr_sdk.engine.packing import packed_weights
 from xpsr_sdk.engine.plan import MemoryPlan
 from xpsr_sdk.engine.prepared import PreparedPhoto
-from xpsr_sdk.errors import NonFiniteResult
+from xpsr_sdk.errors import ConfigError, NonFiniteResult
 from xpsr_sdk.models.controlnet import condition_of
 from xpsr_sdk.plugin_system.answers import blamed_on, checked_tensor, of_photo, wrong
 from xpsr_sdk.resolved import ResolvedSettings
@@ -79,7 +79,7 @@ class Sampling:
             photo = _photo_latents(upscaled, resized, networks) if begins in ("mean", "photo") else None
             mean = _estimate_mean(denoiser, photo, networks) if begins == "mean" and photo is not None else None
             if given:
-                latents = torch.cat(given)
+                latents = _checked_start(given, upscaled, networks)
             elif begins == "photo" and photo is not None:
                 latents = photo
             else:
@@ -177,6 +177,25 @@ def _estimate_mean(denoiser: GuidedDenoiser, photo: Tensor, networks: Networks) 
         raise NonFiniteResult(f"The stage denoise gave an estimate of the mean that is not finite{of_photo()}.")
     denoiser.restart()  # sampling continues at other timesteps
     return mean
+
+
+def _checked_start(given: Sequence[Tensor], upscaled: Tensor, networks: Networks) -> Tensor:
+    """The start latents that the caller gave for each photo, as a batch.
+
+    Raises:
+        ConfigError: They are no tensors of the right shape, or not finite.
+    """
+    height, width = (side // networks.stride for side in upscaled.shape[-2:])
+    shape = (1, networks.unet.config.in_channels, height, width)
+    for latents in given:
+        if not isinstance(latents, Tensor) or latents.shape != shape or not latents.is_floating_point():
+            found = (
+                f"{latents.dtype}, {tuple(latents.shape)}" if isinstance(latents, Tensor) else type(latents).__name__
+            )
+            raise ConfigError(f"latents must be floating-point numbers of shape {shape}{of_photo()}, not {found}.")
+        if not is_finite(latents):
+            raise ConfigError("latents hold NaN or infinity.")
+    return torch.cat(list(given))
 
 
 def _start_latents(
