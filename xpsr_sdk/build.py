@@ -110,7 +110,13 @@ def build_pipeline(
         settings=_for_photos(config),
         execution=config.execution,
     )
-    pipeline.resolve({})  # raises errors of conflicting settings now, not at the first photo
+    resolved = pipeline.resolve({})  # raises errors of conflicting settings now, not at the first photo
+    idle = [name for name in ("negative", "low_negative") if getattr(config, name)]
+    if idle and resolved.guidance_scale == 1:
+        warnings.warn(
+            f"{' and '.join(idle)} have no effect: guidance_scale is 1, and negative prompts act by guidance.",
+            stacklevel=2,
+        )
     with _explaining_lack_of_memory(device):
         _place(pipeline, device, config.execution.offload)
     return pipeline

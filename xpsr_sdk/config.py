@@ -12,7 +12,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
-from pydantic import AfterValidator, BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 
 from xpsr_sdk.contracts import Options
@@ -50,12 +58,21 @@ DEFAULT_SCALE = 4.0
 Interval = Annotated[tuple[Share, Share], AfterValidator(ascending)]
 Reuse = Annotated[int, Field(ge=1, le=20)]
 TileSide = Annotated[int, Field(ge=16)]
-TargetSide = Annotated[int, Field(ge=16)]
+TargetSide = Annotated[int, Field(ge=16, le=1_000_000)]
 """The allowed ranges of settings that a call can set and for which a model can have its own defaults."""
 
 
 class Settings(Options):
     """Base of all configs: as the options of components, and with ``~`` and URLs in paths."""
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_empty_paths(cls, value: Any, info: ValidationInfo) -> Any:
+        """An empty text would be taken for the current folder."""
+        is_path = "Path" in str(cls.model_fields[str(info.field_name)].annotation)
+        if is_path and (value == "" or (isinstance(value, list | tuple) and "" in value)):
+            raise ValueError("it is empty, and must name a file or a folder.")
+        return value
 
     @field_validator("*", mode="after")
     @classmethod
@@ -84,7 +101,7 @@ class RestoreConfig(Settings):
     )
     height: TargetSide | None = Field(None, description="Height of the result in pixels, instead of a scale.")
     max_side: TargetSide | None = Field(None, description="Longer side of the result in pixels, instead of a scale.")
-    megapixels: Annotated[float, Field(gt=0)] | None = Field(
+    megapixels: Annotated[float, Field(gt=0, le=1e6)] | None = Field(
         None, description="Megapixels of the result, instead of a scale."
     )
     num_inference_steps: Steps | None = Field(
@@ -260,16 +277,16 @@ class PipelineConfig(RestoreConfig):
         None,
         description="File name of the checkpoint's weights. Pickled weights are read only if it is a .bin file.",
     )
-    vae: str | None = Field(
+    vae: Annotated[str, Field(min_length=1)] | None = Field(
         None,
         description="A folder or a file with another autoencoder (VAE) for the same latents. None: the model's own.",
     )
-    lora: tuple[str, ...] | None = Field(
+    lora: tuple[Annotated[str, Field(min_length=1)], ...] | None = Field(
         None,
         description="LoRAs that are merged into the weights, as FILE or FILE:WEIGHT each. A folder with "
         "pytorch_lora_weights.safetensors, or an id on the hub, may stand for the file.",
     )
-    embedding: tuple[str, ...] | None = Field(
+    embedding: tuple[Annotated[str, Field(min_length=1)], ...] | None = Field(
         None, description="Embeddings (textual inversion): files of which each teaches the word that is its name."
     )
     backbone: Component | None = Field(None, description="Backbone. None: the one that the model names.")
@@ -393,7 +410,7 @@ class RunnerConfig(Settings):
     """Where a work on many photos is done. The results are the same everywhere."""
 
     runner: str = Field("local", description="local: this machine; ray: a cluster, with the plug-in xpsr-ray.")
-    workers: Annotated[int, Field(ge=1)] | Literal["gpus"] = Field(
+    workers: Annotated[int, Field(ge=1, le=10_000)] | Literal["gpus"] = Field(
         1,
         description="Processes that work, each with its own models, and its own GPU if there are several. gpus: as many"
         " as there are GPUs.",

@@ -22,6 +22,12 @@ def test_a_misspelt_option_of_a_scheduler_is_named(registry: Registry) -> None:
         registry.create("sampler", {"name": "dpmpp-2m", "options": {"solver_ordr": 3}})
 
 
+@pytest.mark.parametrize("options", [{"num_train_timesteps": 10**9}, {"original_inference_steps": 0}])
+def test_a_noise_schedule_without_end_is_refused(registry: Registry, options: dict[str, int]) -> None:
+    with pytest.raises(ConfigError, match=f"{next(iter(options))}: must be at"):
+        registry.create("sampler", {"name": "diffusers", "scheduler": "LCMScheduler", "options": options})
+
+
 @pytest.mark.parametrize("scheduler", ["EulerScheduler", "AutoencoderKL"])
 def test_what_is_no_scheduler_is_refused(registry: Registry, scheduler: str) -> None:
     with pytest.raises(ConfigError, match=f"diffusers has no scheduler '{scheduler}'"):

@@ -18,7 +18,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from tests.support import tiny
-from xpsr_sdk import Pipeline, Registry
+from xpsr_sdk import Pipeline, Registry, build_pipeline
 from xpsr_sdk.cli.main import xpsr
 from xpsr_sdk.cli.progress import PhotoProgress, ProgressLines
 from xpsr_sdk.cli.restoration import RestorationWork, Restored
@@ -241,6 +241,23 @@ def test_options_without_effect_are_told(run: Run, photo: Path, tmp_path: Path) 
     assert "(model is 'none'), these have no effect: num_inference_steps." in none.stderr
     blended = CliRunner().invoke(xpsr, [*words, "--overwrite", "--fidelity", "0.5", "--scale", "1"])
     assert blended.stderr.count("fidelity blends the upscaler's image with the bicubic one, and has no effect") == 1
+
+
+@pytest.mark.parametrize("field", ["checkpoint", "vae", "lora", "embedding"])
+def test_an_empty_setting_is_not_the_current_folder(field: str) -> None:
+    with pytest.raises(ConfigError, match=rf"{field}\S*: (it is empty|must be text of 1)"):
+        build_pipeline(**{field: ""})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("setting", [{"width": 10**40}, {"megapixels": 1e300}])
+def test_a_size_beyond_all_photos_is_refused(setting: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match="must be at most 1"):
+        build_pipeline(**setting)  # type: ignore[arg-type]
+
+
+def test_a_negative_prompt_without_guidance_is_told(tiny_model: Path) -> None:
+    with pytest.warns(UserWarning, match="negative have no effect: guidance_scale is 1"):
+        build_pipeline(model=str(tiny_model), device="cpu", negative="blurry", guidance_scale=1)
 
 
 def test_a_result_that_is_smaller_than_the_photo_is_told(run: Run, tmp_path: Path) -> None:

@@ -154,9 +154,14 @@ def test_what_is_no_checkpoint_of_the_run_is_left_alone(whole: Path, tmp_path: P
     assert checkpoints.steps() == [6]
     assert len(list(tmp_path.iterdir())) == 4
     manifest = tmp_path / "checkpoint-6" / "manifest.json"
-    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"../checkpoint-best/state.pt": {}}))
+    named = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps(named | {"../checkpoint-best/state.pt": named["state.pt"]}))
     with pytest.warns(UserWarning, match="names a file outside"), pytest.raises(TrainingError):
         checkpoints.newest()
+    for wrong in ({}, {"size": -1, "sha256": ""}, {"size": 1, "sha256": None}, []):
+        manifest.write_text(json.dumps(named | {"state.pt": wrong}))
+        with pytest.warns(UserWarning, match=r"manifest\.json is damaged or not what"), pytest.raises(TrainingError):
+            checkpoints.newest()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs locks on folders")

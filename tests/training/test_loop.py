@@ -358,6 +358,28 @@ def test_a_loss_that_is_not_finite_ends_the_run(tmp_path: Path, pairs: Path, tin
         train(config(tmp_path, pairs, tiny_model, steps=30, optimizer__learning_rate=10))
 
 
+def test_weights_that_are_not_finite_are_never_written(tmp_path: Path, pairs: Path, tiny_model: Path) -> None:
+    changes = {"optimizer__weight_decay": 1e300, "optimizer__learning_rate": 1.0, "steps": 1}
+    with pytest.raises(TrainingError, match="are not finite after step 1, so no checkpoint is written"):
+        train(config(tmp_path / "run", pairs, tiny_model, **changes))
+    assert not list((tmp_path / "run").glob("checkpoint-*"))
+
+
+def test_a_run_that_trains_nothing_is_refused(tmp_path: Path, pairs: Path, tiny_model: Path) -> None:
+    with pytest.raises(TrainingError, match="Nothing would be trained"):
+        TrainingRun(config(tmp_path, pairs, tiny_model, model__train=[]))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("batch_size", 10**17), ("data__workers", 10**17), ("model__conditioning_widths", [8192] * 3)]
+)
+def test_numbers_without_measure_are_refused(
+    tmp_path: Path, pairs: Path, tiny_model: Path, field: str, value: Any
+) -> None:
+    with pytest.raises(ConfigError, match="must be at most"):
+        config(tmp_path, pairs, tiny_model, **{field: value})
+
+
 def test_a_folder_that_is_missing_is_named(tmp_path: Path, tiny_model: Path) -> None:
     with pytest.raises(TrainingError, match=r"There is no folder .*nowhere"):
         train(config(tmp_path, tmp_path / "nowhere", tiny_model))

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support.training_runs import VALIDATION, config, log_of, validations_of
-from xpsr_sdk import ConfigError
+from xpsr_sdk import ConfigError, TrainingError
 from xpsr_sdk.training.loop import TrainingRun, train
+from xpsr_sdk.training.run_log import read_lines
 
 
 def test_each_line_says_what_a_researcher_watches(tmp_path: Path, pairs: Path, tiny_model: Path) -> None:
@@ -56,3 +58,16 @@ def test_trackers_that_cannot_be_had_are_named(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         TrainingRun(config(tmp_path, pairs, tiny_model, trackers=[name]))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs FIFOs")
+def test_lines_of_a_log_that_are_none_are_left_out_and_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    deep = "[" * 100_000
+    others = ["[]", "{", '{"step": "1"}', '{"step": -1}', '{"step": true}', "\x00", deep, '{"loss": 1}']
+    log = tmp_path / "log.jsonl"
+    log.write_text("\n".join(['{"step": 1, "loss": Infinity}', *others, '{"step": 2, "loss": 0.5}', '{"step": 3, "lo']))
+    assert read_lines(log) == [{"step": 1, "loss": float("inf")}, {"step": 2, "loss": 0.5}]
+    log.unlink()
+    os.mkfifo(log)
+    with pytest.raises(TrainingError, match="it is a device or a pipe"):
+        read_lines(log)

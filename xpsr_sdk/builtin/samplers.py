@@ -13,6 +13,8 @@ from torch import Tensor
 
 from xpsr_sdk.contracts import Denoiser, Options, StepCallback
 from xpsr_sdk.errors import ConfigError, did_you_mean
+from xpsr_sdk.files.reading import validated
+from xpsr_sdk.models.config_files import NetworkConfig
 
 DISTILLED = ("LCMScheduler", "TCDScheduler")
 """Schedulers of models that were distilled to a few steps, which are best at the timesteps of their distillation."""
@@ -54,6 +56,7 @@ class DiffusersSampler:
             raise ConfigError(f"diffusers has no scheduler {name!r}.")
         _refuse_unknown(self.config.options, scheduler_class.__init__, name)
         _refuse_unknown(self.config.step_options, scheduler_class.step, f"A step of {name}")
+        validated(NetworkConfig, self.config.options, f"The table 'options' of the sampler with {name}", ConfigError)
         self._class = scheduler_class
         self.distilled = name in DISTILLED
         """Whether the result is a distilled model's estimate, see ``xpsr_sdk.Sampler``."""

@@ -84,7 +84,7 @@ class RestorationWork:
                 warnings.simplefilter("default", UserWarning)
                 if target != STANDARD and not held.enter_context(file_claim(target)):
                     return Untouched.LEFT
-                if target != STANDARD and target.exists() and not self.overwrite:
+                if target != STANDARD and target.is_file() and not self.overwrite:
                     return Untouched.EXISTS
                 return self._restore(pipeline, *job)
 

@@ -241,7 +241,7 @@ class Summary:
 
     def skip_existing(self, source: Path, target: Path, there: Collection[Path] | None = None) -> bool:
         """Whether the result exists already, so that the photo is skipped; ``there``: all files that exist."""
-        exists = target != STANDARD and (target.exists() if there is None else target in there)
+        exists = target != STANDARD and (target.is_file() if there is None else target in there)
         if exists:
             self._skip(source, target)
         return exists

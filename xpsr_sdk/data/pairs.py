@@ -24,12 +24,15 @@ from xpsr_sdk.data.images import write_image
 from xpsr_sdk.data.matching import pair_names, says_degraded
 from xpsr_sdk.data.samples import DamagedImage, Example, FindPrompt, Pair, ReadPicture
 from xpsr_sdk.errors import ImageError, TrainingError
+from xpsr_sdk.files.reading import read_bytes
 from xpsr_sdk.files.writing import write_whole
 
 HR_FOLDERS, LR_FOLDERS = ("hr", "gt"), ("lr", "lq")
 """What the folders of the images are called, in capitals or not."""
 UPSCALED = "upscaled"
 """The folder of images that were enlarged in advance."""
+LONGEST_PROMPT = 2**20
+"""Bytes of a prompt's file that is read."""
 PROMPT_FOLDERS = {"high": "highlevel_prompt_GT", "low": "lowlevel_prompt_q", "hr_low": "lowlevel_prompt_q_GT"}
 WRITTEN_FOLDERS = ("HR", "LR", UPSCALED, *PROMPT_FOLDERS.values())
 """The folders that ``write_pair`` fills."""
@@ -156,4 +159,6 @@ def _images(folder: Path | None) -> list[Path]:
 
 @lru_cache(maxsize=1_000_000)
 def _read_prompt(file: Path) -> str | None:
-    return file.read_text(encoding="utf-8", errors="replace").strip() if file.is_file() else None
+    if not file.is_file():
+        return None
+    return read_bytes(file, DamagedImage, LONGEST_PROMPT).decode(errors="replace").strip()

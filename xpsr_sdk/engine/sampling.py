@@ -189,9 +189,8 @@ def _checked_start(given: Sequence[Tensor], upscaled: Tensor, networks: Networks
     shape = (1, networks.unet.config.in_channels, height, width)
     for latents in given:
         if not isinstance(latents, Tensor) or latents.shape != shape or not latents.is_floating_point():
-            found = (
-                f"{latents.dtype}, {tuple(latents.shape)}" if isinstance(latents, Tensor) else type(latents).__name__
-            )
+            is_tensor = isinstance(latents, Tensor)
+            found = f"{latents.dtype} of shape {tuple(latents.shape)}" if is_tensor else type(latents).__name__
             raise ConfigError(f"latents must be floating-point numbers of shape {shape}{of_photo()}, not {found}.")
         if not is_finite(latents):
             raise ConfigError("latents hold NaN or infinity.")

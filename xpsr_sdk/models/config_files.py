@@ -20,6 +20,7 @@ from xpsr_sdk.files.reading import read_json, validated
 Layers = Annotated[int, Field(strict=True, ge=0, le=64)]
 Width = Annotated[int, Field(strict=True, ge=1, le=2**17)]
 Number = Annotated[int, Field(strict=True, ge=0, le=2**26)]
+Timesteps = Annotated[int, Field(strict=True, ge=1, le=100_000)]
 
 LayersEach = Annotated[list[Layers | list[Layers]], Field(min_length=1, max_length=10)]
 WidthEach = Annotated[list[Width], Field(min_length=1, max_length=10)]
@@ -51,7 +52,8 @@ class NetworkConfig(BaseModel):
     intermediate_size: Width | None = None
     max_position_embeddings: Number | None = None
     vocab_size: Number | None = None
-    num_train_timesteps: Annotated[int, Field(strict=True, ge=1, le=100_000)] | None = None
+    num_train_timesteps: Timesteps | None = None
+    original_inference_steps: Timesteps | None = None
 
 
 def check_network_config(config: Mapping[str, Any], file: Path) -> None:

@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, NonNegativeInt
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, RootModel
 
 from xpsr_sdk.errors import TrainingError, one_line
 from xpsr_sdk.files.leftovers import is_temporary
-from xpsr_sdk.files.reading import read_json, validated
+from xpsr_sdk.files.reading import check_regular, read_json, validated
 from xpsr_sdk.files.writing import whole_folder
 from xpsr_sdk.training.files import writing
 
@@ -46,6 +46,17 @@ class RunState(BaseModel):
     ema: dict[str, Any] | None
     scaler: dict[str, Any] | None
     recent_losses: list[float]
+
+
+class Fingerprint(BaseModel):
+    """What a manifest says of a file."""
+
+    size: NonNegativeInt
+    sha256: str
+
+
+class Manifest(RootModel[dict[str, Fingerprint]]):
+    """What a manifest must hold: each file of the checkpoint but itself."""
 
 
 class Checkpoints:
@@ -154,14 +165,15 @@ def _write_manifest(folder: Path) -> None:
     for file in sorted(file for file in folder.rglob("*") if file.is_file()):
         with file.open("r+b") as content:
             os.fsync(content.fileno())
-        files[file.relative_to(folder).as_posix()] = _fingerprint(file)
+        files[file.relative_to(folder).as_posix()] = _fingerprint(file).model_dump()
     (folder / MANIFEST).write_text(json.dumps(files, indent=2), encoding="utf-8")
 
 
 def _damage(folder: Path) -> str:
     """What is wrong with a checkpoint, or an empty text."""
     try:
-        files = read_json(folder / MANIFEST, TrainingError)
+        file = folder / MANIFEST
+        files = validated(Manifest, read_json(file, TrainingError), str(file), TrainingError).root
         if STATE not in files:
             return f"{MANIFEST} does not list {STATE}"
         for name in files:
@@ -175,9 +187,10 @@ def _damage(folder: Path) -> str:
     return f"{wrong[0]} has changed since it was written" if wrong else ""
 
 
-def _fingerprint(file: Path) -> dict[str, Any]:
+def _fingerprint(file: Path) -> Fingerprint:
+    check_regular(file, TrainingError)
     with file.open("rb") as content:
-        return {"size": file.stat().st_size, "sha256": hashlib.file_digest(content, "sha256").hexdigest()}
+        return Fingerprint(size=file.stat().st_size, sha256=hashlib.file_digest(content, "sha256").hexdigest())
 
 
 def _step(checkpoint: Path) -> int:

@@ -35,7 +35,7 @@ class ModelSection(Settings):
         None, description="Upscaler, which enlarges the photos before the model restores them. None: the base's own."
     )
     fusion: Component | None = Field(None, description="Fusion attention of a fresh ControlNet. None: XPSR's own.")
-    conditioning_widths: tuple[Annotated[int, Field(ge=1, le=8192)], ...] = Field(
+    conditioning_widths: tuple[Annotated[int, Field(ge=1, le=2048)], ...] = Field(
         (16, 32, 96, 256),
         min_length=2,
         max_length=8,
@@ -105,7 +105,7 @@ class DataSection(Settings):
     )
     keep_in_memory: int = Field(0, ge=0, description="How many decoded images each worker keeps in memory.")
     workers: int = Field(
-        0, ge=0, description="Processes that read and degrade images beside each training process. 0: none."
+        0, ge=0, le=256, description="Processes that read and degrade images beside each training process. 0: none."
     )
 
 
@@ -224,7 +224,7 @@ class TrainConfig(Settings):
     output: Path = Field(description="Folder for checkpoints and the log.")
     steps: int = Field(ge=1, description="How many times the weights are updated.")
     batch_size: int = Field(
-        ge=1, description="Images in each step, over all processes and all parts of gradient accumulation."
+        ge=1, le=2**20, description="Images in each step, over all processes and all parts of gradient accumulation."
     )
     gradient_accumulation: int = Field(
         1, ge=1, description="Number of parts in which the images of a step are computed in turn, to save memory."

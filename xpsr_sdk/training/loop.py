@@ -168,6 +168,8 @@ class TrainingRun:
         # Not every U-Net has fusions, so one of the default patterns may match nothing.
         self.trained = select_parameters(models, patterns, each_must_match="train" in config.model.model_fields_set)
         self.trained |= self.terms.trained()
+        if not self.trained:
+            raise TrainingError("Nothing would be trained: name parameters in model.train, or set model.lora_rank.")
         self.shards = config.model.shard_frozen and self.accelerator.num_processes > 1
         self.trains_text = any(name.startswith("text_encoder") for name in self.trained)
         self.backbone.vae.requires_grad_(False)
@@ -271,8 +273,13 @@ class TrainingRun:
         """Write ``checkpoint-N/``.
 
         Raises:
-            TrainingError: It cannot be written. Older checkpoints stay as they are.
+            TrainingError: It cannot be written, or weights are not finite. Older checkpoints stay as they are.
         """
+        if broken := [name for name, weight in self.trained.items() if not is_finite(weight)]:
+            raise TrainingError(
+                f"The weights {broken[0]} are not finite after step {self.step}, so no checkpoint is written: try a "
+                "lower learning rate or weight decay."
+            )
         if self.accelerator.is_main_process:
             self.checkpoints.write(self.step, self.write_models, self.state_dict)
         else:

@@ -11,23 +11,27 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from accelerate import Accelerator
 from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from xpsr_sdk.data.images import write_image
 from xpsr_sdk.errors import ImageError, TrainingError
 from xpsr_sdk.evaluation.chosen import ChosenMetric
-from xpsr_sdk.files.reading import json_lines
+from xpsr_sdk.files.reading import json_lines, read_bytes
 from xpsr_sdk.files.writing import write_whole
 from xpsr_sdk.hardware.process_memory import peak_memory
 from xpsr_sdk.training.config import TrainConfig
 from xpsr_sdk.training.files import writing
 
 PROJECT = "xpsr"
+LARGEST_LOG = 2**30
+"""Bytes of a log that is read."""
 
 
 class RunLog:
@@ -122,7 +126,22 @@ def write_numbered(images: Sequence[Image.Image], folder: Path) -> None:
         write_image(image, folder / f"{number:04}.png")
 
 
+class LogLine(BaseModel):
+    """A line of a log: the step, and what was measured at it."""
+
+    model_config = ConfigDict(extra="allow")
+
+    step: Annotated[int, Field(strict=True, ge=0)]
+
+
 def read_lines(file: Path) -> list[dict[str, Any]]:
-    """The lines of a log. A line that is incomplete, because the process was killed, is left out."""
-    lines = file.read_text(encoding="utf-8", errors="replace").split("\n")
-    return [values for values in json_lines(lines) if type(values.get("step")) is int]
+    """The lines of a log. A line that is incomplete, because the process was killed, is left out.
+
+    Raises:
+        TrainingError: The log cannot be read.
+    """
+    found = []
+    for values in json_lines(read_bytes(file, TrainingError, LARGEST_LOG).decode(errors="replace").split("\n")):
+        with suppress(ValidationError):
+            found.append(LogLine.model_validate(values).model_dump())
+    return found
