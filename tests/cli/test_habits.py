@@ -249,7 +249,7 @@ def test_an_empty_setting_is_not_the_current_folder(field: str) -> None:
         build_pipeline(**{field: ""})  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("setting", [{"width": 10**40}, {"megapixels": 1e300}])
+@pytest.mark.parametrize("setting", [{"width": 10**15}, {"megapixels": 1e300}])
 def test_a_size_beyond_all_photos_is_refused(setting: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match="must be at most 1"):
         build_pipeline(**setting)  # type: ignore[arg-type]
