@@ -299,7 +299,7 @@ def test_only_what_applies_to_the_model_is_enabled_and_defaults_are_its_own(visi
     assert not page.locator("#dial-scale").is_visible()
 
 
-def test_the_defaults_are_those_of_the_sampler_where_it_has_some(visit: Open) -> None:
+def test_the_defaults_are_those_of_the_sampler_and_of_the_speed(visit: Open) -> None:
     page = visit()
     steps, guidance = page.locator("#dial-num_inference_steps"), page.locator("#dial-guidance_scale")
     own = [dial.get_attribute("placeholder") for dial in (steps, guidance)]
@@ -308,6 +308,8 @@ def test_the_defaults_are_those_of_the_sampler_where_it_has_some(visit: Open) ->
     choose(page, sampler="")
     assert [dial.get_attribute("placeholder") for dial in (steps, guidance)] == own
     assert own != ["1", "1"]
+    choose(page, speed="fast")
+    assert int(steps.get_attribute("placeholder")) == int(own[0]) / 2
 
 
 def test_a_plugin_has_a_form_of_its_own(visit: Open, photo: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from xpsr_sdk.config import (
     DEFAULT_SCALE,
+    SPEEDS,
     Component,
     OutputConfig,
     PipelineConfig,
@@ -66,6 +67,7 @@ class Dials:
             "groups": [*GROUPS, "More"],
             "dials": dials,
             "sizes": list(SIZES),
+            "step_shares": {speed: preset.steps_share for speed, preset in SPEEDS.items()},
             "files": [_dial(name, about) for name, about in files.items() if name in OF_DOWNLOAD],
             "own": own,
             "model": _dial("model", schema["model"]) | {"help": ""},

@@ -133,7 +133,7 @@ export class Form {
   constructor(about, place, changed) {
     this.about = about;
     this.changed = changed;
-    this.dials = new Map(about.dials.map((dial) => [dial.name, new Dial(dial, "dial", changed)]));
+    this.dials = new Map(about.dials.map((dial) => [dial.name, new Dial(dial, "dial", () => { this.showDefaults(); changed(); })]));
     this.parts = about.parts.map((part) => new Part(part, () => { this.showDefaults(); changed(); }, changed));
     this.model = element("select", { id: "model" }, ...about.models.map((model) => element("option", { value: model.name }, model.name)));
     this.modelHelp = element("p", { class: "hint", id: "model-help" });
@@ -194,7 +194,10 @@ export class Form {
   showDefaults() {
     const { defaults } = this.chosenModel;
     const sets = Object.assign({}, ...this.parts.map((part) => part.sets));
-    for (const [name, dial] of this.dials) dial.setDefault(this.about.own[name] ?? sets[name] ?? defaults[name] ?? dial.about.default);
+    const speed = this.dials.get("speed").value ?? this.about.own.speed ?? defaults.speed;
+    const steps = (sets.num_inference_steps ?? defaults.num_inference_steps) * this.about.step_shares[speed];
+    const found = { ...defaults, ...sets, num_inference_steps: Math.ceil(steps), ...this.about.own };
+    for (const [name, dial] of this.dials) dial.setDefault(found[name] ?? dial.about.default);
   }
 
   // The dials of which a sheet can be made.
