@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 
@@ -49,6 +50,13 @@ def test_what_is_no_file_of_weights_is_told_in_one_sentence(tmp_path: Path, name
 def test_a_missing_file_is_told(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"none\.pth does not exist"):
         read_weights(tmp_path / "none.pth")
+
+
+@pytest.mark.filterwarnings("error")
+def test_torch_adds_no_words_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "a.pth").write_bytes(pickle.dumps(Path, protocol=4))
+    with pytest.raises(CheckpointError, match="holds more than tensors"):
+        read_weights(tmp_path / "a.pth")
 
 
 def test_a_file_is_read_by_what_is_in_it_and_not_by_its_name(tmp_path: Path) -> None:

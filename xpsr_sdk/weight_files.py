@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
+from warnings import catch_warnings
 from zipfile import is_zipfile
 
 import torch
@@ -92,7 +93,8 @@ def read_weights(file: Path) -> dict[str, Any]:
         if is_safetensors(file):
             return load_file(file)
         # torch can map its present format, a zip archive, into memory, but not the format of versions before 1.6.
-        weights = torch.load(file, map_location="cpu", weights_only=True, mmap=is_zipfile(file))
+        with catch_warnings(action="ignore"):  # about the pickle protocol, for programmers
+            weights = torch.load(file, map_location="cpu", weights_only=True, mmap=is_zipfile(file))
     except CheckpointError:
         raise
     except Exception as error:

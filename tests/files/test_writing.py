@@ -91,6 +91,20 @@ def test_nothing_half_written_stays(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="lets no file grow, as a full disk")
+def test_a_disk_that_is_full_at_the_end_leaves_nothing(tmp_path: Path) -> None:
+    import resource
+
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+    try:
+        with pytest.raises(ImageError, match=r"a\.txt cannot be written: File too large"):
+            write_whole(tmp_path / "a.txt", lambda file: file.write(b"buffered until the file is closed"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_what_killed_processes_left_goes_and_nothing_else(tmp_path: Path) -> None:
     ended = ended_process(NEW_NAME)
     alive, foreign = temporary_name(".xpsr-"), ".xpsr-notes"

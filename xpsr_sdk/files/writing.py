@@ -50,19 +50,14 @@ def _write_beside(target: Path, write: Callable[[IO[bytes]], object], mode: int 
     remove_leftovers_once(target.parent, PARTIAL)
     # Not with the name itself, which may be as long as names can be.
     partial = target.with_name(temporary_name(PARTIAL))
-    with partial.open("x+b") as file:
-        try:
-            write(file)
-        except BaseException:
-            file.close()  # Windows removes no open file
-            partial.unlink()
-            raise
     try:
-        if mode is not None:
+        with partial.open("x+b") as file:
+            write(file)
+        if mode is not None:  # the file is closed by now, which may fail as well, if the disk is full
             partial.chmod(S_IMODE(mode))
-        os.replace(partial, target)  # closed by now: Windows moves no open file
+        os.replace(partial, target)
     except BaseException:
-        partial.unlink()
+        partial.unlink(missing_ok=True)
         raise
 
 
