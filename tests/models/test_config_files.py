@@ -60,6 +60,7 @@ def test_what_diffusers_means_by_its_types_is_allowed() -> None:
             r"tokenizer_config\.json is damaged or no JSON file: what stands at line",
         ),
         ("tokenizer/tokenizer_config.json", {"model_max_length": "x"}, "model is damaged or not a complete"),
+        ("tokenizer/tokenizer_config.json", {"eos_token": "x y"}, "its eos_token 'x y' is none of the text encoder's"),
         ("vae/config.json", {"stride": 1000}, "stride: must be at most 64, not 1000"),
         ("controlnet/config.json", {"mid_block_scale_factor": "x"}, "mid_block_scale_factor must be a number"),
         ("unet/config.json", {"norm_num_groups": 3}, r"valid model \(num_channels"),

@@ -18,7 +18,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from xpsr_sdk.builtin.text_windows import Windows, in_windows
 from xpsr_sdk.config import LongPrompts
 from xpsr_sdk.contracts import Conditioning, Options
-from xpsr_sdk.errors import CheckpointError, ConfigError, XPSRError, told_by_library
+from xpsr_sdk.errors import CheckpointError, ConfigError, XPSRError, short, told_by_library
 from xpsr_sdk.models.checkpoints import read_json
 from xpsr_sdk.models.config_files import check_entries, check_json_files, check_network_config
 from xpsr_sdk.models.other_vae import folder_of_vae
@@ -99,6 +99,7 @@ class StableDiffusion:
             else:
                 encoder = load_network(cls, folder / name, dtype)
             setattr(self, name, encoder)
+            _check_marks(getattr(self, tokenizer), encoder, folder / tokenizer)
 
     def _autoencoder_folder(self, own: Path) -> Path:
         """The folder of the autoencoder that the options name, or the model's own."""
@@ -188,6 +189,18 @@ class StableDiffusion:
         """Decode scaled latents to images, B 3 H W in [-1, 1]. ``upscaled`` is not used here."""
         image: Tensor = self.vae.decode((latents / self.vae.config.scaling_factor).to(self.vae.dtype)).sample
         return image
+
+
+def _check_marks(tokenizer: Any, encoder: Any, folder: Path) -> None:
+    """Raise ``CheckpointError`` unless the text encoder knows the tokens that are around each text."""
+    known = int(encoder.config.vocab_size)
+    for name in ("bos_token", "eos_token", "pad_token"):
+        token = getattr(tokenizer, f"{name}_id", None)
+        if token is None or token >= known:
+            text = short(getattr(tokenizer, name, None))
+            raise CheckpointError(
+                f"{folder} is damaged: its {name} {text} is none of the text encoder's {known} tokens."
+            )
 
 
 def _is_scheduler(found: object) -> bool:
