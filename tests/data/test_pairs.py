@@ -123,6 +123,12 @@ def test_an_hr_image_without_lr_is_named(tmp_path: Path) -> None:
         batch(tmp_path)
 
 
+def test_compressed_shards_are_named(tmp_path: Path) -> None:
+    (tmp_path / "0.tar.gz").touch()
+    with pytest.raises(TrainingError, match=r"holds 0\.tar\.gz, but shards are not compressed"):
+        batch(tmp_path)
+
+
 def test_a_folder_without_pairs_is_named(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="HR holds no images: a folder of pairs needs HR/ and LR/"):
         batch(tmp_path)

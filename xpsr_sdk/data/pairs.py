@@ -29,6 +29,8 @@ from xpsr_sdk.files.writing import write_whole
 
 HR_FOLDERS, LR_FOLDERS = ("hr", "gt"), ("lr", "lq")
 """What the folders of the images are called, in capitals or not."""
+PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
+"""How the names of compressed archives end."""
 UPSCALED = "upscaled"
 """The folder of images that were enlarged in advance."""
 LONGEST_PROMPT = 2**20
@@ -135,6 +137,8 @@ def _lr_by_hr(folder: Path) -> dict[Path, Path]:
     """The LR image of each HR image, in the order of the names."""
     images = _images(_part(folder, HR_FOLDERS))
     if not images:
+        if packed := next((path.name for path in sorted(folder.iterdir()) if path.name.lower().endswith(PACKED)), None):
+            raise TrainingError(f"{folder} holds {packed}, but shards are not compressed: unpack it to a .tar file.")
         raise TrainingError(
             f"{folder}/HR holds no images: a folder of pairs needs HR/ and LR/; there are neither shards nor photos."
         )
