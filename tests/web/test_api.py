@@ -378,6 +378,13 @@ def test_a_photo_that_turns_out_to_be_damaged_is_named_as_its_owner_does(visitor
     assert answer.json() == {"error": "holiday.png is damaged: it cannot be shown."}
 
 
+def test_a_photo_that_is_too_small_is_named_as_its_owner_does(visitor: Visitor) -> None:
+    content = io.BytesIO()
+    tiny.photo(40, 3).save(content, "PNG")
+    found = visitor.upload(content.getvalue(), "strip.png").json()[0]["id"]
+    assert visitor.ask(found, scale=2).json()["error"].startswith("strip.png is 40x3: photos need at least 16 pixels")
+
+
 def test_an_address_with_a_zero_byte_is_not_there(visitor: Visitor) -> None:
     assert visitor.get("/gradio_api/file=%00").status_code == 404
 

@@ -14,7 +14,7 @@ from xpsr_sdk.data.images import read_picture
 from xpsr_sdk.data.photo import load_photo
 from xpsr_sdk.errors import ImageError, QueueFull, XPSRError
 from xpsr_sdk.web.dials import Dials
-from xpsr_sdk.web.files import Storage, StoredPhoto, opened_photo, shown_name, write_for_page, write_thumbnail
+from xpsr_sdk.web.files import Storage, StoredPhoto, named_as, opened_photo, shown_name, write_for_page, write_thumbnail
 from xpsr_sdk.web.jobs import ENDED, Job
 from xpsr_sdk.web.limits import Limits
 from xpsr_sdk.web.restorer import Restorer
@@ -188,7 +188,8 @@ class Desk:
 
     def _check_size(self, photo: StoredPhoto, config: PipelineConfig) -> None:
         """Refuse at once what would be refused when it is restored."""
-        width, height = load_photo(photo.file, config).target_size(config)
+        with named_as(photo.file, photo.name):
+            width, height = load_photo(photo.file, config).target_size(config)
         if width * height > self._limits.max_result_megapixels * 1e6:
             raise ImageError(
                 f"The result of {photo.name} would be {width}x{height}, which is {width * height / 1e6:.1f} megapixels:"

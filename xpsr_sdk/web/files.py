@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -101,16 +102,23 @@ class Storage:
         return total
 
 
+@contextmanager
+def named_as(file: Path, name: str) -> Iterator[None]:
+    """Within the block, errors call a file of the server as the visitor does."""
+    try:
+        yield
+    except ImageError as error:
+        raise ImageError(str(error).replace(str(file), name)) from None
+
+
 def opened_photo(file: Path, name: str, visitor: str, max_megapixels: float) -> StoredPhoto:
     """A photo that was uploaded, after a look at its header.
 
     Raises:
         ImageError: It is no still image of at most that size.
     """
-    try:
+    with named_as(file, name):
         picture = read_picture(file, max_megapixels)
-    except ImageError as error:
-        raise ImageError(str(error).replace(str(file), name)) from None
     return StoredPhoto(secrets.token_hex(16), visitor, name, file, picture.size, picture.has_alpha)
 
 
