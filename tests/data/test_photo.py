@@ -116,6 +116,15 @@ def test_what_is_no_photo_is_told(given: Any, words: str) -> None:
         load_photo(given, RestoreConfig())
 
 
+def test_file_objects_that_cannot_be_read(file: Path) -> None:
+    with file.open("rb") as closed:
+        pass
+    with pytest.raises(XPSRError, match=r"cannot be read from the file object: read of closed file\."):
+        load_photo(closed, RestoreConfig())
+    with file.open(encoding="utf-8") as text, pytest.raises(ConfigError, match="open in binary mode"):
+        load_photo(text, RestoreConfig())
+
+
 def test_a_forked_process_says_so_instead_of_waiting_for_ever(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     photo = load_photo(file, RestoreConfig()).picture
     photo.to_rgb()

@@ -151,7 +151,12 @@ def is_photo(given: object) -> bool:
 
 def _content(file: object) -> bytes:
     """What can be read from a file object."""
-    content = file.read() if hasattr(file, "read") else None
+    try:
+        content = file.read() if hasattr(file, "read") else None
+    except UnicodeDecodeError:  # it is open in text mode
+        content = None
+    except (OSError, ValueError) as error:  # ValueError: it is closed
+        raise ImageError(f"The photo cannot be read from the file object: {error}.") from error
     if not isinstance(content, bytes):
         raise ConfigError(
             "A photo is a path, a PIL image, an item, a picture, an array, a tensor, the bytes of an image file, or a "
