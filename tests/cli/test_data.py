@@ -79,7 +79,7 @@ def test_help_is_that_of_the_recipe() -> None:
         (["--degradation", "bicubik"], "Did you mean 'bicubic'?"),
         (["--prompt-provider", "fixd"], "Did you mean 'fixed'?"),
         (["--variants", "0"], "0 is not in the range x>=1"),
-        (["--workers", "0"], "0 is not in the range x>=1"),
+        (["--workers", "0"], "0 is not in the range 1<=x<=10000"),
     ],
 )
 def test_wrong_use_is_one_sentence(photos: Path, tmp_path: Path, arguments: list[str], message: str) -> None:
