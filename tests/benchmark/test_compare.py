@@ -168,6 +168,14 @@ def test_mistakes_are_told_first(tmp_path: Path, method: dict[str, Any], message
         run_protocol(load_config(Protocol, values, "the test"))
 
 
+@pytest.mark.parametrize("name", ["", "..", "../x", "a/b", "/etc", "a\\b", "C:x", "a\nb"])
+def test_names_are_folders_within_the_output(tmp_path: Path, name: str) -> None:
+    values = {"output": tmp_path, "data": {"d": {"input": tmp_path}}, "methods": {"m": {"folder": "x"}}}
+    for table in ("data", "methods"):
+        with pytest.raises(ConfigError, match="names a folder in the output"):
+            load_config(Protocol, values | {table: {name: {"input": tmp_path} if table == "data" else {}}}, "the test")
+
+
 def test_a_data_set_without_photos_is_told(tmp_path: Path) -> None:
     values = {"output": tmp_path, "data": {"d": {"input": tmp_path / "nowhere"}}, "methods": {"m": {}}}
     with pytest.raises(ConfigError, match=r"data\.d\.input: .*nowhere is no folder with images"):

@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from xpsr_sdk.config import Component, Settings
+
+
+def _folder_name(name: str) -> str:
+    """The name, if a folder within the output can have it.
+
+    Raises:
+        ValueError: It cannot.
+    """
+    if name in ("", ".", "..") or set(name) & set("/\\:") or not name.isprintable():
+        raise ValueError(f"{name!r} names a folder in the output, so it must be without /, \\ and :, and not empty.")
+    return name
+
+
+Name = Annotated[str, AfterValidator(_folder_name)]
 
 
 class DataSet(Settings):
@@ -38,8 +52,8 @@ class Protocol(Settings):
     """What ``xpsr compare`` runs."""
 
     output: Path = Field(description="Folder for results, figures and reports.")
-    data: dict[str, DataSet] = Field(min_length=1, description="The data sets, by name.")
-    methods: dict[str, Method] = Field(
+    data: dict[Name, DataSet] = Field(min_length=1, description="The data sets, by name.")
+    methods: dict[Name, Method] = Field(
         min_length=1, description="The methods, by name; the others are compared with the first."
     )
     metrics: tuple[Component, ...] = Field(
