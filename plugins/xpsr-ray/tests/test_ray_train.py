@@ -12,10 +12,7 @@ import pytest
 
 from tests.support import tiny
 from tests.support.pages import program
-from xpsr_sdk.config import read_toml
-from xpsr_sdk.preparation.prepare import prepare_pairs
-from xpsr_sdk.training.config import TrainConfig
-from xpsr_sdk.training.loop import train
+from xpsr_sdk import TrainConfig, prepare_pairs, read_toml, train
 
 CONFIG = """
 output = "{output}"
