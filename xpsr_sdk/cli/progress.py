@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -42,8 +43,31 @@ def progress_bar() -> Progress:
 @contextmanager
 def photo_progress(description: str) -> Iterator[PhotoProgress]:
     """Progress of a work on many photos: how many are done, how many a second, and what failed."""
-    with progress_bar() as bar:
+    with progress_bar() as bar, _workers_told():
         yield PhotoProgress(bar, bar.add_task(description, total=None))
+
+
+@contextmanager
+def _workers_told() -> Iterator[None]:
+    """Within the block, print which workers are ready, unless the command is quiet."""
+    logger, teller = logging.getLogger("xpsr_sdk.runners"), _Teller()
+    level = logger.level
+    if not is_quiet():
+        logger.addHandler(teller)
+        logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(teller)
+        logger.setLevel(level)
+
+
+class _Teller(logging.Handler):
+    """Prints what is logged as lines on standard error."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """See ``logging``."""
+        complain(record.getMessage())
 
 
 class PhotoProgress:
