@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import psutil
-from PIL import Image
 
 from xpsr_sdk import PipelineConfig, Registry
 from xpsr_sdk.cli.restoration import RestorationWork
@@ -80,11 +79,9 @@ def overhead(config: RunnerConfig, count: int) -> None:
 
 
 def nano(folder: Path, count: int) -> tuple[Any, list[Any]]:
-    """Restoring a small photo with nano, and so many inputs."""
+    """Restoring a photo with nano, and so many inputs."""
     settings = PipelineConfig(device="cpu", scale=2, num_inference_steps=2, seed=0)
-    with Image.open(PHOTO) as photo:
-        photo.reduce(2).save(folder / "photo.png")
-    jobs = [(folder / "photo.png", folder / f"{number}.png") for number in range(count)]
+    jobs = [(PHOTO.resolve(), folder / f"{number}.png") for number in range(count)]
     return RestorationWork(settings, OutputConfig(), Registry([])), jobs
 
 

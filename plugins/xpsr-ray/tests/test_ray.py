@@ -89,6 +89,18 @@ def test_a_worker_for_each_gpu_of_the_cluster(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("two_workers")
+def test_each_worker_is_warmed_once_and_that_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    work = Doubling(tmp_path, begins_with=2)
+    with caplog.at_level("INFO", "xpsr_sdk.runners"):
+        run(work, range(10, 40))
+    assert work.warmed() == 2
+    assert sorted(message.partition(" after")[0] for message in caplog.messages if message.startswith("Worker")) == [
+        "Worker 1 is ready",
+        "Worker 2 is ready",
+    ]
+
+
+@pytest.mark.usefixtures("two_workers")
 def test_what_cannot_begin_is_told(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="3 workers need 3 CPUs, and the cluster has 2"):
         list(RayRunner(RunnerConfig(runner="ray", workers=3, worker_gpus=0)).run(Doubling(tmp_path), [1]))
@@ -134,7 +146,9 @@ def test_commands_choose_it_by_name_and_do_the_same(tmp_path: Path) -> None:
         restore = ["upscale", str(photos), "-o", str(out), "--model", "none", "--upscaler", "bicubic", "--scale", "1"]
         for words, where in zip((restore, ["evaluate", str(out), str(out)]), wheres, strict=True):
             result = CliRunner().invoke(command.load(), [*words, *where])
-            lines = sorted(line for line in result.stderr.splitlines() if " done, " not in line)
+            ready = [line for line in result.stderr.splitlines() if re.match(r"Worker \d is ready after", line)]
+            assert bool(ready) == bool(where)
+            lines = sorted(line for line in result.stderr.splitlines() if " done, " not in line and line not in ready)
             summary = re.sub(r"in [\d.]+ s \([\d.]+ s per", "", result.stdout)
             told.setdefault(name, []).append((words[0], result.exit_code, summary, lines))
         told[name].append({file.name: file.read_bytes() for file in out.iterdir()})
