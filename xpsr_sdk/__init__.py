@@ -66,7 +66,7 @@ if TYPE_CHECKING:
     from xpsr_sdk.prompts.caption_folder import caption_folder
     from xpsr_sdk.result import Plan, Result
     from xpsr_sdk.runners.choice import find_runner
-    from xpsr_sdk.runners.work import Done, Runner, Work
+    from xpsr_sdk.runners.work import Done, PartlyFailed, Runner, Work
     from xpsr_sdk.serving.queue import RestorationQueue
     from xpsr_sdk.training.config import TrainConfig
     from xpsr_sdk.training.loop import train
@@ -97,6 +97,7 @@ __all__ = [
     "ModelDefaults",
     "NonFiniteResult",
     "Options",
+    "PartlyFailed",
     "Pipeline",
     "PipelineConfig",
     "Plan",
@@ -165,7 +166,7 @@ HOME_OF = homes_of(
         "prompts.caption_folder": "caption_folder",
         "result": "Plan Result",
         "runners.choice": "find_runner",
-        "runners.work": "Done Runner Work",
+        "runners.work": "Done PartlyFailed Runner Work",
         "serving.queue": "RestorationQueue",
         "training.config": "TrainConfig",
         "training.loop": "train",
