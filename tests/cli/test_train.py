@@ -52,7 +52,7 @@ def test_a_config_becomes_a_checkpoint(config: Path, tmp_path: Path, tiny_model:
         ("steps.more=1", "steps is not a section"),
         ("model.backbone=residul", "Did you mean 'residual'?"),
         ("model.base=nowhere", "There is no model 'nowhere': neither a folder or file nor a preset. Known: nano."),
-        ("device=cudaa", "The device 'cudaa' cannot be used"),
+        ("device=cudaa", "There is no device 'cudaa'. Did you mean 'cuda'?"),
     ],
 )
 def test_a_wrong_field_is_named(config: Path, tmp_path: Path, override: str, message: str) -> None:

@@ -120,7 +120,7 @@ def test_a_log_that_cannot_be_written(run: Run, photos: Path, tmp_path: Path) ->
         (["--color", "sepia"], "'sepia' is not one of 'none', 'adain', 'wavelet', 'lab'"),
         (["--long-prompts", "all"], "'all' is not one of 'cut', 'chunks'"),
         (["--tile", "64", "--tile-overlap", "64"], "tile_overlap is 64: it must be less than tile, 64."),
-        (["--device", "cudaa"], "The device 'cudaa' cannot be used"),
+        (["--device", "cudaa"], "There is no device 'cudaa'. Did you mean 'cuda'?"),
         (["--checkpoint", str(tiny.SD_TINY / "xpsr")], "does not fit the base model"),
         (["--checkpoint", "nowhere"], "nowhere/unet/config.json does not exist"),
         (["--model", "nanoo"], "There is no model 'nanoo'"),

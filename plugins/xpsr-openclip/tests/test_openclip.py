@@ -242,7 +242,7 @@ class TestFailures:
     def test_a_missing_vocabulary_and_device_are_told(self) -> None:
         with pytest.raises(ConfigError, match=r"words.toml cannot be read"):
             make(vocabulary="words.toml")
-        with pytest.raises(ConfigError, match="The device 'gpu' cannot be used"):
+        with pytest.raises(ConfigError, match="There is no device 'gpu'"):
             make(device="gpu")
 
 
