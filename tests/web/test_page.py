@@ -232,6 +232,28 @@ def test_a_photo_without_its_end_has_no_broken_picture(visit: Open, photo: Path)
     until(page, "document.querySelector('.photo .state').textContent.includes('its end is missing')")
 
 
+def test_a_photo_that_an_older_answer_lacks_stays(visit: Open, photo: Path) -> None:
+    page = visit()
+    late: list[tuple[Any, Any]] = []  # what the page asked before the upload, and the server's answer
+
+    def keep(route: Any) -> None:
+        if route.request.method == "GET" and not late:
+            late.append((route, route.fetch()))
+        else:
+            route.continue_()
+
+    page.route(re.compile("/api/photos($|[?])"), keep)
+    while not late:
+        page.wait_for_timeout(50)
+    upload(page, photo)
+    route, answer = late[0]
+    with page.expect_response(lambda response: response.url.endswith("/api/photos")):
+        route.fulfill(response=answer)
+    page.wait_for_timeout(200)
+    assert "deleted" not in page.locator(".photo .state").inner_text()
+    assert page.locator("#restore").is_enabled()
+
+
 def test_a_setting_that_is_out_of_range_is_told(visit: Open, photo: Path) -> None:
     page = visit()
     upload(page, photo)

@@ -257,6 +257,7 @@ function draw() {
 
 async function refresh() {
   const before = new Map(jobs.map((job) => [job.id, job.state]));
+  const asked = new Set(photos.keys()); // what is uploaded while the answer is on its way may be missing in it
   const [ownPhotos, ownJobs] = await Promise.all([api.photos(), api.jobs()]);
   if (lost) {
     lost = false;
@@ -265,7 +266,7 @@ async function refresh() {
   }
   const known = new Set(ownPhotos.map((photo) => photo.id));
   for (const photo of photos.values()) {
-    if (photo.width && !known.has(photo.id)) photos.set(photo.id, { id: photo.id, name: photo.name, error: "The server has deleted it: upload it again." });
+    if (photo.width && asked.has(photo.id) && !known.has(photo.id)) photos.set(photo.id, { id: photo.id, name: photo.name, error: "The server has deleted it: upload it again." });
   }
   for (const photo of ownPhotos) if (!photos.has(photo.id)) photos.set(photo.id, photo);
   jobs = ownJobs;
