@@ -172,7 +172,6 @@ def test_files_that_are_no_photos_are_refused_and_not_kept(visitor: Visitor, sit
     assert visitor.upload(b"hello", "a.png").status_code == 415
     assert "a.png" in visitor.upload(b"hello", "a.png").json()["error"]
     assert visitor.upload(bytes(2_000_000)).status_code == 413
-    tiny.photo(1100, 1000).save(file := io.BytesIO(), "PNG", compress_level=1)
     assert visitor.upload(Path("/dev/null")).status_code == 415
     Image.new("L", (1100, 1000)).save(file := io.BytesIO(), "PNG")
     assert "1.1 megapixels" in visitor.upload(file.getvalue()).json()["error"]
