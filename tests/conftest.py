@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-import torch
 from hypothesis import settings
 
 from xpsr_sdk import Registry
@@ -64,13 +62,3 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         tiny.photo(72, 64, seed).save(folder / f"{seed}.png")
     prepare_pairs(folder, folder / "pairs", degradation="bicubic")
     return folder / "pairs"
-
-
-@pytest.fixture(autouse=True)
-def _torch_as_before() -> Iterator[None]:
-    """What a test changes in torch for the whole process does not reach the next one."""
-    before = torch.get_num_threads(), torch.get_default_dtype()
-    yield
-    if torch.get_num_threads() != before[0]:
-        torch.set_num_threads(before[0])
-    torch.set_default_dtype(before[1])

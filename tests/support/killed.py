@@ -8,15 +8,12 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
-import torch
-
 from xpsr_sdk.training.config import TrainConfig
 from xpsr_sdk.training.loop import train
 
 
-def train_until(config: TrainConfig, where: str, call: int, threads: int) -> None:
+def train_until(config: TrainConfig, where: str, call: int) -> None:
     """Train, and be killed when the function ``package.module:name`` is called for the ``call``-th time."""
-    torch.set_num_threads(threads)  # bits depend on it
     module, _, name = where.partition(":")
     *owners, function = name.split(".")
     owner: Any = import_module(module)

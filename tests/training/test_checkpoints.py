@@ -57,7 +57,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(
     tmp_path: Path, pairs: Path, tiny_model: Path, whole: Path, processes: Any, moment: str
 ) -> None:
     run = config(tmp_path / "run", pairs, tiny_model, **OPTIONS)
-    process = processes.Process(target=train_until, args=(run, *MOMENTS[moment], torch.get_num_threads()))
+    process = processes.Process(target=train_until, args=(run, *MOMENTS[moment]))
     process.start()
     process.join()
     assert process.exitcode == -signal.SIGKILL
