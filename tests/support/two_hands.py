@@ -16,7 +16,12 @@ class TwoHands:
     in_this_process = False
 
     def run(self, work: Work[Any, Any], inputs: Iterable[Any]) -> Generator[Done[Any, Any], None, None]:
-        return Spread(_Crew(work), inputs, None).run()
+        crew = _Crew(work)
+        try:
+            yield from Spread(crew, inputs, None).run()
+        finally:
+            for hand in reversed(crew.hands):  # each gives back what it found, so the last one is the first to
+                hand.close()
 
 
 class _Crew:
@@ -24,9 +29,11 @@ class _Crew:
 
     def __init__(self, work: Work[Any, Any]) -> None:
         self._work = work
+        self.hands: list[Hand] = []
 
     def hire(self, place: int) -> _Worker:
-        return _Worker(Hand(self._work))
+        self.hands.append(Hand(self._work))
+        return _Worker(self.hands[-1])
 
     def wait(self, workers: Sequence[_Worker], seconds: float | None) -> Sequence[_Worker]:
         return workers
@@ -43,4 +50,4 @@ class _Worker:
         return self._answer
 
     def end(self) -> None:
-        self._hand.close()
+        """The runner closes all hands."""
