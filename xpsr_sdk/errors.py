@@ -154,7 +154,7 @@ def one_line(error: BaseException | None, secret: str = "") -> str:
     except Exception:  # a third-party exception whose __str__ itself fails
         text = "its message cannot be shown"
     text = without_secret(" ".join(text.split()), secret)  # before the text is cut, which could leave half of it
-    text = text if len(text) <= 300 else f"{text[:297]}..."
+    text = _cut(text, 300)
     return text if of_system else f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
@@ -175,7 +175,7 @@ def told_by_library(error: BaseException) -> str:
     is_told = isinstance(error, ValueError) and not isinstance(error, UnicodeError)
     first = re.split(r"[.!] ", " ".join(str(error).split()))[0].removesuffix(".") if is_told else ""
     words = re.sub(r"torch\.Size\((.*?)\)", r"\1", first)
-    return f" ({words if len(words) <= 300 else f'{words[:297]}...'})" if words else ""
+    return f" ({_cut(words, 300)})" if words else ""
 
 
 def print_traceback() -> None:
@@ -190,7 +190,11 @@ def short(value: object) -> str:
         text = repr(value)
     except Exception:  # a third-party class whose __repr__ itself fails
         text = f"<{type(value).__name__}>"
-    return text if len(text) <= 80 else f"{text[:77]}..."
+    return _cut(text, 80)
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 def config_error(where: str, error: ValidationError, schema: type[BaseModel]) -> ConfigError:
