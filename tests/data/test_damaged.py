@@ -12,6 +12,7 @@ import time
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image
@@ -143,6 +144,15 @@ def test_what_is_cut_off_is_told_in_our_words(tmp_path: Path, suffix: str) -> No
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     with pytest.raises(ImageError, match=r"is damaged: (its end is missing|it cannot be decoded)\.$"):
         read_image(file)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_photo_without_its_end_is_told_as_that(tmp_path: Path, seed: int) -> None:
+    noise = np.random.default_rng(seed).integers(0, 256, (60, 60), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "cut.jpg")
+    (tmp_path / "cut.jpg").write_bytes((tmp_path / "cut.jpg").read_bytes()[:900])
+    with pytest.raises(ImageError, match=r"cut\.jpg is damaged: its end is missing\.$"):
+        read_image(tmp_path / "cut.jpg")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="links need a permission")

@@ -59,7 +59,7 @@ def decoding(name: str) -> Iterator[None]:
     except XPSRError:
         raise
     except pyvips.Error as error:
-        raise ImageError(f"{name} is damaged: {_plainly(reason(error))}.") from None
+        raise ImageError(f"{name} is damaged: {_plainly(str(error.detail or error.message))}.") from None
     except UnidentifiedImageError:
         raise ImageError(f"{name} is not an image, or of a type that is not supported.") from None
     except Image.DecompressionBombError:
